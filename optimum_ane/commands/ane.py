@@ -1,0 +1,18 @@
+"""`optimum-cli ane …`: what is done with a package once it exists."""
+
+from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
+
+from optimum_ane.commands.evaluate import EvaluateCommand
+
+
+class ANECommand(BaseOptimumCLICommand):
+    """The group of commands that take an exported package."""
+
+    COMMAND = CommandInfo(name="ane", help="Work with exported Apple Neural Engine packages.")
+    SUBCOMMANDS = (
+        CommandInfo(
+            name="evaluate",
+            help="Measure a package's accuracy on a dataset, beside the original's.",
+            subcommand_class=EvaluateCommand,
+        ),
+    )

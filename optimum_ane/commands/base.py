@@ -1,0 +1,65 @@
+"""What all our commands share: errors become one line and exit code 1."""
+
+from __future__ import annotations
+
+import sys
+from abc import abstractmethod
+from argparse import ArgumentParser
+from typing import NoReturn
+
+from optimum.commands.base import BaseOptimumCLICommand
+
+from optimum_ane.errors import ANEError
+
+
+class BaseANECommand(BaseOptimumCLICommand):
+    """A command whose `execute` raises `ANEError` for what a user can mend.
+
+    Subclasses declare their arguments in `add_arguments` and do their work in `execute`, which imports what it needs
+    itself: nothing heavy may be imported for a `--help`.
+    """
+
+    DESCRIPTION = ""
+    """What `--help` says above the options; plain text, line breaks kept."""
+
+    @classmethod
+    def parse_args(cls, parser: ArgumentParser) -> None:
+        """Declares the arguments of the command and those that all our commands have."""
+        from argparse import RawDescriptionHelpFormatter
+
+        parser.description = cls.DESCRIPTION
+        parser.formatter_class = RawDescriptionHelpFormatter
+        cls.add_arguments(parser)
+        parser.add_argument("--verbose", action="store_true", help="show the whole traceback of an error")
+
+    @classmethod
+    @abstractmethod
+    def add_arguments(cls, parser: ArgumentParser) -> None:
+        """Adds this command's own arguments to the parser."""
+
+    @abstractmethod
+    def execute(self) -> None:
+        """Does the command's work; `self.args` holds the parsed arguments.
+
+        Raises:
+            ANEError: Something that the user can mend.
+        """
+
+    def run(self) -> None:
+        """Runs the command; any error ends the process with exit code 1 (130 for Ctrl-C) and one line on stderr."""
+        try:
+            self.execute()
+        except ANEError as error:
+            self._fail(str(error), 1)
+        except KeyboardInterrupt:
+            self._fail("interrupted; nothing was left behind", 130)
+        except Exception as error:  # noqa: BLE001 - the last line of defence of a command line
+            self._fail(f"{type(error).__name__}: {error} (run again with --verbose for the traceback)", 1)
+
+    def _fail(self, message: str, code: int) -> NoReturn:
+        if self.args is not None and self.args.verbose:
+            import traceback
+
+            traceback.print_exc()
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        sys.exit(code)

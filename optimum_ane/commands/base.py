@@ -46,20 +46,20 @@ class BaseANECommand(BaseOptimumCLICommand):
         """
 
     def run(self) -> None:
-        """Runs the command; any error ends the process with exit code 1 (130 for Ctrl-C) and one line on stderr."""
+        """Runs the command; any error ends the process with exit code 1 and one line on stderr."""
         try:
             self.execute()
         except ANEError as error:
-            self._fail(str(error), 1)
+            self._fail(str(error))
         except KeyboardInterrupt:
-            self._fail("interrupted; nothing was left behind", 130)
+            self._fail("interrupted; nothing was written. Run the command again to start over")
         except Exception as error:  # noqa: BLE001 - the last line of defence of a command line
-            self._fail(f"{type(error).__name__}: {error} (run again with --verbose for the traceback)", 1)
+            self._fail(f"{type(error).__name__}: {error} (run again with --verbose for the traceback)")
 
-    def _fail(self, message: str, code: int) -> NoReturn:
+    def _fail(self, message: str) -> NoReturn:
         if self.args is not None and self.args.verbose:
             import traceback
 
             traceback.print_exc()
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
-        sys.exit(code)
+        sys.exit(1)

@@ -177,26 +177,26 @@ class BertForMultipleChoice(BertForSequenceClassification):
 
 
 class BertPredictionTransform(nn.Module):
-    """`LayerNorm(activation(dense(x)))`."""
+    """`LayerNorm(activation(dense(x)))`, to the width of the word embeddings."""
 
-    def __init__(self, config: PretrainedConfig) -> None:
+    def __init__(self, config: PretrainedConfig, width: int) -> None:
         super().__init__()
-        self.dense = Projection(config.hidden_size, config.hidden_size)
+        self.dense = Projection(config.hidden_size, width)
         self.activation = get_activation(config.hidden_act)
-        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.LayerNorm = LayerNorm(width, config.layer_norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, 1, S) → (B, C, 1, S)."""
+        """(B, C, 1, S) → (B, E, 1, S)."""
         return self.LayerNorm(self.activation(self.dense(x)))
 
 
 class BertPredictions(nn.Module):
     """Hidden states to words. `bias` is the checkpoint's second name for `decoder.bias`, the one that is used."""
 
-    def __init__(self, config: PretrainedConfig) -> None:
+    def __init__(self, config: PretrainedConfig, width: int) -> None:
         super().__init__()
-        self.transform = BertPredictionTransform(config)
-        self.decoder = VocabularyProjection(config.hidden_size, config.vocab_size)
+        self.transform = BertPredictionTransform(config, width)
+        self.decoder = VocabularyProjection(width, config.vocab_size)
         self.bias = nn.Parameter(zeros(config.vocab_size))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ class BertForMaskedLM(_Bert, MaskedLM):
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
-        self.cls = nn.ModuleDict({"predictions": BertPredictions(config)})
+        self.cls = nn.ModuleDict({"predictions": BertPredictions(config, config.hidden_size)})
 
     def predict(self, hidden: Tensor) -> Tensor:
         """See `MaskedLM.predict`."""

@@ -37,6 +37,12 @@ class TextEncoder(nn.Module):
         """
         raise NotImplementedError
 
+    def fix_length(self, length: int) -> None:
+        """Computes, once, what depends on the weights and the sequence length alone; the exporter calls it.
+
+        Afterwards the encoder takes inputs of this length only. Architectures without such work need not override it.
+        """
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Gives the last hidden state, (B, S, C), or the sentence embedding, (B, C)."""
         hidden = self.encode(input_ids, attention_mask, token_type_ids)
@@ -62,6 +68,10 @@ class EncoderWithHead(nn.Module):
     def encoder(self) -> TextEncoder:
         """The encoder, whatever the checkpoint calls it."""
         return self.get_submodule(self.prefix)
+
+    def fix_length(self, length: int) -> None:
+        """See `TextEncoder.fix_length`."""
+        self.encoder.fix_length(length)
 
 
 class TokenClassification(EncoderWithHead):

@@ -11,6 +11,7 @@ from optimum_ane.nn.mask import additive_mask
 from optimum_ane.nn.norm import LayerNorm, raise_epsilons_for_float16
 from optimum_ane.nn.pooling import SentencePooling
 from optimum_ane.nn.projection import Projection, VocabularyProjection
+from optimum_ane.nn.relative import skew
 
 __all__ = [
     "LayerNorm",
@@ -22,6 +23,7 @@ __all__ = [
     "from_bc1s",
     "get_activation",
     "raise_epsilons_for_float16",
+    "skew",
     "split_head_attention",
     "to_bc1s",
 ]

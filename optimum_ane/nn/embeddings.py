@@ -51,19 +51,17 @@ class TextEmbeddings(nn.Module):
         Returns:
             (B, C, 1, S).
         """
-        if self.padding_id is None:
-            constant = self.position_embeddings.weight[: input_ids.shape[1]]
-            embedded = self.word_embeddings(input_ids)
-        else:
-            constant = None
-            positions = position_ids_after_padding(input_ids, self.padding_id)
-            embedded = self.word_embeddings(input_ids) + self.position_embeddings(positions)
+        positions = self.position_embeddings.weight
         if self.has_token_types and token_type_ids is None:
-            first = self.token_type_embeddings.weight[0]
-            constant = first if constant is None else constant + first
-        elif self.has_token_types:
-            embedded = embedded + F.embedding(token_type_ids, self.token_type_embeddings.weight)
-        return self.LayerNorm(to_bc1s(embedded if constant is None else embedded + constant))
+            positions = positions + self.token_type_embeddings.weight[0]
+        if self.padding_id is None:
+            positions = positions[: input_ids.shape[1]]
+        else:
+            positions = F.embedding(position_ids_after_padding(input_ids, self.padding_id), positions)
+        embedded = self.word_embeddings(input_ids) + positions
+        if self.has_token_types and token_type_ids is not None:
+            embedded = embedded + self.token_type_embeddings(token_type_ids)
+        return self.LayerNorm(to_bc1s(embedded))
 
 
 def position_ids_after_padding(input_ids: Tensor, padding_id: int) -> Tensor:

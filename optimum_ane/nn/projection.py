@@ -52,13 +52,16 @@ class VocabularyProjection(Projection):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, 1, S) → (B, S, V): the logits in the usual layout."""
-        pieces = -(-self.out_channels // MAX_AXIS)
-        size = -(-self.out_channels // pieces)
+        assert self.bias is not None
+        return self.project(x, self.weight, self.bias)
+
+    @staticmethod
+    def project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(B, C, 1, S), (V, C, 1, 1) and (V,) → (B, S, V)."""
+        pieces = -(-weight.shape[0] // MAX_AXIS)
+        size = -(-weight.shape[0] // pieces)
         logits = [
-            F.conv2d(x, weight, bias).squeeze(2).transpose(1, 2)
-            for weight, bias in zip(self.weight.split(size), self._bias_or_zeros().split(size), strict=True)
+            F.conv2d(x, *parts).squeeze(2).transpose(1, 2)
+            for parts in zip(weight.split(size), bias.split(size), strict=True)
         ]
         return logits[0] if pieces == 1 else torch.cat(logits, dim=2)
-
-    def _bias_or_zeros(self) -> Tensor:
-        return self.weight.new_zeros(self.out_channels) if self.bias is None else self.bias

@@ -37,6 +37,10 @@ class InputError(ANEError, ValueError):
     """Inputs of a prediction that do not match the package: the message says what was expected and what came."""
 
 
+class ExecutionError(ANEError, RuntimeError):
+    """A prediction that an operation refused, an index out of range say; the message names the operation."""
+
+
 class RuntimeUnavailableError(ANEError, RuntimeError):
     """The runtime asked for cannot run on this machine."""
 

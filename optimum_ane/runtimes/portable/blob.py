@@ -1,0 +1,103 @@
+"""Reads the weight file of an ML Program: a header, then one 64-byte record and its data for each array.
+
+The layout is that of coremltools' MIL blob storage, version 2, little-endian:
+
+    file    u32 count, u32 version (2), 56 bytes reserved
+    record  u32 0xDEADBEEF, u32 type, u64 size in bytes, u64 offset of the data, u64 bits of padding, 32 bytes reserved
+
+A program refers to an array by the offset of its record.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from optimum_ane.errors import PackageError
+from optimum_ane.runtimes.portable.values import DType, unpack, volume
+
+_HEADER = struct.Struct("<II56x")
+_RECORD = struct.Struct("<IIQQQ")
+_RECORD_BYTES = 64
+_SENTINEL = 0xDEADBEEF
+_VERSION = 2
+
+# The numbers of `BlobDataType` in coremltools' MIL blob storage; not those of the protobuf.
+_TYPES = {
+    1: "float16",
+    2: "float32",
+    3: "uint8",
+    4: "int8",
+    5: "bfloat16",
+    6: "int16",
+    7: "uint16",
+    8: "int4",
+    9: "uint1",
+    10: "uint2",
+    11: "uint4",
+    12: "uint3",
+    13: "uint6",
+    14: "int32",
+    15: "uint32",
+}
+
+
+class WeightFile:
+    """One weight file, memory-mapped: an array costs memory when it is read and not before."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._size = path.stat().st_size
+            if self._size < _HEADER.size:
+                raise PackageError(f"{path}: weight file of {self._size} bytes is shorter than its header")
+            # Copy-on-write, so that torch takes the arrays without a warning about read-only memory.
+            self._bytes = np.memmap(path, dtype=np.uint8, mode="c")
+        except OSError as error:
+            raise PackageError(f"{path}: cannot read the weight file: {error.strerror or error}") from error
+        _, version = _HEADER.unpack_from(self._bytes, 0)
+        if version != _VERSION:
+            raise PackageError(f"{path}: weight file of version {version}; this runtime reads version {_VERSION}")
+
+    def read(self, offset: int, dtype: DType, shape: tuple[int, ...], place: str) -> np.ndarray:
+        """Reads one array.
+
+        Args:
+            offset: Where its record begins.
+            dtype: The element type that the program declares.
+            shape: The shape that the program declares.
+            place: The value's name, for messages.
+
+        Returns:
+            A view into the mapped file, of `dtype.numpy` and `shape`; for a type of less than eight bits a new array
+            with one element to a byte.
+
+        Raises:
+            PackageError: The record is not there, contradicts the program, or points outside the file.
+        """
+        data = self._bytes[slice(*self._locate(offset, dtype, shape, place))]
+        if dtype.bits < 8:
+            return unpack(data, dtype, shape)
+        return data.view(dtype.numpy).reshape(shape)
+
+    def _locate(self, offset: int, dtype: DType, shape: tuple[int, ...], place: str) -> tuple[int, int]:
+        """Finds where the data begins and ends, every number checked before it is used."""
+        where = f"{self.path}: {place!r}"
+        if offset < _HEADER.size or offset + _RECORD_BYTES > self._size:
+            raise PackageError(f"{where} is said to be at byte {offset} of a weight file of {self._size} bytes")
+        sentinel, code, size, start, _padding = _RECORD.unpack_from(self._bytes, offset)
+        if sentinel != _SENTINEL:
+            raise PackageError(f"{where}: no record of an array at byte {offset} of the weight file")
+        if _TYPES.get(code) != dtype.name:
+            stored = _TYPES.get(code, f"unknown ({code})")
+            raise PackageError(f"{where} is {dtype.name} in the program and {stored} in the weight file")
+        wanted = (volume(shape) * dtype.bits + 7) // 8
+        if size != wanted:
+            raise PackageError(f"{where} of shape {shape} needs {wanted} bytes, the weight file holds {size}")
+        if start + size > self._size:
+            raise PackageError(
+                f"{where} reaches byte {start + size} of a weight file of {self._size} bytes: is the file truncated?"
+            )
+        return start, start + size

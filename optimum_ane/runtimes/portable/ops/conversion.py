@@ -1,0 +1,30 @@
+"""Between element types, and the operation that does nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from optimum_ane.runtimes.portable.registry import op
+from optimum_ane.runtimes.portable.values import by_name
+
+_SHORT = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
+_WRAPPED = {"uint16": 0xFFFF, "uint32": 0xFFFFFFFF}
+
+
+@op("cast")
+def cast(x: Tensor, dtype: str) -> Tensor:
+    """Converts: floats to integers towards zero, anything to bool as `x != 0`, to fp16 with rounding."""
+    name = _SHORT.get(dtype, dtype)
+    if name == "bool":
+        return x != 0
+    if name in _WRAPPED:
+        # Carried in a wider type, which would keep what the narrow one wraps.
+        return x.to(torch.int64).bitwise_and(_WRAPPED[name]).to(by_name(name).carrier)
+    return x.to(by_name(name).carrier)
+
+
+@op("identity", exact=True)
+def identity(x: Tensor) -> Tensor:
+    """Returns its argument."""
+    return x

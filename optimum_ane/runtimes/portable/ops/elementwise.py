@@ -1,0 +1,109 @@
+"""Arithmetic, comparison and choice, element by element, with numpy's broadcasting."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from optimum_ane.runtimes.portable.registry import builtin, op
+
+for _name, _function in {
+    "acos": torch.acos,
+    "asin": torch.asin,
+    "atan": torch.atan,
+    "atanh": torch.atanh,
+    "cos": torch.cos,
+    "cosh": torch.cosh,
+    "erf": torch.erf,
+    "exp": torch.exp,
+    "exp2": torch.exp2,
+    "sin": torch.sin,
+    "sinh": torch.sinh,
+    "sqrt": torch.sqrt,
+    "square": torch.square,
+    "tan": torch.tan,
+    "tanh": torch.tanh,
+}.items():
+    builtin(_name, _function, "x")
+
+for _name, _function in {
+    "abs": torch.abs,
+    "ceil": torch.ceil,
+    "floor": torch.floor,
+    "logical_not": torch.logical_not,
+    "round": torch.round,  # halves to even, as numpy
+    "sign": torch.sign,
+}.items():
+    builtin(_name, _function, "x", exact=True)
+
+for _name, _function in {
+    "add": torch.add,
+    "mod": torch.remainder,  # the sign of the divisor, as numpy
+    "mul": torch.mul,
+    "pow": torch.pow,
+    "sub": torch.sub,
+}.items():
+    builtin(_name, _function, "x", "y")
+
+for _name, _function in {
+    "equal": torch.eq,
+    "greater": torch.gt,
+    "greater_equal": torch.ge,
+    "less": torch.lt,
+    "less_equal": torch.le,
+    "logical_and": torch.logical_and,
+    "logical_or": torch.logical_or,
+    "logical_xor": torch.logical_xor,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "not_equal": torch.ne,
+}.items():
+    builtin(_name, _function, "x", "y", exact=True)
+
+
+@op("real_div")
+def real_div(x: Tensor, y: Tensor) -> Tensor:
+    """Divides; integers towards zero."""
+    return torch.div(x, y, rounding_mode=None if x.dtype.is_floating_point else "trunc")
+
+
+@op("floor_div")
+def floor_div(x: Tensor, y: Tensor) -> Tensor:
+    """Divides and rounds down."""
+    return torch.div(x, y, rounding_mode="floor")
+
+
+@op("inverse")
+def inverse(x: Tensor, epsilon: float = 1e-4) -> Tensor:
+    """Returns 1 / (x + epsilon)."""
+    return torch.reciprocal(x + epsilon)
+
+
+@op("rsqrt")
+def rsqrt(x: Tensor, epsilon: float = 1e-12) -> Tensor:
+    """Returns 1 / sqrt(x + epsilon). An epsilon below fp16's range is 0 in an fp16 program."""
+    return torch.rsqrt(x + epsilon)
+
+
+@op("log")
+def log(x: Tensor, epsilon: float = 1e-45) -> Tensor:
+    """Returns ln(x + epsilon)."""
+    return torch.log(x + epsilon)
+
+
+@op("clip", exact=True)
+def clip(x: Tensor, alpha: float, beta: float) -> Tensor:
+    """Bounds x below by alpha, then above by beta, in that order; a NaN stays."""
+    return torch.clamp(x, alpha, beta)
+
+
+@op("threshold", exact=True)
+def threshold(x: Tensor, alpha: float) -> Tensor:
+    """Bounds x below by alpha."""
+    return torch.clamp(x, min=alpha)
+
+
+@op("select", exact=True)
+def select(cond: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Takes a where cond holds and b elsewhere."""
+    return torch.where(cond if cond.dtype == torch.bool else cond != 0, a, b)

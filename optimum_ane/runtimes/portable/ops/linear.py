@@ -1,0 +1,164 @@
+"""Convolutions and products of matrices. Sums run in float32; an fp16 result is rounded once, at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from optimum_ane.runtimes.portable.kernels import dense
+from optimum_ane.runtimes.portable.registry import Call, op, prepare
+
+_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+@op("linear")
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiplies (…, inputs) by a weight of (outputs, inputs) and adds the bias."""
+    return F.linear(x, weight, bias)
+
+
+@prepare("linear")
+def _constant_linear(call: Call) -> Callable[[Tensor], Tensor] | None:
+    if call.dynamic != ("x",) or "weight" not in call.constants:
+        return None
+    return dense(call.constants["weight"], call.constants.get("bias"))
+
+
+@op("matmul")
+def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
+    """Multiplies matrices as numpy does; a transposition leaves an operand of rank 1 alone."""
+    if transpose_x and x.ndim > 1:
+        x = x.transpose(-1, -2)
+    if transpose_y and y.ndim > 1:
+        y = y.transpose(-1, -2)
+    return torch.matmul(x, y)
+
+
+@prepare("matmul")
+def _constant_matmul(call: Call) -> Callable[[Tensor], Tensor] | None:
+    """Multiplication of rows by a constant matrix is a linear layer."""
+    if call.dynamic != ("x",) or call.python("transpose_x", False):
+        return None
+    if len(call.shapes.get("y", ())) != 2 or len(call.shapes.get("x", ())) < 2:
+        return None
+    return dense(call.constants["y"], None, transposed=not call.python("transpose_y", False))
+
+
+@op("einsum")
+def einsum(values: Sequence[Tensor], equation: str) -> Tensor:
+    """Computes a product in Einstein's notation."""
+    return torch.einsum(equation, *values)
+
+
+@prepare("einsum")
+def _product_over_channels(call: Call) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The one product that MIL allows, "bchw,bwhu->bchu" in any letters, as a product of matrices.
+
+    It is computed transposed, so that axis 1 of the result runs fastest in memory: the order in which the convolution
+    above leaves its result, in which the softmax over axis 1 wants it, and which needs no copy in between.
+    """
+    if len(call.dynamic) != 2 or not _is_product_over_channels(call.python("equation", "")):
+        return None
+
+    def product(a: Tensor, b: Tensor) -> Tensor:
+        # a (B, C, H, W), b (B, W, H, U) -> (B, C, H, U); H, or B, may be 1 in one of them.
+        if a.shape[0] == a.shape[2] == b.shape[0] == b.shape[2] == 1:
+            return torch.mm(b[0, :, 0].t(), a[0, :, 0].t())[None, None].permute(0, 3, 1, 2)
+        return torch.matmul(b.permute(0, 2, 3, 1), a.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    return product
+
+
+def _is_product_over_channels(equation: str) -> bool:
+    left, _, out = equation.replace(" ", "").partition("->")
+    first, _, second = left.partition(",")
+    if not (len(first) == len(second) == len(out) == 4 and len(set(first)) == 4 and len(set(second)) == 4):
+        return False
+    b, c, h, w = first
+    u = second[3]
+    return second[:3] == b + w + h and u not in first and out == b + c + h + u
+
+
+@op("conv")
+def conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    strides: Sequence[int] | None = None,
+    pad_type: str = "valid",
+    pad: Sequence[int] | None = None,
+    dilations: Sequence[int] | None = None,
+    groups: int = 1,
+) -> Tensor:
+    """Convolves over one to three axes.
+
+    Args:
+        x: (batch, channels in, *spatial).
+        weight: (channels out, channels in / groups, *kernel).
+        bias: (channels out,).
+        strides: One for each spatial axis.
+        pad_type: `valid`, `custom` (as `pad` says), `same`, or `same_lower` (an odd element goes before).
+        pad: Before and after for each spatial axis, in order.
+        dilations: One for each spatial axis.
+        groups: In how many groups channels convolve.
+    """
+    axes = x.ndim - 2
+    strides, dilations = strides or [1] * axes, dilations or [1] * axes
+    extents = [(kernel - 1) * dilation + 1 for kernel, dilation in zip(weight.shape[2:], dilations, strict=True)]
+    padding = paddings(pad_type, pad, x.shape[2:], extents, strides)
+    if any(before != after for before, after in padding):
+        x = F.pad(x, [amount for pair in reversed(padding) for amount in pair])
+        padding = [(0, 0)] * axes
+    amounts = [before for before, _ in padding]
+    return _CONVOLUTIONS[axes](x, weight, bias, strides, amounts, dilations, groups)
+
+
+def paddings(
+    pad_type: str, pad: Sequence[int] | None, shape: Sequence[int], extents: Sequence[int], strides: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Returns the padding before and after each spatial axis, of a convolution or a pooling.
+
+    Args:
+        pad_type: As `conv` takes it.
+        pad: As `conv` takes it.
+        shape: The spatial extents of the input.
+        extents: How much of each axis the (dilated) kernel covers.
+        strides: One for each axis.
+    """
+    if pad_type == "valid":
+        return [(0, 0)] * len(shape)
+    if pad_type == "custom":
+        amounts = list(pad or [0] * (2 * len(shape)))
+        return list(zip(amounts[::2], amounts[1::2], strict=True))
+    if pad_type not in ("same", "same_lower"):
+        raise ValueError(f"unknown pad_type {pad_type!r}")
+    result = []
+    for size, extent, stride in zip(shape, extents, strides, strict=True):
+        total = max((-(-size // stride) - 1) * stride + extent - size, 0)
+        small, large = total // 2, total - total // 2
+        result.append((small, large) if pad_type == "same" else (large, small))
+    return result
+
+
+@prepare("conv")
+def _pointwise(call: Call) -> Callable[[Tensor], Tensor] | None:
+    """A convolution of kernel 1 is a linear layer over axis 1.
+
+    Its result has that axis fastest in memory: (B, C, 1, S) lies as (B, 1, S, C), so that chains of such layers, and
+    the norms and softmaxes over axis 1 between them, need no copy.
+    """
+    shape = call.shapes.get("weight", ())
+    axes = len(shape) - 2
+    if call.dynamic != ("x",) or axes < 1 or any(extent != 1 for extent in shape[2:]):
+        return None
+    if call.python("groups", 1) != 1 or any(stride != 1 for stride in call.python("strides", ())):
+        return None
+    if call.python("pad_type", "valid") == "custom" and any(call.python("pad", ())):
+        return None
+    rows = dense(call.constants["weight"], call.constants.get("bias"))
+    to_last = (0, *range(2, axes + 2), 1)
+    to_second = (0, axes + 1, *range(1, axes + 1))
+    return lambda x: rows(x.permute(to_last)).permute(to_second)

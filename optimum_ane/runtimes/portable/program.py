@@ -1,0 +1,265 @@
+"""Binds a graph to functions: a flat list of calls, their operands numbered, with nothing left to look up by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from optimum_ane.errors import ExecutionError, PackageError, UnsupportedOperationError
+from optimum_ane.runtimes.portable import ops as _ops  # registers the operations  # noqa: F401
+from optimum_ane.runtimes.portable.graph import Graph, Node, Operand, Value
+from optimum_ane.runtimes.portable.registry import OPERATIONS, PREPARATIONS, Call, Operation, Role
+from optimum_ane.runtimes.portable.values import Constant
+
+_PLACES_SHOWN = 5
+
+
+class Step(NamedTuple):
+    """One bound call.
+
+    Attributes:
+        call: Takes the operands in order; returns a value for one result, a sequence of them otherwise.
+        operands: The slots of its operands.
+        results: The slot of its result, or the slots of its results.
+        frees: The slots that nothing reads after this step.
+        node: The operation, for messages and profiles.
+    """
+
+    call: Callable[..., Any]
+    operands: tuple[int, ...]
+    results: int | tuple[int, ...]
+    frees: tuple[int, ...]
+    node: Node
+
+
+Observer = Callable[[Step, Any], None]
+"""Called after each step with its result, for profiles and for bisecting a wrong answer."""
+
+
+class Program:
+    """A bound function, ready to run. Nothing in it changes when it runs."""
+
+    def __init__(self, graph: Graph, *, rounds: bool, source: str) -> None:
+        """Binds a graph.
+
+        Args:
+            graph: The function.
+            rounds: Whether a result of type fp16 is rounded to fp16.
+            source: The package's name, for messages.
+
+        Raises:
+            UnsupportedOperationError: It uses operations that are not registered.
+            PackageError: An operation lacks a parameter, or has one of a wrong kind.
+        """
+        refuse_unsupported(graph, source)
+        self._slots: dict[Value | Constant, int] = {}
+        self._initial: list[Any] = []
+        self._rounds = rounds
+        self._source = source
+        self._inputs = [self._slot(value) for value in graph.inputs]
+        steps = [self._bind(node) for node in graph.nodes]
+        self._outputs = [self._operand(value) for value in graph.outputs]
+        self.steps = self._with_frees(steps)
+
+    def run(self, inputs: Sequence[Any], observer: Observer | None = None) -> list[Any]:
+        """Runs the function once.
+
+        Args:
+            inputs: One tensor (a `Cell` for a state) for each input of the graph, in the types that carry them.
+            observer: Called after each step.
+
+        Returns:
+            One value for each output of the graph.
+
+        Raises:
+            ExecutionError: An operation refused its operands: an index out of range, shapes that do not fit.
+        """
+        slots = self._initial.copy()
+        for slot, value in zip(self._inputs, inputs, strict=True):
+            slots[slot] = value
+        step = None
+        try:
+            for step in self.steps:
+                call, operands, results, frees, _ = step
+                value = call(*[slots[i] for i in operands])
+                if results.__class__ is int:
+                    slots[results] = value
+                else:
+                    for slot, item in zip(results, value or (), strict=True):
+                        slots[slot] = item
+                for slot in frees:
+                    slots[slot] = None
+                if observer is not None:
+                    observer(step, value)
+        except (RuntimeError, IndexError, ValueError, TypeError, ZeroDivisionError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ExecutionError(f"{self._source}: {step.node.op} at {step.node.name!r}: {reason}") from error
+        return [slots[slot] for slot in self._outputs]
+
+    def _slot(self, value: Value | Constant, initial: Any = None) -> int:
+        """Returns the slot of a value, a new one where it has none."""
+        if value not in self._slots:
+            self._slots[value] = len(self._initial)
+            self._initial.append(initial)
+        return self._slots[value]
+
+    def _operand(self, value: Value | Constant) -> int:
+        """Returns the slot that an operand is read from; a constant stands in its slot from the start."""
+        if isinstance(value, Constant) and value not in self._slots:
+            return self._slot(value, value.tensor())
+        return self._slot(value)
+
+    def _bind(self, node: Node) -> Step:
+        """Turns one operation into a call."""
+        operation = OPERATIONS[node.op]
+        place = f"{self._source}: {node.op} at {node.name!r}"
+        missing = sorted(operation.required - node.inputs.keys())
+        if missing:
+            raise PackageError(f"{place} lacks {', '.join(missing)}")
+        unknown = sorted(node.inputs.keys() - operation.roles.keys())
+        if unknown:
+            raise PackageError(f"{place} has parameters that this runtime does not know: {', '.join(unknown)}")
+        call, operands = self._prepared(node, operation) or self._general(node, operation, place)
+        results: Any = tuple(self._slot(value) for value in node.outputs)
+        finishers = [self._finisher(value, operation) for value in node.outputs]
+        if len(results) == 1:
+            call, results = _finish_one(call, finishers[0]), results[0]
+        elif results:
+            call = _finish_all(call, finishers)
+        return Step(call, operands, results, (), node)
+
+    def _prepared(self, node: Node, operation: Operation) -> tuple[Callable[..., Any], tuple[int, ...]] | None:
+        """Asks the operation's preparation for a function of its own for this use."""
+        preparation = PREPARATIONS.get(node.op)
+        if preparation is None:
+            return None
+        constants: dict[str, Constant] = {}
+        dynamic: list[str] = []
+        slots: list[Operand] = []
+        shapes: dict[str, tuple[int, ...]] = {}
+        for key in operation.roles:
+            operand = node.inputs.get(key)
+            if operand is None:
+                continue
+            if isinstance(operand, Constant):
+                constants[key] = operand
+            else:
+                for item in operand if isinstance(operand, tuple) else (operand,):
+                    dynamic.append(key)
+                    slots.append(item)
+            if not isinstance(operand, tuple) and operand.type is not None:
+                shapes[key] = operand.type.shape
+        call = preparation(Call(constants, tuple(dynamic), shapes))
+        return None if call is None else (call, tuple(self._operand(value) for value in slots))
+
+    def _general(self, node: Node, operation: Operation, place: str) -> tuple[Callable[..., Any], tuple[int, ...]]:
+        """Binds the general function: tensors through slots, everything else known at load fixed in the call."""
+        fixed: dict[str, Any] = {}
+        layout: list[tuple[str, Role, int]] = []
+        operands: list[int] = []
+        for key, role in operation.roles.items():
+            operand = node.inputs.get(key)
+            if operand is None:
+                continue
+            if role is Role.TENSORS:
+                items = operand if isinstance(operand, tuple) else (operand,)
+                layout.append((key, role, len(items)))
+                operands += [self._operand(item) for item in items]
+            elif isinstance(operand, tuple):
+                raise PackageError(f"{place}: {key} is bound to {len(operand)} values and takes one")
+            elif isinstance(operand, Constant) and role in (Role.PYTHON, Role.STORED):
+                fixed[key] = operand.python() if role is Role.PYTHON else operand.stored()
+            else:
+                layout.append((key, role, 1))
+                operands.append(self._operand(operand))
+        return _adapt(operation, layout, fixed), tuple(operands)
+
+    def _finisher(self, value: Value, operation: Operation) -> Callable[[Any], Any] | None:
+        """Returns what enforces the declared type of a result."""
+        if value.type is None:
+            return None
+        dtype = value.type.dtype
+        if dtype.name == "float16" and self._rounds and not operation.exact:
+            return round_to_half
+        carrier = dtype.carrier
+        return lambda tensor: tensor if tensor.dtype is carrier else tensor.to(carrier)
+
+    def _with_frees(self, steps: list[Step]) -> list[Step]:
+        """Notes at each step the values that it is the last to read, or that nothing reads."""
+        kept = set(self._outputs)
+        kept.update(slot for value, slot in self._slots.items() if isinstance(value, Constant))
+        done = []
+        for step in reversed(steps):
+            results = step.results if isinstance(step.results, tuple) else (step.results,)
+            dead = {slot for slot in (*step.operands, *results) if slot not in kept}
+            kept |= dead
+            done.append(step._replace(frees=tuple(sorted(dead))))
+        return done[::-1]
+
+
+def round_to_half(tensor: Tensor) -> Tensor:
+    """Rounds to the nearest fp16 value, ties to even, infinity where it overflows; carried as float32."""
+    return tensor.half().float()
+
+
+def refuse_unsupported(graph: Graph, source: str) -> None:
+    """Raises an error that names all operations of a graph that are not registered, and where they are used."""
+    places: dict[str, list[str]] = {}
+    pending = [graph]
+    while pending:
+        for node in pending.pop().nodes:
+            pending += node.blocks
+            if node.op not in OPERATIONS:
+                places.setdefault(node.op, []).append(node.name)
+    if places:
+        texts = []
+        for name, uses in sorted(places.items()):
+            more = f" and {len(uses) - _PLACES_SHOWN} more" if len(uses) > _PLACES_SHOWN else ""
+            texts.append(f"{name} (at {', '.join(uses[:_PLACES_SHOWN])}{more})")
+        raise UnsupportedOperationError(f"{source}: operations that the portable runtime lacks: {'; '.join(texts)}")
+
+
+def _adapt(operation: Operation, layout: list[tuple[str, Role, int]], fixed: Mapping[str, Any]) -> Callable[..., Any]:
+    """Returns a function of the operands in order, the straightest that the layout allows."""
+    function = operation.function
+    names = [name for name, _, _ in layout]
+    plain = all(role in (Role.TENSOR, Role.STORED, Role.CELL) for _, role, _ in layout)
+    if plain and names == list(operation.roles)[: len(names)]:
+        return partial(function, **fixed) if fixed else function
+    if [role for _, role, _ in layout] == [Role.TENSORS]:
+        (name,) = names
+        return lambda *operands: function(**{name: operands}, **fixed)
+
+    def call(*operands: Any) -> Any:
+        arguments, start = {}, 0
+        for name, role, width in layout:
+            if role is Role.TENSORS:
+                arguments[name] = operands[start : start + width]
+            else:
+                arguments[name] = operands[start].tolist() if role is Role.PYTHON else operands[start]
+            start += width
+        return function(**arguments, **fixed)
+
+    return call
+
+
+def _finish_one(call: Callable[..., Any], finish: Callable[[Any], Any] | None) -> Callable[..., Any]:
+    if finish is None:
+        return call
+
+    def finished(*operands: Any) -> Any:
+        value = call(*operands)
+        return finish(value[0] if value.__class__ is tuple else value)
+
+    return finished
+
+
+def _finish_all(call: Callable[..., Any], finishers: list[Callable[[Any], Any] | None]) -> Callable[..., Any]:
+    if not any(finishers):
+        return call
+    return lambda *operands: [
+        value if finish is None else finish(value) for value, finish in zip(call(*operands), finishers, strict=True)
+    ]

@@ -1,0 +1,200 @@
+"""Runs a saved ML Program on any machine that has torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from optimum_ane.errors import InputError, PackageError
+from optimum_ane.runtimes.portable.graph import Graph, Value, read_function
+from optimum_ane.runtimes.portable.interface import Feature, read_features
+from optimum_ane.runtimes.portable.package import Package
+from optimum_ane.runtimes.portable.program import Observer, Program
+from optimum_ane.runtimes.portable.registry import Cell
+from optimum_ane.runtimes.portable.values import TensorType, by_name
+from optimum_ane.runtimes.session import TensorSpec
+
+Precision = Literal["program", "float32"]
+
+
+class State:
+    """What a program with states keeps between predictions. Two of them share nothing.
+
+    Attributes:
+        cells: The states by name.
+    """
+
+    def __init__(self, cells: dict[str, Cell]) -> None:
+        self.cells = cells
+
+
+class PortableSession:
+    """A package, executed from its protobuf and weight file with torch on the CPU.
+
+    A prediction changes nothing in the session: several threads may predict at once, each with a state of its own.
+
+    Attributes:
+        runtime: `"portable"`.
+        path: The package.
+        function_name: The function that `predict` runs.
+        precision: `"program"`: a value of type fp16 is rounded to fp16 after each operation, sums inside an operation
+            accumulate in float32. `"float32"`: weights as they are stored, nothing rounded but fp16 inputs and
+            outputs; it tells an error of rounding from one of logic.
+        inputs: The inputs by name.
+        outputs: The outputs by name.
+        states: The states by name.
+    """
+
+    runtime = "portable"
+
+    def __init__(
+        self,
+        path: str | Path,
+        function_name: str | None = None,
+        precision: Precision = "program",
+    ) -> None:
+        """Loads a package.
+
+        Args:
+            path: The `.mlpackage` folder.
+            function_name: Which function of a program with several; the package's default where None.
+            precision: See the class.
+
+        Raises:
+            PackageError: The package is damaged.
+            UnsupportedOperationError: The program uses operations that this runtime lacks.
+        """
+        if precision not in ("program", "float32"):
+            raise ValueError(f"precision is 'program' or 'float32', not {precision!r}")
+        package = Package(path)
+        self.path = package.path
+        self.precision = precision
+        self.function_name, description = _function(package, function_name)
+        self._input_features = read_features(description.input, self.path)
+        output_features = read_features(description.output, self.path)
+        self._state_features = read_features(description.state, self.path)
+        graph = read_function(package, self.function_name)
+        self._check_signature(graph, output_features)
+        self._argument_names = [value.name for value in graph.inputs]
+        shapes = {o.name: o.type for o in graph.outputs if isinstance(o, Value)}
+        self.inputs: Mapping[str, TensorSpec] = {name: f.spec for name, f in self._input_features.items()}
+        self.outputs: Mapping[str, TensorSpec] = {
+            name: _with_shape(f.spec, shapes.get(name)) for name, f in output_features.items()
+        }
+        self.states: Mapping[str, TensorSpec] = {name: f.spec for name, f in self._state_features.items()}
+        # Of outputs the program may have more than the description names; what is not described is not returned.
+        self._output_names = [o.name if isinstance(o, Value) else None for o in graph.outputs]
+        with torch.inference_mode():
+            self._program = Program(graph, rounds=precision == "program", source=str(self.path))
+
+    def make_state(self) -> State:
+        """Returns a new state, all zeros."""
+        cells = {}
+        with torch.inference_mode():
+            for name, spec in self.states.items():
+                cells[name] = Cell(torch.zeros(spec.shape, dtype=by_name(spec.dtype).carrier))
+        return State(cells)
+
+    def predict(
+        self, inputs: Mapping[str, Any], state: State | None = None, *, observer: Observer | None = None
+    ) -> dict[str, Any]:
+        """Runs the function once.
+
+        Args:
+            inputs: A numpy array, torch tensor, Python number or list for each of `self.inputs`.
+            state: From `make_state`, for a program with states; holds their new values afterwards.
+            observer: Called after each operation with its step and result.
+
+        Returns:
+            A numpy array of the declared type for each of `self.outputs`; of a classifier the label, and the
+            probabilities by label.
+
+        Raises:
+            InputError: A name, element type, value or shape does not match the package's declaration.
+            ExecutionError: An operation refused its operands.
+        """
+        arrays = self._check_inputs(inputs, state)
+        with torch.inference_mode():
+            arguments: list[Any] = []
+            for name in self._argument_names:
+                if name in arrays:
+                    dtype = by_name(self.inputs[name].dtype)
+                    arguments.append(torch.from_numpy(arrays[name]).to(dtype.carrier))
+                else:
+                    arguments.append(state.cells[name])
+            values = self._program.run(arguments, observer)
+        results = dict(zip(self._output_names, values, strict=True))
+        return {name: _result(results[name], spec) for name, spec in self.outputs.items()}
+
+    def _check_inputs(self, inputs: Mapping[str, Any], state: State | None) -> dict[str, np.ndarray]:
+        unknown = [name for name in inputs if name not in self._input_features]
+        if unknown:
+            expected = ", ".join(self.inputs)
+            raise InputError(f"{self.path} has no input {', '.join(map(repr, unknown))}; its inputs are: {expected}")
+        arrays = {}
+        missing = []
+        for name, feature in self._input_features.items():
+            if name in inputs:
+                arrays[name] = feature.array(inputs[name])
+            elif feature.optional:
+                arrays[name] = feature.filled()
+            else:
+                missing.append(f"{name!r} ({feature.spec.dtype}, shape {feature.spec.shape})")
+        if missing:
+            raise InputError(f"{self.path} lacks input {', '.join(missing)}")
+        if self.states and (state is None or state.cells.keys() != self.states.keys()):
+            raise InputError(f"{self.path} has states ({', '.join(self.states)}): pass one from make_state()")
+        if state is not None and not self.states:
+            raise InputError(f"{self.path} has no states, and one was passed")
+        return arrays
+
+    def _check_signature(self, graph: Graph, outputs: Mapping[str, Feature]) -> None:
+        """Checks that the program takes and returns what the description declares."""
+        taken = [value.name for value in graph.inputs]
+        declared = {**self._input_features, **self._state_features}
+        if sorted(taken) != sorted(declared):
+            raise PackageError(
+                f"{self.path}: the description has inputs {sorted(declared)}, the program {sorted(taken)}"
+            )
+        returned = {o.name for o in graph.outputs if isinstance(o, Value)}
+        lost = sorted(outputs.keys() - returned)
+        if lost:
+            raise PackageError(f"{self.path}: the description has outputs {lost}, which the program does not return")
+
+
+def _function(package: Package, name: str | None) -> tuple[str, Any]:
+    """Finds a function and its description: a list of them in multifunction packages, the model's own elsewhere."""
+    description = package.spec.description
+    if not description.functions:
+        return name or "main", description
+    name = name or description.defaultFunctionName
+    for function in description.functions:
+        if function.name == name:
+            return name, function
+    known = ", ".join(function.name for function in description.functions)
+    raise PackageError(f"{package.path}: no function {name!r}; it has: {known}")
+
+
+def _with_shape(spec: TensorSpec, declared: TensorType | None) -> TensorSpec:
+    """Adds the shape that the program declares to an output of which the description tells none."""
+    if spec.shape or declared is None or min(declared.shape, default=0) < 0:
+        return spec
+    if spec.dtype in ("string", "dictionary", "int64"):
+        return spec
+    return TensorSpec(spec.name, declared.shape or (1,), spec.dtype)
+
+
+def _result(value: Any, spec: TensorSpec) -> Any:
+    """Turns a value of the program into what `predict` returns."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    if spec.dtype == "int64" and value.ndim == 0:
+        return int(value)
+    array = value.numpy()
+    with np.errstate(over="ignore"):
+        # Always a copy: a program may return an input or a constant as it is.
+        return np.array(array if array.ndim else array.reshape(1), dtype=spec.dtype, order="C")

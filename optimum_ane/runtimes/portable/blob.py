@@ -57,7 +57,7 @@ class WeightFile:
             self._bytes = np.memmap(path, dtype=np.uint8, mode="c")
         except OSError as error:
             raise PackageError(f"{path}: cannot read the weight file: {error.strerror or error}") from error
-        _, version = _HEADER.unpack_from(self._bytes, 0)
+        _, version = _HEADER.unpack(self._bytes[: _HEADER.size].tobytes())
         if version != _VERSION:
             raise PackageError(f"{path}: weight file of version {version}; this runtime reads version {_VERSION}")
 
@@ -87,7 +87,7 @@ class WeightFile:
         where = f"{self.path}: {place!r}"
         if offset < _HEADER.size or offset + _RECORD_BYTES > self._size:
             raise PackageError(f"{where} is said to be at byte {offset} of a weight file of {self._size} bytes")
-        sentinel, code, size, start, _padding = _RECORD.unpack_from(self._bytes, offset)
+        sentinel, code, size, start, _padding = _RECORD.unpack(self._bytes[offset : offset + _RECORD.size].tobytes())
         if sentinel != _SENTINEL:
             raise PackageError(f"{where}: no record of an array at byte {offset} of the weight file")
         if _TYPES.get(code) != dtype.name:

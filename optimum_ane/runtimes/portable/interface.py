@@ -131,7 +131,8 @@ def _feature(description: Any, path: Any) -> Feature:
         if dtype is None:
             raise PackageError(f"{path}: {name!r} has element type {array.dataType}, which is unknown")
         flexible = array.WhichOneof("ShapeFlexibility")
-        shapes, ranges = frozenset(), ()
+        shapes: frozenset[tuple[int, ...]] = frozenset()
+        ranges: tuple[tuple[int, int], ...] = ()
         if flexible == "enumeratedShapes":
             shapes = frozenset(tuple(s.shape) for s in array.enumeratedShapes.shapes)
         elif flexible == "shapeRange":

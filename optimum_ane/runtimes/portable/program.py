@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optimum_ane.errors import ExecutionError, PackageError, UnsupportedOperationError
 from optimum_ane.runtimes.portable import ops as _ops  # registers the operations  # noqa: F401
-from optimum_ane.runtimes.portable.graph import Graph, Node, Operand, Value
+from optimum_ane.runtimes.portable.graph import Graph, Node, Value
 from optimum_ane.runtimes.portable.registry import OPERATIONS, PREPARATIONS, Call, Operation, Role
 from optimum_ane.runtimes.portable.values import Constant
 
@@ -80,12 +80,12 @@ class Program:
         slots = self._initial.copy()
         for slot, value in zip(self._inputs, inputs, strict=True):
             slots[slot] = value
-        step = None
+        step: Step
         try:
             for step in self.steps:
                 call, operands, results, frees, _ = step
                 value = call(*[slots[i] for i in operands])
-                if results.__class__ is int:
+                if isinstance(results, int):
                     slots[results] = value
                 else:
                     for slot, item in zip(results, value or (), strict=True):
@@ -138,7 +138,7 @@ class Program:
             return None
         constants: dict[str, Constant] = {}
         dynamic: list[str] = []
-        slots: list[Operand] = []
+        slots: list[Value | Constant] = []
         shapes: dict[str, tuple[int, ...]] = {}
         for key in operation.roles:
             operand = node.inputs.get(key)
@@ -147,9 +147,9 @@ class Program:
             if isinstance(operand, Constant):
                 constants[key] = operand
             else:
-                for item in operand if isinstance(operand, tuple) else (operand,):
-                    dynamic.append(key)
-                    slots.append(item)
+                items = operand if isinstance(operand, tuple) else (operand,)
+                dynamic += [key] * len(items)
+                slots += items
             if not isinstance(operand, tuple) and operand.type is not None:
                 shapes[key] = operand.type.shape
         call = preparation(Call(constants, tuple(dynamic), shapes))

@@ -124,7 +124,7 @@ class PortableSession:
                 if name in arrays:
                     dtype = by_name(self.inputs[name].dtype)
                     arguments.append(torch.from_numpy(arrays[name]).to(dtype.carrier))
-                else:
+                elif state is not None:
                     arguments.append(state.cells[name])
             values = self._program.run(arguments, observer)
         results = dict(zip(self._output_names, values, strict=True))

@@ -167,19 +167,22 @@ class Constant:
 
     def stored(self) -> torch.Tensor:
         """Returns the tensor as stored, a view of the weight file where there is one: fp16 stays float16."""
-        if self.type is None:
-            raise PackageError("a string or a list stands where a tensor is needed")
         array = self._load()
-        wider = {"uint16": np.int32, "uint32": np.int64}.get(self.type.dtype.name)
+        wider = {"uint16": np.int32, "uint32": np.int64}.get(self._dtype().name)
         return torch.from_numpy(np.asarray(array if wider is None else array.astype(wider)))
 
     def carried(self) -> torch.Tensor:
         """Returns the tensor in the type that carries the declared one, made anew where that is another type."""
-        return self.stored().to(self.type.dtype.carrier)
+        return self.stored().to(self._dtype().carrier)
 
     def tensor(self) -> torch.Tensor:
         """Returns what `carried` returns, kept for the next who asks."""
         return self.derived("carried", self.carried)
+
+    def _dtype(self) -> DType:
+        if self.type is None:
+            raise PackageError("a string or a list stands where a tensor is needed")
+        return self.type.dtype
 
     def python(self) -> Any:
         """Returns a number, bool or string for a scalar, and (nested) lists for the rest."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from optimum_ane.runtimes.portable.registry import builtin, op
 
-for _name, _function in {
+_UNARY: dict[str, Callable[..., Tensor]] = {
     "acos": torch.acos,
     "asin": torch.asin,
     "atan": torch.atan,
@@ -23,29 +25,23 @@ for _name, _function in {
     "square": torch.square,
     "tan": torch.tan,
     "tanh": torch.tanh,
-}.items():
-    builtin(_name, _function, "x")
-
-for _name, _function in {
+}
+_UNARY_EXACT: dict[str, Callable[..., Tensor]] = {
     "abs": torch.abs,
     "ceil": torch.ceil,
     "floor": torch.floor,
     "logical_not": torch.logical_not,
     "round": torch.round,  # halves to even, as numpy
     "sign": torch.sign,
-}.items():
-    builtin(_name, _function, "x", exact=True)
-
-for _name, _function in {
+}
+_BINARY: dict[str, Callable[..., Tensor]] = {
     "add": torch.add,
     "mod": torch.remainder,  # the sign of the divisor, as numpy
     "mul": torch.mul,
     "pow": torch.pow,
     "sub": torch.sub,
-}.items():
-    builtin(_name, _function, "x", "y")
-
-for _name, _function in {
+}
+_BINARY_EXACT: dict[str, Callable[..., Tensor]] = {
     "equal": torch.eq,
     "greater": torch.gt,
     "greater_equal": torch.ge,
@@ -57,8 +53,16 @@ for _name, _function in {
     "maximum": torch.maximum,
     "minimum": torch.minimum,
     "not_equal": torch.ne,
-}.items():
-    builtin(_name, _function, "x", "y", exact=True)
+}
+
+for _table, _parameters, _exact in (
+    (_UNARY, ("x",), False),
+    (_UNARY_EXACT, ("x",), True),
+    (_BINARY, ("x", "y"), False),
+    (_BINARY_EXACT, ("x", "y"), True),
+):
+    for _name, _function in _table.items():
+        builtin(_name, _function, *_parameters, exact=_exact)
 
 
 @op("real_div")

@@ -77,9 +77,9 @@ def _is_product_over_channels(equation: str) -> bool:
     first, _, second = left.partition(",")
     if not (len(first) == len(second) == len(out) == 4 and len(set(first)) == 4 and len(set(second)) == 4):
         return False
-    b, c, h, w = first
     u = second[3]
-    return second[:3] == b + w + h and u not in first and out == b + c + h + u
+    swapped = first[0] + first[3] + first[2]
+    return second[:3] == swapped and u not in first and out == first[:3] + u
 
 
 @op("conv")

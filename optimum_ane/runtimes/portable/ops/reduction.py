@@ -9,8 +9,6 @@ from torch import Tensor
 
 from optimum_ane.runtimes.portable.registry import op
 
-Axes = Sequence[int]
-
 
 def _reduction(name: str, function: Callable[[Tensor, list[int], bool], Tensor], *, exact: bool = False) -> None:
     """Registers a reduction: `function` takes the tensor, at least one axis, and whether to keep them."""
@@ -21,17 +19,17 @@ def _reduction(name: str, function: Callable[[Tensor, list[int], bool], Tensor],
         return function(x, chosen, keep_dims) if x.ndim else function(x[None], [0], False)
 
 
-def _mean(x: Tensor, axes: Axes, keep: bool) -> Tensor:
+def _mean(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     return (x if x.dtype.is_floating_point else x.double()).mean(axes, keepdim=keep)
 
 
-def _product(x: Tensor, axes: Axes, keep: bool) -> Tensor:
+def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     for axis in sorted((axis % x.ndim for axis in axes), reverse=True):
         x = x.prod(axis, keepdim=keep)
     return x
 
 
-def _root_of_squares(x: Tensor, axes: Axes, keep: bool) -> Tensor:
+def _root_of_squares(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     # Of integers the root is no integer; the declared type truncates it in the end.
     return (x if x.dtype.is_floating_point else x.double()).square().sum(axes, keepdim=keep).sqrt()
 

@@ -60,8 +60,7 @@ def concat(values: Sequence[Tensor], axis: int, interleave: bool = False) -> Ten
 
     It joins them in the order in which they lie in memory, so that the result lies the same way.
     """
-    if values[0].ndim == 0:
-        values = [value[None] for value in values]
+    values = [value[None] if value.ndim == 0 else value for value in values]
     if interleave:
         at = axis % values[0].ndim
         return torch.stack(values, at + 1).flatten(at, at + 1)

@@ -1,0 +1,341 @@
+"""Local dataset files, read row by row in bounded memory. Nothing in them is ever executed.
+
+A row's number is 1-based; in text files it is the line that an editor shows (where a quoted CSV field spans lines:
+the record's first line). Wholly empty lines are skipped.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from optimum_ane.errors import DatasetError
+from optimum_ane.evaluation.faults import MAX_FIELD_CHARACTERS, MAX_RECORD_BYTES, fault, listed, quoted
+from optimum_ane.evaluation.labels import class_names_of_schema
+
+SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_PARQUET_BATCH_ROWS = 256
+_PARQUET_GROUP_BYTES = 2 * 1024**3
+
+
+class Table(Protocol):
+    """Rows under named columns, wherever they come from."""
+
+    name: str
+    """What error messages and reports call it."""
+
+    columns: tuple[str, ...]
+    """Column names; in a text file without a header the numbers "0", "1", …"""
+
+    headed: bool
+    """Whether the names were given by the data, rather than counted."""
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Yields each row's number and its values in the order of `columns`."""
+        ...
+
+    def class_names(self, column: str) -> tuple[str, ...] | None:
+        """Names of the integer classes of a column, where the data declares them."""
+        ...
+
+
+def open_file(path: Path, is_header: Callable[[Sequence[str]], bool]) -> Table:
+    """Opens a dataset file by its suffix.
+
+    Args:
+        path: A `.tsv` (no quoting, as GLUE's files), `.csv` (standard quoting), `.jsonl` or `.parquet` file.
+        is_header: Decides whether the first row of a `.tsv` or `.csv` names the columns.
+
+    Raises:
+        DatasetError: Missing, of another kind, empty, or damaged.
+    """
+    name = str(path)
+    try:
+        if path.is_dir():
+            raise fault(name, "is a directory", "name a file inside it, or the Hub's dataset by its full id")
+        if path.suffix.lower() not in SUFFIXES:
+            what = f"files of kind {quoted(path.suffix)} are not read"
+            raise fault(name, what, f"use one of {', '.join(SUFFIXES)}")
+        if not path.exists():
+            raise fault(name, "there is no such file", "check the path")
+        if not path.is_file():
+            raise fault(name, "is not a regular file", "it is read twice: save it as a file first")
+        if path.stat().st_size == 0:
+            raise fault(name, "the file is empty", "a row holds a text and a label")
+        match path.suffix.lower():
+            case ".tsv":
+                return DelimitedFile(path, "\t", quoting=False, is_header=is_header)
+            case ".csv":
+                return DelimitedFile(path, ",", quoting=True, is_header=is_header)
+            case ".jsonl":
+                return JsonLinesFile(path)
+            case _:
+                return ParquetFile(path)
+    except OSError as error:
+        raise fault(name, f"cannot be read ({error.strerror or error})", "check its permissions") from error
+
+
+def _column_at(line: str, delimiter: str | None, quoting: bool, position: int | None) -> int | None:
+    """The 0-based column of the character at `position`, or of the first over-long field if that is None."""
+    if delimiter is None:
+        return None
+    column, start, inside_quotes = 0, 0, False
+    for index, character in enumerate(line):
+        if index == position or (position is None and index - start > MAX_FIELD_CHARACTERS):
+            break
+        if character == '"' and quoting:
+            inside_quotes = not inside_quotes
+        elif character == delimiter and not inside_quotes:
+            column, start = column + 1, index + 1
+    return column
+
+
+def _lines(path: Path, delimiter: str | None = None, quoting: bool = False) -> Iterator[tuple[int, str]]:
+    r"""Yields number and text of each line, line end included, decoded and checked.
+
+    Lines end at `\n` alone: other characters that Python calls line ends occur inside texts.
+
+    Raises:
+        DatasetError: A line that is not UTF-8, has a NUL, or is longer than `MAX_RECORD_BYTES`.
+    """
+    name = str(path)
+    with path.open("rb") as file:
+        row, offset = 0, 0
+        while line := file.readline(MAX_RECORD_BYTES + 1):
+            row += 1
+            start, offset = offset, offset + len(line)
+            if row == 1 and line.startswith(_BYTE_ORDER_MARK):
+                line, start = line[len(_BYTE_ORDER_MARK) :], len(_BYTE_ORDER_MARK)
+            if len(line) > MAX_RECORD_BYTES:
+                column = _column_at(line.decode("utf-8", "replace"), delimiter, quoting, None)
+                what = f"the row is longer than {MAX_RECORD_BYTES:,} bytes"
+                raise fault(name, what, "shorten or remove it", row=row, column=column)
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                column = _column_at(line[: error.start].decode("utf-8") + "?", delimiter, quoting, error.start)
+                what = f"byte 0x{line[error.start]:02x} at byte offset {start + error.start} of the file is not UTF-8"
+                raise fault(name, what, "save the file as UTF-8", row=row, column=column) from error
+            if "\0" in text:
+                column = _column_at(text, delimiter, quoting, text.index("\0"))
+                what = f"there is a NUL byte at byte offset {start + line.index(0)} of the file"
+                raise fault(name, what, "remove it, or save the file as UTF-8", row=row, column=column)
+            yield row, text
+
+
+def _check_unique(name: str, columns: Sequence[str]) -> None:
+    twice = next((column for column in columns if column and columns.count(column) > 1), None)
+    if twice is not None:
+        raise fault(name, f"the column {quoted(twice)} occurs twice", "rename one of them", row=1)
+
+
+class DelimitedFile:
+    """A `.tsv` or `.csv` file, with or without a row of column names."""
+
+    def __init__(
+        self, path: Path, delimiter: str, *, quoting: bool, is_header: Callable[[Sequence[str]], bool]
+    ) -> None:
+        self.name = str(path)
+        self._path = path
+        self._delimiter = delimiter
+        self._quoting = quoting
+        first = next(self._records(), None)
+        if first is None:
+            raise fault(self.name, "the file has no rows", "a row holds a text and a label")
+        self.headed = is_header(first[1])
+        self.columns = tuple(
+            cell.strip() if self.headed else str(index) for index, cell in enumerate(first[1])
+        )  # fmt: skip
+        _check_unique(self.name, self.columns)
+
+    def class_names(self, column: str) -> None:
+        """Text files declare no classes."""
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Yields each row's line number and its values in the order of `columns`, without the header."""
+        places = [self.columns.index(column) for column in columns]
+        for index, (row, cells) in enumerate(self._records()):
+            if len(cells) != len(self.columns):
+                remedy = "remove the surplus tab or add the missing one; a .tsv has no quoting"
+                if self._quoting:
+                    remedy = "put texts with commas in double quotes"
+                what = f"{len(cells)} columns, the first row has {len(self.columns)}"
+                raise fault(self.name, what, remedy, row=row, column=min(len(cells), len(self.columns)))
+            if index > 0 or not self.headed:
+                yield row, tuple(cells[place] for place in places)
+
+    def _records(self) -> Iterator[tuple[int, list[str]]]:
+        if self._quoting:
+            yield from self._quoted_records()
+            return
+        for row, line in _lines(self._path, self._delimiter):
+            line = line.removesuffix("\n").removesuffix("\r")
+            if line:
+                yield row, line.split(self._delimiter)
+
+    def _quoted_records(self) -> Iterator[tuple[int, list[str]]]:
+        taken: list[str] = []
+        first_row = 1
+
+        def feed() -> Iterator[str]:
+            nonlocal first_row
+            size = 0
+            for row, line in _lines(self._path, self._delimiter, quoting=True):
+                if not taken:
+                    first_row, size = row, 0
+                taken.append(line)
+                # A quote that is never closed would otherwise take the rest of the file as one record.
+                size += len(line)
+                if size > MAX_RECORD_BYTES:
+                    what = f"the record is longer than {MAX_RECORD_BYTES:,} characters"
+                    raise fault(self.name, what, "look for a double quote that is not closed", row=first_row)
+                yield line
+
+        reader = csv.reader(feed(), delimiter=self._delimiter, strict=True)
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise self._csv_fault(error, first_row, "".join(taken)) from error
+            taken.clear()
+            if cells:
+                yield first_row, cells
+
+    def _csv_fault(self, error: csv.Error, row: int, record: str) -> DatasetError:
+        # Python's own limit on a field stands above ours, and is what keeps memory bounded while a field is read.
+        if "field limit" in str(error):
+            what = f"a field has more than {MAX_FIELD_CHARACTERS:,} characters"
+            remedy = "shorten it, or look for a double quote that is not closed"
+            column = _column_at(record, self._delimiter, True, None)
+            return fault(self.name, what, remedy, row=row, column=column)
+        return fault(self.name, f"not valid CSV ({error})", "look for a stray or unclosed double quote", row=row)
+
+
+class JsonLinesFile:
+    """A `.jsonl` file: one JSON object a line; the first one's keys are the columns."""
+
+    headed = True
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._path = path
+        first = next(self._records(), None)
+        if first is None:
+            raise fault(self.name, "the file has no rows", 'a row is an object such as {"text": "…", "label": 0}')
+        self.columns = tuple(first[1])
+
+    def class_names(self, column: str) -> None:
+        """JSON lines declare no classes."""
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Yields each row's line number and its values in the order of `columns`."""
+        for row, record in self._records():
+            for column in columns:
+                if column not in record:
+                    what = f"the key is missing; the row has: {listed(tuple(record))}"
+                    raise fault(self.name, what, "add it to the row", row=row, column=quoted(column))
+            yield row, tuple(record[column] for column in columns)
+
+    def _records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        remedy = 'a row is one JSON object such as {"text": "…", "label": 0}'
+        for row, line in _lines(self._path):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                what = f"not valid JSON at character {error.colno} of the line ({error.msg})"
+                raise fault(self.name, what, remedy, row=row) from error
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits; nesting without end
+                raise fault(self.name, f"not readable JSON ({type(error).__name__})", remedy, row=row) from error
+            if not isinstance(record, dict):
+                raise fault(self.name, f"a JSON {type(record).__name__}, not an object", remedy, row=row)
+            yield row, record
+
+
+class ParquetFile:
+    """A `.parquet` file, read in small batches of the columns asked for."""
+
+    headed = True
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        self.name = str(path)
+        self._path = path
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                self._schema = file.schema_arrow
+                self._metadata = file.metadata
+        except PermissionError:
+            raise
+        except (pyarrow.ArrowException, ValueError, OSError) as error:
+            raise self._damaged(error) from error
+        if self._metadata.num_rows == 0:
+            raise fault(self.name, "the file has no rows", "a row holds a text and a label")
+        self.columns = tuple(self._schema.names)
+        _check_unique(self.name, self.columns)
+
+    def class_names(self, column: str) -> tuple[str, ...] | None:
+        """Names of a `ClassLabel` column, which `datasets` writes beside the schema."""
+        return class_names_of_schema(self._schema.metadata, column)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Yields each row's 1-based number and its values in the order of `columns`."""
+        import pyarrow
+        import pyarrow.parquet
+
+        self._check_sizes(columns)
+        row = 0
+        try:
+            # Strings stay dictionary-encoded until their lengths are checked: a few kilobytes on disk can stand for
+            # one huge string in each of a million rows.
+            with pyarrow.parquet.ParquetFile(self._path, read_dictionary=list(columns)) as file:
+                for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=list(columns)):
+                    for column in columns:
+                        if pyarrow.types.is_dictionary(batch.column(column).type):
+                            self._check_lengths(batch.column(column), row, column)
+                    values = [batch.column(column).to_pylist() for column in columns]
+                    for record in zip(*values, strict=True):
+                        row += 1
+                        yield row, record
+        except DatasetError:
+            raise
+        except (pyarrow.ArrowException, ValueError, OSError) as error:
+            raise self._damaged(error, row + 1) from error
+
+    def _check_sizes(self, columns: Sequence[str]) -> None:
+        """Refuses a file of which one row group would fill the memory once it is decompressed."""
+        for group in range(self._metadata.num_row_groups):
+            row_group = self._metadata.row_group(group)
+            for index in range(row_group.num_columns):
+                column = row_group.column(index)
+                if column.path_in_schema in columns and column.total_uncompressed_size > _PARQUET_GROUP_BYTES:
+                    what = f"row group {group} decompresses to {column.total_uncompressed_size:,} bytes"
+                    remedy = f"write it with row groups below {_PARQUET_GROUP_BYTES:,} bytes"
+                    raise fault(self.name, what, remedy, column=column.path_in_schema)
+
+    def _check_lengths(self, texts: Any, rows_before: int, column: str) -> None:
+        import pyarrow
+        import pyarrow.compute
+
+        if pyarrow.types.is_primitive(texts.dictionary.type):
+            return
+        lengths = pyarrow.compute.binary_length(texts.dictionary).to_pylist()
+        for index, code in enumerate(texts.indices.to_pylist()):
+            # Up to four bytes a character.
+            if code is not None and lengths[code] is not None and lengths[code] > 4 * MAX_FIELD_CHARACTERS:
+                what = f"the text has {lengths[code]:,} bytes, the limit is {MAX_FIELD_CHARACTERS:,} characters"
+                raise fault(self.name, what, "shorten or remove the row", row=rows_before + index + 1, column=column)
+
+    def _damaged(self, error: Exception, row: int | None = None) -> DatasetError:
+        what = f"not a readable Parquet file ({' '.join(str(error).split())[:200]})"
+        return fault(self.name, what, "download or write it again", row=row)

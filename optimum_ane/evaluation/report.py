@@ -1,0 +1,173 @@
+"""What a comparison found, as JSON and as a table."""
+
+from __future__ import annotations
+
+import math
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+VERSIONED = ("coremltools", "torch", "transformers")
+"""Libraries whose versions stand beside every number."""
+
+_CORRELATIONS = ("pearson", "spearmanr", "matthews_correlation")
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """How one model did.
+
+    Attributes:
+        metrics: Name to value, as fractions of 1; the primary metric comes first. NaN where it is not defined.
+        right: Rows that are right (with several labels a row: all of them); None for regression.
+        samples_per_second: Rows over the time spent in the model, tokenisation excluded.
+        batch_size: Most rows the model was called with at once.
+    """
+
+    metrics: dict[str, float]
+    right: int | None
+    samples_per_second: float
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class AccuracyReport:
+    """The package beside the original, on one dataset.
+
+    Attributes:
+        dataset: Name of the dataset.
+        rows: How many rows were scored.
+        truncated: How many of them were longer than `sequence_length` and lost their end, for both models.
+        metric_config: Which of `GlueMetric`'s configs scored.
+        label_mapping: How labels were matched: "by name", "by id" or "as values".
+        problem_type: transformers' name for what the checkpoint predicts.
+        sequence_length: Length of the package, in tokens.
+        runtime: Which runtime executed the package: "portable" or "coreml".
+        primary_metric: The metric that `drop` is of.
+        package: Score of the package.
+        original: Score of the original in PyTorch; None if it was not run, as are the next ones then.
+        drop: Original minus package in the primary metric, times 100: percentage points for rates; positive is
+            worse. NaN where the metric is not defined.
+        drop_interval: Percentile interval of the drop at `confidence`, from `resamples` paired resamples.
+        agreement: Share of rows on which both predict the same; None for regression.
+        psnr: Of the logits, in dB; infinite if they are equal.
+        resamples: Resamples of the bootstrap.
+        confidence: Confidence of the interval.
+        machine: Kind of the machine: system, architecture, threads.
+        versions: Versions of the libraries that computed.
+    """
+
+    dataset: str
+    rows: int
+    truncated: int
+    metric_config: str
+    label_mapping: str
+    problem_type: str
+    sequence_length: int
+    runtime: str
+    primary_metric: str
+    package: ModelScore
+    original: ModelScore | None
+    drop: float | None
+    drop_interval: tuple[float, float] | None
+    agreement: float | None
+    psnr: float | None
+    resamples: int
+    confidence: float
+    machine: str
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types. JSON has no infinity and no NaN: they become the strings "inf" and None."""
+        return {name: _json_value(value) for name, value in asdict(self).items()}
+
+    def summary(self) -> str:
+        """One line for a log or an error: dataset, primary metric of both, drop and interval."""
+        package = _shown(self.primary_metric, self.package.metrics[self.primary_metric])
+        if self.original is None:
+            return f"{self.dataset}: {self.primary_metric} {package}, {self.rows} rows"
+        original = _shown(self.primary_metric, self.original.metrics[self.primary_metric])
+        return f"{self.dataset}: {self.primary_metric} {original} → {package}, {self._drop_text()}, {self.rows} rows"
+
+    def __rich__(self) -> Group:
+        """The table that `rich` prints."""
+        table = Table(title=f"Accuracy on {self.dataset}", title_justify="left")
+        table.add_column()
+        if self.original is not None:
+            table.add_column("original", justify="right")
+        table.add_column("package", justify="right")
+        scores = [score for score in (self.original, self.package) if score is not None]
+        for name in self.package.metrics:
+            table.add_row(name, *(_shown(name, score.metrics[name]) for score in scores))
+        if self.package.right is not None:
+            table.add_row("right", *(f"{score.right} of {self.rows}" for score in scores))
+        table.add_row("samples per second", *(f"{score.samples_per_second:.1f}" for score in scores))
+        return Group(table, Text("\n".join(self._remarks())))
+
+    def _drop_text(self) -> str:
+        if self.drop is None or math.isnan(self.drop):
+            return "drop not defined"
+        text = f"drop {self.drop:+.2f} {_unit(self.primary_metric)}"
+        if self.drop_interval is not None:
+            low, high = self.drop_interval
+            text += f" ({self.confidence:.0%} interval {low:+.2f} to {high:+.2f})"
+        return text
+
+    def _remarks(self) -> list[str]:
+        remarks = []
+        if self.original is not None:
+            remarks.append(f"{self.primary_metric}: {self._drop_text()}, original minus package")
+            if self.agreement is not None:
+                remarks.append(f"same prediction on {self.agreement:.2%} of the rows")
+            if self.psnr is not None:
+                psnr = "infinite (equal)" if self.psnr == math.inf else f"{self.psnr:.1f} dB"
+                remarks.append(f"PSNR of logits: {psnr}")
+        remarks.append(
+            f"{self.rows} rows, {self.truncated} of them cut at {self.sequence_length} tokens; "
+            f"labels matched {self.label_mapping}"
+        )
+        versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        remarks.append(f"runtime {self.runtime} on {self.machine}; {versions}")
+        return remarks
+
+
+def print_report(report: AccuracyReport, console: Console | None = None) -> None:
+    """Prints the table, on stdout unless another console is given."""
+    (console or Console()).print(report)
+
+
+def machine_kind() -> str:
+    """System, architecture and PyTorch's threads; nothing that tells one machine of its kind from another."""
+    import torch
+
+    return f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} PyTorch threads"
+
+
+def tool_versions() -> dict[str, str]:
+    """Installed versions of the libraries that numbers depend on."""
+    return {name: version(name) for name in VERSIONED}
+
+
+def _unit(metric: str) -> str:
+    return "hundredths" if metric in _CORRELATIONS else "percentage points"
+
+
+def _shown(metric: str, value: float) -> str:
+    if math.isnan(value):
+        return "not defined"
+    return f"{value:.4f}" if metric in _CORRELATIONS else f"{value:.2%}"
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _json_value(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_value(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value

@@ -1,0 +1,100 @@
+"""The options that name a dataset, the same for every command that takes one."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from optimum_ane.errors import DatasetError
+
+if TYPE_CHECKING:
+    from optimum_ane.evaluation.datasets import DatasetSpec
+
+_DETAILS = ("dataset_config", "split", "text_column", "text_pair_column", "label_column", "max_samples")
+
+
+def add_dataset_arguments(parser: ArgumentParser, dataset_flag: str = "--dataset", *, required: bool = False) -> None:
+    """Adds the options of a dataset, and `--max-accuracy-drop`, in a group of their own.
+
+    Args:
+        parser: The command's parser.
+        dataset_flag: Name of the option that names the dataset; its value is `args.dataset` under any name.
+        required: Whether the command cannot do without a dataset.
+    """
+    group = parser.add_argument_group(
+        "dataset",
+        "A local file or a dataset of the Hub. A .tsv or .csv of two columns without a header, text then label, "
+        "needs no other option; nor do usual column names such as sentence, sentence1 and sentence2, label. "
+        "Labels are ids or names of the checkpoint's labels.",
+    )
+    group.add_argument(
+        dataset_flag,
+        dest="dataset",
+        required=required,
+        metavar="FILE|ID",
+        help="a .tsv (no quoting), .csv, .jsonl or .parquet file, or a dataset on the Hub, such as glue",
+    )
+    group.add_argument(
+        "--dataset-config",
+        metavar="NAME",
+        help="config of a Hub dataset, such as sst2; with a file: the GLUE task whose metric is used",
+    )
+    group.add_argument(
+        "--split", metavar="NAME", help="split of a Hub dataset (default: validation; mnli: validation_matched)"
+    )
+    group.add_argument("--text-column", metavar="NAME|NUMBER", help="the text's column; numbers count from 0")
+    group.add_argument("--text-pair-column", metavar="NAME|NUMBER", help="the second text's column, for pairs")
+    group.add_argument("--label-column", metavar="NAME|NUMBER", help="the label's column")
+    group.add_argument("--max-samples", type=_positive, metavar="N", help="use only the first N rows")
+    group.add_argument(
+        "--max-accuracy-drop",
+        type=_not_negative,
+        metavar="POINTS",
+        help="fail if the package's primary metric is lower than the original's by more than this: percentage points, "
+        "hundredths for correlations (default: 1.0)",
+    )
+
+
+def dataset_spec_from_args(args: Namespace) -> DatasetSpec | None:
+    """The dataset that the options name, or None if they name none.
+
+    Raises:
+        DatasetError: Options that describe a dataset, and no dataset.
+    """
+    from optimum_ane.evaluation.datasets import DatasetSpec
+
+    if args.dataset is None:
+        given = [f"--{name.replace('_', '-')}" for name in _DETAILS if getattr(args, name) is not None]
+        if given:
+            raise DatasetError(f"{', '.join(given)} says nothing without a dataset; name the dataset too")
+        return None
+    return DatasetSpec(
+        dataset=args.dataset,
+        config=args.dataset_config,
+        split=args.split,
+        text_column=args.text_column,
+        text_pair_column=args.text_pair_column,
+        label_column=args.label_column,
+        max_samples=args.max_samples,
+    )
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return number
+
+
+def _not_negative(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not isfinite(number) or number < 0:
+        raise ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return number

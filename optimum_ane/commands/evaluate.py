@@ -1,0 +1,83 @@
+"""`optimum-cli ane evaluate`: a package's accuracy on a dataset, beside the original's."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+from optimum_ane.commands.base import BaseANECommand
+from optimum_ane.commands.dataset_arguments import add_dataset_arguments, dataset_spec_from_args
+
+
+class EvaluateCommand(BaseANECommand):
+    """Scores a package on a dataset and fails if it is worse than the original by more than is allowed."""
+
+    DESCRIPTION = """\
+Measures an exported text classifier on a labelled dataset, beside the checkpoint that it was made from: the metric of
+both, the drop with its 95 % interval (paired bootstrap), how often they agree, the PSNR of the logits, and speed.
+Exits with 1 if the drop is larger than --max-accuracy-drop.
+
+examples:
+  optimum-cli ane evaluate out/ --dataset dev.tsv
+  optimum-cli ane evaluate out/ --dataset glue --dataset-config sst2 --split validation
+  optimum-cli ane evaluate out/ --dataset pairs.csv --text-column title --text-pair-column body --label-column 3
+  optimum-cli ane evaluate out/ --dataset dev.tsv --no-reference --output report.json"""
+
+    @classmethod
+    def add_arguments(cls, parser: ArgumentParser) -> None:
+        """Adds the package, the dataset's options and those of the comparison."""
+        parser.add_argument("package", metavar="PACKAGE", help="directory that `optimum-cli export ane` wrote")
+        add_dataset_arguments(parser, "--dataset", required=True)
+        against = parser.add_mutually_exclusive_group()
+        against.add_argument(
+            "--reference",
+            metavar="MODEL",
+            help="the original: Hub id or directory (default: the source that the package names)",
+        )
+        against.add_argument("--no-reference", action="store_true", help="score the package alone")
+        parser.add_argument(
+            "--runtime",
+            choices=("auto", "portable", "coreml"),
+            default="auto",
+            help="what executes the package (default: auto, which is coreml on macOS and portable elsewhere)",
+        )
+        parser.add_argument("--output", metavar="FILE", help="also write the report as JSON")
+        parser.add_argument(
+            "--trust-remote-code",
+            action="store_true",
+            help="let code from the original's repository run; only for repositories that you have read",
+        )
+
+    def execute(self) -> None:
+        """Evaluates, prints the table, writes the JSON, and then judges the drop.
+
+        Raises:
+            ANEError: Anything that the user can mend, a drop beyond the limit included.
+        """
+        from optimum_ane.errors import DatasetError, ValidationError
+        from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, check_accuracy_drop
+        from optimum_ane.evaluation.output import check_writable, write_report
+        from optimum_ane.evaluation.package import evaluate_package
+        from optimum_ane.evaluation.report import print_report
+
+        args = self.args
+        if args.no_reference and args.max_accuracy_drop is not None:
+            raise ValidationError("--max-accuracy-drop needs the original's score; leave out --no-reference")
+        if args.output is not None:
+            check_writable(args.output)
+        spec = dataset_spec_from_args(args)
+        if spec is None:
+            raise DatasetError("no dataset is named; name one with --dataset")
+        report = evaluate_package(
+            args.package,
+            spec,
+            reference=args.reference,
+            with_reference=not args.no_reference,
+            runtime=args.runtime,
+            trust_remote_code=args.trust_remote_code,
+        )
+        print_report(report)
+        if args.output is not None:
+            write_report(report, args.output)
+        if not args.no_reference:
+            limit = DEFAULT_MAX_ACCURACY_DROP if args.max_accuracy_drop is None else args.max_accuracy_drop
+            check_accuracy_drop(report, limit)

@@ -1,0 +1,56 @@
+"""Export Hugging Face transformers to Core ML packages written for the Apple Neural Engine, and prove them right."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optimum_ane.exporters.modules import convert_to_ane
+    from optimum_ane.exporters.road import export
+    from optimum_ane.modeling import (
+        ANEModelForFeatureExtraction,
+        ANEModelForMaskedLM,
+        ANEModelForMultipleChoice,
+        ANEModelForQuestionAnswering,
+        ANEModelForSequenceClassification,
+        ANEModelForTokenClassification,
+    )
+    from optimum_ane.version import __version__
+
+_HOMES = {
+    "ANEModelForFeatureExtraction": "modeling",
+    "ANEModelForMaskedLM": "modeling",
+    "ANEModelForMultipleChoice": "modeling",
+    "ANEModelForQuestionAnswering": "modeling",
+    "ANEModelForSequenceClassification": "modeling",
+    "ANEModelForTokenClassification": "modeling",
+    "__version__": "version",
+    "convert_to_ane": "exporters.modules",
+    "export": "exporters.road",
+}
+
+__all__ = [
+    "ANEModelForFeatureExtraction",
+    "ANEModelForMaskedLM",
+    "ANEModelForMultipleChoice",
+    "ANEModelForQuestionAnswering",
+    "ANEModelForSequenceClassification",
+    "ANEModelForTokenClassification",
+    "__version__",
+    "convert_to_ane",
+    "export",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for: the command line must start without torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'optimum_ane' has no attribute {name!r}")
+    value = getattr(import_module(f"optimum_ane.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

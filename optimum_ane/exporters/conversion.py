@@ -1,0 +1,185 @@
+"""From the Neural Engine module to an ML Program: trace, convert, and fill in what the package says of itself."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import coremltools as ct
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.nn import SentencePooling, raise_epsilons_for_float16
+from optimum_ane.version import __version__
+
+if TYPE_CHECKING:
+    from optimum_ane.exporters.config import ANEConfig
+    from optimum_ane.exporters.source import Checkpoint
+    from optimum_ane.exporters.spec import ExportSpec
+
+PROBABILITIES = "probabilities"
+"""The output that a Core ML classifier takes its label from; coremltools replaces it by the label and a dictionary."""
+
+_DESCRIPTIONS = {
+    "input_ids": "Token ids from the checkpoint's tokenizer, padded to the full length.",
+    "attention_mask": "1 for a token, 0 for padding.",
+    "token_type_ids": "0 for the first text, 1 for the second; all 0 where there is one text.",
+    "logits": "Scores before softmax or sigmoid.",
+    "last_hidden_state": "The last layer's hidden state of each token.",
+    "sentence_embedding": "One vector for the whole text.",
+    "start_logits": "Score of each token as the first of the answer.",
+    "end_logits": "Score of each token as the last of the answer.",
+    "classLabel": "The most probable label.",
+    "classLabel_probs": "The probability of each label.",
+}
+
+
+class _WithProbabilities(nn.Module):
+    """Adds the softmax of the logits as a first output."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.module(*inputs)
+        return logits.softmax(dim=1), logits
+
+
+def output_names(ane_config: ANEConfig, spec: ExportSpec) -> list[str]:
+    """The names of the tensors that the package gives, in order."""
+    return ["sentence_embedding"] if spec.pooling else list(ane_config.outputs)
+
+
+def prepare(module: nn.Module, spec: ExportSpec) -> None:
+    """Readies a module, in place, for the form that the specification asks for."""
+    if spec.pooling is not None:
+        module.sentence_pooling = SentencePooling(spec.pooling, spec.normalize)
+    module.fix_length(spec.sequence_length)
+
+
+def trace(module: nn.Module, inputs: Mapping[str, Tensor], spec: ExportSpec) -> torch.jit.ScriptModule:
+    """Traces the module for one fixed shape.
+
+    `torch.jit.trace` and not `torch.export`: the latter decomposes the einsums, which Core ML maps as they are.
+
+    Args:
+        module: A prepared module; its epsilons are raised for a float16 package.
+        inputs: Example inputs by name, (B, S) each, in the order of the module's arguments.
+        spec: The form of the package.
+    """
+    if spec.precision == "float16":
+        raise_epsilons_for_float16(module)
+    traced = _WithProbabilities(module) if spec.class_labels else module
+    with torch.no_grad(), warnings.catch_warnings():
+        # The tracer warns of every shape that becomes a constant; all of ours are meant to.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return torch.jit.trace(traced, tuple(inputs.values()), check_trace=False)
+
+
+def convert(
+    traced: torch.jit.ScriptModule, inputs: Mapping[str, Tensor], outputs: list[str], spec: ExportSpec, labels: list[str]
+) -> ct.models.MLModel:
+    """Converts a traced module to an ML Program.
+
+    Args:
+        traced: From `trace`.
+        inputs: The example inputs; the package's have the same names and shapes, as int32.
+        outputs: From `output_names`.
+        spec: The form of the package.
+        labels: The checkpoint's labels by id; used for a classifier only.
+
+    Raises:
+        UnsupportedModelError: coremltools does not know the deployment target.
+    """
+    classifier = ct.ClassifierConfig(labels, predicted_probabilities_output=PROBABILITIES)
+    names = [PROBABILITIES, *outputs] if spec.class_labels else outputs
+    with _quiet():
+        return ct.convert(
+            traced,
+            inputs=[ct.TensorType(name=name, shape=tuple(x.shape), dtype=np.int32) for name, x in inputs.items()],
+            outputs=[ct.TensorType(name=name) for name in names],
+            classifier_config=classifier if spec.class_labels else None,
+            minimum_deployment_target=deployment_target(spec.minimum_deployment_target),
+            compute_precision=getattr(ct.precision, spec.precision.upper()),
+            pass_pipeline=_pass_pipeline(),
+            skip_model_load=True,
+        )
+
+
+def deployment_target(name: str) -> ct.target:
+    """Looks a deployment target up by name, in any case.
+
+    Raises:
+        UnsupportedModelError: It is not known, or older than ML Programs.
+    """
+    known = {target.name.lower(): target for target in ct.target}
+    usable = [target.name for target in ct.target if target >= ct.target.iOS15]
+    target = known.get(name.lower())
+    if target is None or target < ct.target.iOS15:
+        raise UnsupportedModelError(
+            f"deployment target {name!r} is {'unknown' if target is None else 'older than ML Programs'}; "
+            f"choose one of {', '.join(usable)}"
+        )
+    return target
+
+
+def describe(package: ct.models.MLModel, checkpoint: Checkpoint, spec: ExportSpec, labels: list[str]) -> None:
+    """Fills in the metadata that Xcode shows and Swift code can read, in place."""
+    source = checkpoint.source
+    package.short_description = (
+        f"{checkpoint.config.model_type} for {spec.task}, written for the Apple Neural Engine; "
+        f"converted from {source.name} by optimum-ane."
+    )
+    package.author = source.author or "unknown"
+    package.license = source.license or "unknown"
+    package.version = source.revision or "1.0"
+    entries = {
+        "source_model": source.name,
+        "source_revision": source.revision,
+        "task": spec.task,
+        "sequence_length": spec.sequence_length,
+        "batch_size": spec.batch_size,
+        "pooling": spec.pooling,
+        "tokenizer_class": None if checkpoint.tokenizer is None else type(checkpoint.tokenizer).__name__,
+        "labels": json.dumps(labels, ensure_ascii=False) if labels else None,
+        "optimum_ane_version": __version__,
+    }
+    package.user_defined_metadata.update({key: str(value) for key, value in entries.items() if value is not None})
+    for feature in package.get_spec().description.input:
+        package.input_description[feature.name] = _DESCRIPTIONS[feature.name]
+    for feature in package.get_spec().description.output:
+        package.output_description[feature.name] = _DESCRIPTIONS[feature.name]
+
+
+def _pass_pipeline() -> ct.PassPipeline:
+    """coremltools' own passes, with the layer norms fused before anything else.
+
+    By default a norm whose weights are all ones and whose biases are all zeros loses its multiplication and its
+    addition first, and is then no longer recognised: seven operations in place of one.
+    """
+    pipeline = ct.PassPipeline.DEFAULT
+    pipeline.insert_pass(0, "common::const_elimination")
+    pipeline.insert_pass(1, "common::fuse_layernorm_or_instancenorm")
+    return pipeline
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps coremltools' own bars and notices off the screen; the export has one bar of its own."""
+    logger = logging.getLogger("coremltools")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,191 @@
+"""A package on disk: its layout, its `ane_config.json`, and how it comes into being whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from optimum_ane.errors import OutputError, PackageError
+
+MLPACKAGE = "model.mlpackage"
+ANE_CONFIG = "ane_config.json"
+EXPORT_REPORT = "export_report.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """An input or output as `ane_config.json` records it; a classifier's label and dictionary have no shape."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class PackageConfig:
+    """What `ane_config.json` says.
+
+    Attributes:
+        task: Optimum's name of the task.
+        model_type: The architecture.
+        sequence_length: Tokens per row.
+        batch_size: Rows per prediction.
+        precision: Of weights and arithmetic.
+        minimum_deployment_target: Oldest system that runs the package.
+        compute_units: The default when the package is loaded.
+        inputs: In the order of the program.
+        outputs: In the order of the program.
+        source_model: Hub id, or the directory as the user gave it.
+        source_revision: Commit on the Hub; None for a directory.
+        pooling: How rows become one vector; None for hidden states and heads.
+        normalize: Whether that vector has length 1.
+        class_labels: Whether it is a Core ML classifier.
+        compression: None: the weights are stored as they are.
+        versions: Of the tools that made the package.
+        files: The SHA-256 of every other file, by path relative to the directory.
+        format_version: Of this file.
+    """
+
+    task: str
+    model_type: str
+    sequence_length: int
+    batch_size: int
+    precision: str
+    minimum_deployment_target: str
+    compute_units: str
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    source_model: str
+    source_revision: str | None = None
+    pooling: str | None = None
+    normalize: bool = False
+    class_labels: bool = False
+    compression: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def write(self, directory: Path) -> None:
+        """Writes `ane_config.json`."""
+        (directory / ANE_CONFIG).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, directory: Path) -> PackageConfig:
+        """Reads `ane_config.json`.
+
+        Raises:
+            PackageError: It is missing, damaged, or of a later format.
+        """
+        path = directory / ANE_CONFIG
+        if not path.is_file():
+            raise PackageError(f"{directory} holds no {ANE_CONFIG}; it is not an exported package")
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+            return cls._from_entries(entries, path)
+        except (ValueError, TypeError, KeyError) as error:
+            if isinstance(error, PackageError):
+                raise
+            raise PackageError(f"{path} is damaged: {error}") from error
+
+    @classmethod
+    def _from_entries(cls, entries: dict[str, Any], path: Path) -> PackageConfig:
+        version = entries.get("format_version")
+        if version != FORMAT_VERSION:
+            raise PackageError(f"{path} has format {version}, this version reads {FORMAT_VERSION}; export it again")
+        unknown = entries.keys() - {entry.name for entry in fields(cls)}
+        if unknown:
+            raise PackageError(f"{path} has unknown entries: {', '.join(sorted(unknown))}")
+        for name in ("inputs", "outputs"):
+            entries[name] = tuple(
+                TensorEntry(str(tensor["name"]), tuple(int(n) for n in tensor["shape"]), str(tensor["dtype"]))
+                for tensor in entries[name]
+            )
+        for name in ("sequence_length", "batch_size"):
+            if not isinstance(entries[name], int) or entries[name] < 1:
+                raise PackageError(f"{path}: {name} is {entries[name]!r}, not a positive number")
+        return cls(**entries)
+
+
+def hash_files(directory: Path) -> dict[str, str]:
+    """The SHA-256 of each file below a directory but `ane_config.json`, by relative path, sorted."""
+    digests = {}
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if path.is_file() and name != ANE_CONFIG:
+            with path.open("rb") as file:
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Refuses an output that would lose something.
+
+    Raises:
+        OutputError: The output is a file, or a directory that is not empty and may not be replaced.
+    """
+    if output.is_symlink() or (output.exists() and not output.is_dir()):
+        raise OutputError(f"{output} exists and is not a directory; choose another output")
+    if not output.exists() or not any(output.iterdir()):
+        return
+    if not overwrite:
+        raise OutputError(f"{output} is not empty; choose another output or pass --overwrite")
+    if not (output / ANE_CONFIG).is_file():
+        raise OutputError(f"{output} is not empty and holds no {ANE_CONFIG}: --overwrite replaces packages only")
+
+
+@contextmanager
+def staged(output: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Gives a temporary sibling of the output to write into, and renames it when the block ends without an error.
+
+    Whatever ends the block early, Ctrl-C included, the sibling is removed and the output is as it was.
+
+    Args:
+        output: The directory to come into being.
+        overwrite: Whether a package that is there already may be replaced.
+
+    Raises:
+        OutputError: See `check_output`; or the disk is full, or the directory cannot be written.
+    """
+    check_output(output, overwrite)
+    try:
+        output.absolute().parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.absolute().parent))
+    except OSError as error:
+        raise _output_error(output, error) from error
+    try:
+        content = stage / "content"
+        content.mkdir()
+        yield content
+        check_output(output, overwrite)
+        replaced = stage / "replaced"
+        if output.exists():
+            output.rename(replaced)
+        try:
+            content.rename(output)
+        except BaseException:
+            if replaced.exists():
+                replaced.rename(output)
+            raise
+    except OSError as error:
+        if error.errno is None:  # ours, or a library's: it says what it is
+            raise
+        raise _output_error(output, error) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _output_error(output: Path, error: OSError) -> OutputError:
+    if error.errno == errno.ENOSPC:
+        parent = output.absolute().parent
+        free = shutil.disk_usage(parent).free / 1e6 if parent.exists() else 0.0
+        return OutputError(f"no space left for {output} ({free:.0f} MB free); free some or choose another disk")
+    return OutputError(f"cannot write {output}: {error.strerror or error}")

@@ -1,0 +1,72 @@
+"""`export_report.json`: what was measured while a package was made."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import coremltools as ct
+
+
+@dataclass
+class ExportReport:
+    """Numbers of one export. What was not measured is None or empty, never a default.
+
+    Attributes:
+        runtime: Which engine answered for the package.
+        module_psnr: dB by output, the Neural Engine module in float32 PyTorch against the original.
+        package_psnr: dB by output, the saved package against the original.
+        psnr_threshold: dB; the package was accepted at or above it.
+        accuracy: The accuracy report, as `evaluation` writes it.
+        operations: How many of each type the program has, constants left out.
+        sizes: Bytes of the package and of its weights.
+        seconds: By stage.
+        machine: What kind of machine measured all this.
+        versions: Of the tools.
+    """
+
+    machine: str
+    versions: Mapping[str, str]
+    runtime: str | None = None
+    module_psnr: Mapping[str, float] = field(default_factory=dict)
+    package_psnr: Mapping[str, float] = field(default_factory=dict)
+    psnr_threshold: float | None = None
+    accuracy: Mapping[str, Any] | None = None
+    operations: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Writes the report as JSON; an infinite PSNR, of equal answers, becomes the string `"inf"`."""
+        path.write_text(json.dumps(_plain(asdict(self)), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def count_operations(package: ct.models.MLModel) -> dict[str, int]:
+    """Counts the operations of a package's main function by type, most frequent first, constants left out."""
+    function = package.get_spec().mlProgram.functions["main"]
+    block = function.block_specializations[function.opset]
+    return dict(Counter(operation.type for operation in block.operations if operation.type != "const").most_common())
+
+
+def measure_sizes(mlpackage: Path) -> dict[str, int]:
+    """Bytes of a package on disk: all of it, and its weight files."""
+    files = [path for path in mlpackage.rglob("*") if path.is_file()]
+    return {
+        "package": sum(path.stat().st_size for path in files),
+        "weights": sum(path.stat().st_size for path in files if path.suffix == ".bin"),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,406 @@
+"""`ANEModelForX`: an exported package behind the interface of a transformers model."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import transformers
+from optimum.modeling_base import OptimizedModel
+from torch import Tensor
+from transformers import AutoConfig, PretrainedConfig
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPooling,
+    MaskedLMOutput,
+    ModelOutput,
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+
+from optimum_ane.errors import InputError, PackageError, UnsupportedModelError
+from optimum_ane.exporters.package import MLPACKAGE, PackageConfig, staged
+from optimum_ane.hub.download import fetch_package
+from optimum_ane.runtimes import Session, open_session
+
+
+class ANEModel(OptimizedModel):
+    """Base of the model classes; use the one of your task.
+
+    The package has one fixed shape. Rows are padded to its length and run `batch_size` at a time; outputs come back
+    in the shape of the inputs, so a caller notices neither.
+
+    Attributes:
+        config: The checkpoint's own configuration.
+        ane_config: What `ane_config.json` says of the package.
+        session: The loaded package.
+    """
+
+    task: ClassVar[str]
+    auto_class_name: ClassVar[str]
+    """The transformers auto class with which this class is registered, so that pipelines accept it."""
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+
+    def __init__(self, session: Session, config: PretrainedConfig, ane_config: PackageConfig) -> None:
+        super().__init__(session, config)
+        self.session = session
+        self.ane_config = ane_config
+        self.dtype = torch.float32
+        self._directory: Path | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id: str | Path,
+        export: bool = False,
+        *,
+        runtime: str = "auto",
+        compute_units: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | None = None,
+        token: str | None = None,
+        subfolder: str = "",
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        sequence_length: int = 128,
+        batch_size: int = 1,
+    ) -> ANEModel:
+        """Loads a package from a directory or from the Hub.
+
+        Args:
+            model_id: A directory that `optimum-cli export ane` wrote, or a Hub id of such a package. With `export`,
+                a transformers checkpoint.
+            export: Export the checkpoint first, into a temporary directory; `save_pretrained` keeps it.
+            runtime: `"coreml"`, `"portable"`, or `"auto"`: Core ML on macOS and portable elsewhere.
+            compute_units: Where Core ML may run it; None takes what the package recommends.
+            revision: Branch, tag or commit on the Hub.
+            cache_dir: Where downloads are kept; None is the Hub client's own cache.
+            token: Access token for the Hub.
+            subfolder: Folder of the repository or directory that holds the package.
+            local_files_only: Do not go to the network.
+            trust_remote_code: Whether Python code of a checkpoint's repository may be run, with `export`.
+            sequence_length: Tokens per row, with `export`.
+            batch_size: Rows per prediction, with `export`.
+
+        Raises:
+            PackageError: There is no package, it is damaged, or it is for another task.
+            RuntimeUnavailableError: The runtime cannot run here.
+        """
+        if export:
+            return cls._from_checkpoint(
+                model_id,
+                runtime=runtime,
+                compute_units=compute_units,
+                revision=revision,
+                cache_dir=cache_dir,
+                token=token,
+                trust_remote_code=trust_remote_code,
+                sequence_length=sequence_length,
+                batch_size=batch_size,
+            )
+        directory = fetch_package(
+            model_id,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            subfolder=subfolder,
+            local_files_only=local_files_only,
+        )
+        return cls._from_directory(directory, runtime, compute_units)
+
+    @classmethod
+    def _from_directory(cls, directory: Path, runtime: str, compute_units: str | None) -> ANEModel:
+        ane_config = PackageConfig.read(directory)
+        if ane_config.task != cls.task:
+            right = MODEL_CLASSES.get(ane_config.task)
+            raise PackageError(
+                f"{directory} is for {ane_config.task}, not for {cls.task}"
+                + (f"; load it with {right.__name__}" if right else "")
+            )
+        config = AutoConfig.from_pretrained(directory)
+        session = open_session(directory / MLPACKAGE, runtime, compute_units or ane_config.compute_units)
+        model = cls(session, config, ane_config)
+        model._directory = directory
+        return model
+
+    @classmethod
+    def _from_checkpoint(
+        cls,
+        model_id: str | Path,
+        *,
+        runtime: str,
+        compute_units: str | None,
+        revision: str | None,
+        cache_dir: str | None,
+        token: str | None,
+        trust_remote_code: bool,
+        sequence_length: int,
+        batch_size: int,
+    ) -> ANEModel:
+        from optimum_ane.exporters.road import export as export_checkpoint
+        from optimum_ane.exporters.source import HubOptions
+
+        # Lives as long as the model: the portable runtime maps the weight file, Core ML compiles from it.
+        temporary = tempfile.TemporaryDirectory(prefix="optimum-ane-")
+        directory = Path(temporary.name) / "package"
+        export_checkpoint(
+            model_id,
+            directory,
+            task=cls.task,
+            sequence_length=sequence_length,
+            batch_size=batch_size,
+            hub=HubOptions(revision, cache_dir, token, trust_remote_code),
+        )
+        model = cls._from_directory(directory, runtime, compute_units)
+        model._temporary = temporary
+        return model
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **push_arguments: Any) -> None:
+        """Copies the whole package to a directory, which must be empty or absent.
+
+        Args:
+            save_directory: Where to.
+            push_to_hub: Publishing is a command of its own; this must stay False.
+            push_arguments: None may be given.
+
+        Raises:
+            OutputError: The directory is not empty, or cannot be written.
+            UnsupportedModelError: `push_to_hub` was asked for.
+        """
+        if push_to_hub or push_arguments:
+            raise UnsupportedModelError("save_pretrained writes to a directory only; upload it with `hf upload`")
+        if self._directory is None:
+            raise PackageError("this model was not loaded from a directory, so there is nothing to copy")
+        with staged(Path(save_directory)) as directory:
+            # Real files: the Hub's cache holds symlinks.
+            shutil.copytree(self._directory, directory, symlinks=False, dirs_exist_ok=True)
+
+    def push_to_hub(self, *_: Any, **__: Any) -> str:
+        """Refused: Optimum's own keeps only the base name of each file, which destroys an `.mlpackage`."""
+        raise UnsupportedModelError("push_to_hub is not available; save_pretrained, then upload it with `hf upload`")
+
+    def _save_pretrained(self, save_directory: str | Path) -> None:
+        self.save_pretrained(save_directory)
+
+    @property
+    def device(self) -> torch.device:
+        """Tensors go in and come out on the CPU, wherever the package runs."""
+        return torch.device("cpu")
+
+    @property
+    def sequence_length(self) -> int:
+        """Tokens per row of the package."""
+        return self.ane_config.sequence_length
+
+    @property
+    def runtime(self) -> str:
+        """Which engine answers: `"coreml"` or `"portable"`."""
+        return self.session.runtime
+
+    def to(self, *_: Any, **__: Any) -> ANEModel:
+        """Returns the model as it is: the runtime decides where it runs."""
+        return self
+
+    def eval(self) -> ANEModel:
+        """Returns the model as it is: a package knows no training."""
+        return self
+
+    def can_generate(self) -> bool:
+        """Encoders generate nothing."""
+        return False
+
+    def forward(
+        self,
+        input_ids: Tensor | np.ndarray,
+        attention_mask: Tensor | np.ndarray | None = None,
+        token_type_ids: Tensor | np.ndarray | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput:
+        """Runs the package over a batch of any size.
+
+        Args:
+            input_ids: (N, S), or (N, choices, S) for multiple choice; S up to the package's length.
+            attention_mask: Of the same shape, 1 for a token and 0 for padding; None stands for ones.
+            token_type_ids: Of the same shape; None stands for zeros. Ignored by packages that take none.
+            return_dict: Accepted for transformers' sake; outputs are always an output class.
+
+        Returns:
+            transformers' own output class of the task, float32 on the inputs' device.
+
+        Raises:
+            InputError: The rows are longer than the package, or the shapes do not fit each other.
+        """
+        ids = torch.as_tensor(input_ids)
+        given = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        inputs = {"input_ids": ids.detach().cpu()}
+        for name, value in given.items():
+            if value is not None:
+                inputs[name] = torch.as_tensor(value).detach().cpu()
+        return self._answer(inputs, ids.device)
+
+    def _answer(self, inputs: dict[str, Tensor], device: torch.device) -> ModelOutput:
+        outputs = self._run(inputs)
+        length = inputs["input_ids"].shape[-1]
+        return self._wrap({name: torch.from_numpy(value).to(device) for name, value in outputs.items()}, length)
+
+    def _wrap(self, outputs: Mapping[str, Tensor], length: int) -> ModelOutput:
+        """Puts named outputs, padded to the package's length, into the task's output class, cut to `length`."""
+        raise NotImplementedError
+
+    def _run(self, inputs: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        """Pads, runs batch by batch, and joins.
+
+        Args:
+            inputs: (N, S) each.
+
+        Returns:
+            Float32 arrays by output name, (N, …) each and of the package's length.
+        """
+        padded = self._pad(inputs)
+        rows, batch = padded["input_ids"].shape[0], self.ane_config.batch_size
+        tensors = [entry for entry in self.ane_config.outputs if entry.dtype.startswith("float")]
+        results: dict[str, list[np.ndarray]] = {entry.name: [] for entry in tensors}
+        for start in range(0, rows, batch):
+            chunk = {name: value[start : start + batch] for name, value in padded.items()}
+            answer = self.session.predict({name: _fill_rows(value, batch) for name, value in chunk.items()})
+            for name, values in results.items():
+                values.append(np.asarray(answer[name], dtype=np.float32)[: len(chunk["input_ids"])])
+        empty = {entry.name: np.empty((0, *entry.shape[1:]), np.float32) for entry in tensors}
+        return {name: np.concatenate(values) if values else empty[name] for name, values in results.items()}
+
+    def _pad(self, inputs: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        ids = inputs["input_ids"]
+        if ids.ndim != 2:
+            raise InputError(f"input_ids has shape {tuple(ids.shape)}; expected rows of token ids, (N, S)")
+        if ids.is_floating_point():
+            raise InputError(f"input_ids holds {ids.dtype}; expected integers")
+        length, longest = ids.shape[1], self.sequence_length
+        if length > longest:
+            raise InputError(
+                f"{length} tokens per row, and this package takes {longest}; tokenize with truncation=True and "
+                f"max_length={longest}, or export with --sequence-length {length}"
+            )
+        padding = {"input_ids": self.config.pad_token_id or 0}
+        padded = {}
+        for entry in self.ane_config.inputs:
+            value = inputs.get(entry.name)
+            if value is None:
+                value = torch.ones_like(ids) if entry.name == "attention_mask" else torch.zeros_like(ids)
+            if value.shape != ids.shape:
+                raise InputError(
+                    f"{entry.name} has shape {tuple(value.shape)}, input_ids {tuple(ids.shape)}; they must be equal"
+                )
+            full = np.full((len(ids), longest), padding.get(entry.name, 0), dtype=np.int32)
+            full[:, :length] = value.numpy()
+            padded[entry.name] = full
+        return padded
+
+
+def _fill_rows(rows: np.ndarray, count: int) -> np.ndarray:
+    """Repeats the last row up to a full batch; what it answers is thrown away."""
+    return rows if len(rows) == count else np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)])
+
+
+class ANEModelForFeatureExtraction(ANEModel):
+    """Hidden states, or sentence embeddings as `pooler_output` where the package pools."""
+
+    task = "feature-extraction"
+    auto_class_name = "AutoModel"
+
+    def _wrap(self, outputs: Mapping[str, Tensor], length: int) -> ModelOutput:
+        if self.ane_config.pooling is not None:
+            return BaseModelOutputWithPooling(pooler_output=outputs["sentence_embedding"])
+        return BaseModelOutput(last_hidden_state=outputs["last_hidden_state"][:, :length])
+
+
+class ANEModelForMaskedLM(ANEModel):
+    """A score for each word of the vocabulary at each position."""
+
+    task = "fill-mask"
+    auto_class_name = "AutoModelForMaskedLM"
+
+    def _wrap(self, outputs: Mapping[str, Tensor], length: int) -> ModelOutput:
+        return MaskedLMOutput(logits=outputs["logits"][:, :length])
+
+
+class ANEModelForSequenceClassification(ANEModel):
+    """Scores of a whole sequence."""
+
+    task = "text-classification"
+    auto_class_name = "AutoModelForSequenceClassification"
+
+    def _wrap(self, outputs: Mapping[str, Tensor], length: int) -> ModelOutput:
+        return SequenceClassifierOutput(logits=outputs["logits"])
+
+
+class ANEModelForTokenClassification(ANEModel):
+    """Scores of each token."""
+
+    task = "token-classification"
+    auto_class_name = "AutoModelForTokenClassification"
+
+    def _wrap(self, outputs: Mapping[str, Tensor], length: int) -> ModelOutput:
+        return TokenClassifierOutput(logits=outputs["logits"][:, :length])
+
+
+class ANEModelForQuestionAnswering(ANEModel):
+    """Start and end of an answer."""
+
+    task = "question-answering"
+    auto_class_name = "AutoModelForQuestionAnswering"
+
+    def _wrap(self, outputs: Mapping[str, Tensor], length: int) -> ModelOutput:
+        return QuestionAnsweringModelOutput(
+            start_logits=outputs["start_logits"][:, :length], end_logits=outputs["end_logits"][:, :length]
+        )
+
+
+class ANEModelForMultipleChoice(ANEModel):
+    """One score per choice. The package takes a choice per row, so any number of choices will do."""
+
+    task = "multiple-choice"
+    auto_class_name = "AutoModelForMultipleChoice"
+
+    def _answer(self, inputs: dict[str, Tensor], device: torch.device) -> ModelOutput:
+        shape = inputs["input_ids"].shape
+        if len(shape) != 3:
+            raise InputError(f"input_ids has shape {tuple(shape)}; multiple choice takes (N, choices, S)")
+        rows = {name: value.reshape(-1, value.shape[-1]) for name, value in inputs.items()}
+        scores = torch.from_numpy(self._run(rows)["logits"])
+        return MultipleChoiceModelOutput(logits=scores.reshape(shape[:2]).to(device))
+
+
+MODEL_CLASSES: Mapping[str, type[ANEModel]] = {
+    model_class.task: model_class
+    for model_class in (
+        ANEModelForFeatureExtraction,
+        ANEModelForMaskedLM,
+        ANEModelForMultipleChoice,
+        ANEModelForQuestionAnswering,
+        ANEModelForSequenceClassification,
+        ANEModelForTokenClassification,
+    )
+}
+"""The model class of each task."""
+
+
+def _register() -> None:
+    """Registers the model classes with transformers, whose pipelines log an error for any that they do not know.
+
+    The key is a configuration class of our own, for the real ones are taken; `model.config` stays the real one.
+    """
+    for task, model_class in MODEL_CLASSES.items():
+        key = type(f"ANE{task.title().replace('-', '')}Config", (PretrainedConfig,), {"model_type": f"ane-{task}"})
+        model_class.config_class = key
+        getattr(transformers, model_class.auto_class_name).register(key, model_class)
+
+
+_register()

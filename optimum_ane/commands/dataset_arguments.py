@@ -24,8 +24,8 @@ def add_dataset_arguments(parser: ArgumentParser, dataset_flag: str = "--dataset
     """
     group = parser.add_argument_group(
         "dataset",
-        "A local file or a dataset of the Hub. A .tsv or .csv of two columns without a header, text then label, "
-        "needs no other option; nor do usual column names such as sentence, sentence1 and sentence2, label. "
+        "A local file, or a dataset of the Hub. A .tsv or .csv of two columns without a header, text then label,\n"
+        "needs no other option; nor do usual column names such as sentence, or sentence1 and sentence2, and label.\n"
         "Labels are ids or names of the checkpoint's labels.",
     )
     group.add_argument(

@@ -147,7 +147,7 @@ def check_accuracy_drop(report: AccuracyReport, max_accuracy_drop: float = DEFAU
     if report.drop > max_accuracy_drop + 1e-9:
         raise ValidationError(
             f"the package is worse than the original by {report.drop:.2f} points, --max-accuracy-drop allows "
-            f"{max_accuracy_drop:.2f}: {report.summary()}; try --precision float32, or raise the limit"
+            f"{max_accuracy_drop:.2f}: {report.summary()}; export it with --precision float32, or raise the limit"
         )
 
 

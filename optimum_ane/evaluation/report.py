@@ -121,7 +121,7 @@ class AccuracyReport:
     def _remarks(self) -> list[str]:
         remarks = []
         if self.original is not None:
-            remarks.append(f"{self.primary_metric}: {self._drop_text()}, original minus package")
+            remarks.append(f"{self._drop_text()}; positive is worse")
             if self.agreement is not None:
                 remarks.append(f"same prediction on {self.agreement:.2%} of the rows")
             if self.psnr is not None:
@@ -131,8 +131,12 @@ class AccuracyReport:
             f"{self.rows} rows, {self.truncated} of them cut at {self.sequence_length} tokens; "
             f"labels matched {self.label_mapping}"
         )
-        versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
-        remarks.append(f"runtime {self.runtime} on {self.machine}; {versions}")
+        if self.original is not None:
+            remarks.append(
+                f"speed: the original takes {self.original.batch_size} texts at once, padded to the longest"
+            )
+        remarks.append(f"runtime {self.runtime} on {self.machine}")
+        remarks.append(", ".join(f"{name} {number}" for name, number in self.versions.items()))
         return remarks
 
 
@@ -145,7 +149,7 @@ def machine_kind() -> str:
     """System, architecture and PyTorch's threads; nothing that tells one machine of its kind from another."""
     import torch
 
-    return f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} PyTorch threads"
+    return f"{platform.system()} {platform.machine()}, PyTorch threads: {torch.get_num_threads()}"
 
 
 def tool_versions() -> dict[str, str]:

@@ -1,0 +1,138 @@
+"""Products of matrices and convolutions, against numpy or torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from coremltools.converters.mil import Builder
+from portable_programs import close
+
+F = torch.nn.functional
+
+
+def _t(array):
+    return torch.from_numpy(np.asarray(array))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "flags"),
+    [
+        (((2, 3), (3, 4)), (False, False)),
+        (((5, 3, 2), (4, 3)), (True, True)),
+        (((2, 1, 3, 4), (5, 4, 2)), (False, False)),
+        (((4,), (4, 3)), (False, False)),
+    ],
+)
+def test_matmul(run, rng, shapes, flags):
+    x, y = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    left = x.swapaxes(-1, -2) if flags[0] else x
+    right = y.swapaxes(-1, -2) if flags[1] else y
+    options = {"transpose_x": flags[0], "transpose_y": flags[1]}
+    close(run(lambda a, b: Builder.matmul(x=a, y=b, **options), x, y)[0], left @ right, 1e-5)
+    close(run(lambda a: Builder.matmul(x=a, y=y, **options), x)[0], left @ right, 1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(7,), (4, 7), (2, 3, 7)])
+def test_linear(run, rng, bias, shape):
+    x = rng.standard_normal(shape).astype(np.float32)
+    w, b = rng.standard_normal((5, 7)).astype(np.float32), rng.standard_normal(5).astype(np.float32)
+
+    def build(a):
+        return Builder.linear(x=a, weight=w, **({"bias": b} if bias else {}))
+
+    close(run(build, x)[0], x @ w.T + (b if bias else 0), 1e-5)
+
+
+def test_one_weight_serves_several_biases(run, rng):
+    x = rng.standard_normal((4, 7)).astype(np.float32)
+    w = rng.standard_normal((5, 7)).astype(np.float32)
+    b, c = (rng.standard_normal(5).astype(np.float32) for _ in range(2))
+
+    def build(a):
+        shared = Builder.const(val=w)
+        return Builder.linear(x=a, weight=shared, bias=b), Builder.linear(x=a, weight=shared, bias=c)
+
+    first, second = run(build, x)
+    close(first, x @ w.T + b, 1e-5)
+    close(second, x @ w.T + c, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("equation", "x", "y"),
+    [
+        ("bchq,bqhk->bchk", (1, 6, 1, 4), (1, 4, 1, 5)),
+        ("nchw,nwhu->nchu", (2, 6, 3, 4), (2, 4, 3, 5)),
+        ("nchw,nwhu->nchu", (2, 6, 1, 4), (1, 4, 3, 5)),
+        ("chw,whr->chr", (6, 3, 4), (4, 3, 5)),
+    ],
+)
+def test_einsum(run, rng, equation, x, y):
+    x, y = (rng.standard_normal(shape).astype(np.float32) for shape in (x, y))
+    head = [max(x.shape[0], y.shape[0])] if x.ndim == 4 else []
+    height = max(x.shape[-2], y.shape[-2])
+    wide_x = np.broadcast_to(x, (*head, x.shape[-3], height, x.shape[-1]))
+    wide_y = np.broadcast_to(y, (*head, y.shape[-3], height, y.shape[-1]))
+    expected = np.einsum(equation, wide_x, wide_y)
+    close(run(lambda a, b: Builder.einsum(values=(a, b), equation=equation), x, y)[0], expected, 1e-5)
+    close(run(lambda a: Builder.einsum(values=(a, y), equation=equation), x)[0], expected, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options"),
+    [
+        ((1, 6, 1, 9), (8, 6, 1, 1), {}),
+        ((3, 6, 2, 9), (8, 6, 1, 1), {"pad_type": "same"}),
+        ((2, 6, 9), (8, 6, 1), {}),
+        ((2, 6, 9), (8, 3, 1), {"groups": 2}),
+        ((2, 6, 9), (8, 6, 1), {"strides": [2]}),
+        ((2, 6, 9), (8, 6, 1), {"pad_type": "custom", "pad": [1, 2]}),
+        ((2, 6, 9, 8), (8, 3, 3, 2), {"groups": 2, "dilations": [2, 1], "strides": [1, 2]}),
+        ((2, 6, 9, 8), (8, 6, 3, 2), {"pad_type": "custom", "pad": [1, 0, 2, 1]}),
+        ((1, 2, 4, 5, 6), (3, 2, 2, 2, 2), {}),
+    ],
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_conv(run, rng, x, w, options, bias):
+    x, w = rng.standard_normal(x).astype(np.float32), rng.standard_normal(w).astype(np.float32)
+    b = rng.standard_normal(w.shape[0]).astype(np.float32) if bias else None
+    axes = x.ndim - 2
+    padded = _t(x)
+    if options.get("pad_type") == "custom":
+        pads = np.reshape(options["pad"], (-1, 2))[::-1].flatten().tolist()
+        padded = F.pad(padded, pads)
+    expected = (F.conv1d, F.conv2d, F.conv3d)[axes - 1](
+        padded,
+        _t(w),
+        None if b is None else _t(b),
+        options.get("strides", 1),
+        0,
+        options.get("dilations", 1),
+        options.get("groups", 1),
+    )
+
+    def build(a):
+        return Builder.conv(x=a, weight=w, **({} if b is None else {"bias": b}), **options)
+
+    close(run(build, x)[0], expected.numpy(), 1e-5)
+
+
+@pytest.mark.parametrize("pad_type", ["same", "same_lower"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_conv_keeps_the_extent(run, rng, pad_type, stride):
+    x, w = rng.standard_normal((1, 2, 8)).astype(np.float32), rng.standard_normal((3, 2, 4)).astype(np.float32)
+    total = max((-(-8 // stride) - 1) * stride + 4 - 8, 0)
+    sides = (total // 2, total - total // 2)
+    expected = F.conv1d(F.pad(_t(x), sides if pad_type == "same" else sides[::-1]), _t(w), stride=stride)
+
+    def build(a):
+        return Builder.conv(x=a, weight=w, pad_type=pad_type, strides=[stride])
+
+    close(run(build, x)[0], expected.numpy(), 1e-5)
+
+
+def test_conv_with_a_computed_weight(run, rng):
+    x, w = rng.standard_normal((1, 4, 1, 5)).astype(np.float32), rng.standard_normal((3, 4, 1, 1)).astype(np.float32)
+    expected = np.einsum("bchw,oc->bohw", x, w[:, :, 0, 0])
+    close(run(lambda a, b: Builder.conv(x=a, weight=b), x, w)[0], expected, 1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,14 +31,10 @@ def save_program(
         target: The deployment target.
     """
     specs = [Builder.TensorSpec(shape=a.shape, dtype=_MIL_TYPES[a.dtype.name]) for a in inputs.values()]
-
-    def main(*variables: Any) -> Any:
-        return build(*variables)
-
-    # MIL takes the names of the inputs from the signature.
-    names = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in inputs]
-    main.__signature__ = inspect.Signature(names)
-    program = Builder.program(input_specs=specs, opset_version=target)(main)
+    # MIL takes the names of the inputs from the code of the function, so that it must be written for them.
+    scope: dict[str, Any] = {"build": build}
+    exec(f"def program({', '.join(inputs)}): return build({', '.join(inputs)})", scope)
+    program = Builder.program(input_specs=specs, opset_version=target)(scope["program"])
     model = ct.convert(
         program,
         convert_to="mlprogram",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.exporters.passes import pass_pipeline
 from optimum_ane.nn import SentencePooling, raise_epsilons_for_float16
 from optimum_ane.version import __version__
 
@@ -109,7 +110,7 @@ def convert(
             classifier_config=classifier if spec.class_labels else None,
             minimum_deployment_target=deployment_target(spec.minimum_deployment_target),
             compute_precision=getattr(ct.precision, spec.precision.upper()),
-            pass_pipeline=_pass_pipeline(),
+            pass_pipeline=pass_pipeline(),
             skip_model_load=True,
         )
 
@@ -157,18 +158,6 @@ def describe(package: ct.models.MLModel, checkpoint: Checkpoint, spec: ExportSpe
         package.input_description[feature.name] = _DESCRIPTIONS[feature.name]
     for feature in package.get_spec().description.output:
         package.output_description[feature.name] = _DESCRIPTIONS[feature.name]
-
-
-def _pass_pipeline() -> ct.PassPipeline:
-    """coremltools' own passes, with the layer norms fused before anything else.
-
-    By default a norm whose weights are all ones and whose biases are all zeros loses its multiplication and its
-    addition first, and is then no longer recognised: seven operations in place of one.
-    """
-    pipeline = ct.PassPipeline.DEFAULT
-    pipeline.insert_pass(0, "common::const_elimination")
-    pipeline.insert_pass(1, "common::fuse_layernorm_or_instancenorm")
-    return pipeline
 
 
 @contextlib.contextmanager

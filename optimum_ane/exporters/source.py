@@ -198,8 +198,10 @@ def _license(card: ModelCard) -> str | None:
 @contextmanager
 def _checkpoint_errors(model: str) -> Iterator[None]:
     """Turns what transformers and safetensors raise into one line, and keeps transformers' report off the screen."""
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+    logging = transformers.logging
+    verbosity, shows_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     except SafetensorError as error:
@@ -213,7 +215,9 @@ def _checkpoint_errors(model: str) -> Iterator[None]:
     except KeyError as error:
         raise UnsupportedModelError(f"{model}: {error.args[0]}") from error
     finally:
-        transformers.logging.set_verbosity(verbosity)
+        logging.set_verbosity(verbosity)
+        if shows_bar:
+            logging.enable_progress_bar()
 
 
 def _first_line(error: BaseException) -> str:

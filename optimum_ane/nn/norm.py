@@ -11,8 +11,7 @@ ships the same value."""
 class LayerNorm(nn.Module):
     """`nn.LayerNorm` over axis 1.
 
-    Written as `(x − mean) · rsqrt(var + eps) · weight + bias`: coremltools fuses exactly this order into one
-    `layer_norm`. The weight is never divided by, so weights of zero are as good as any other.
+    Written in the order that coremltools, with the exporter's own pass, fuses into one `layer_norm`. The weight is never divided by, so weights of zero are as good as any other.
 
     Args:
         width: Number of channels.

@@ -17,6 +17,7 @@ def skew(scores: Tensor) -> Tensor:
     Returns:
         (B, H, L, L).
     """
-    batch, heads, length, distances = scores.shape
+    # Plain integers, or the tracer records arithmetic on shapes, which coremltools cannot convert.
+    batch, heads, length, distances = (int(extent) for extent in scores.shape)
     padded = F.pad(scores, (1, 0)).reshape(batch, heads, distances + 1, length)
     return padded[:, :, 1:].reshape(batch, heads, length, distances)[..., :length]

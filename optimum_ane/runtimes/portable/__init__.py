@@ -2,8 +2,10 @@
 
 `PortableSession(path).predict({name: array})` reads the package's protobuf and weight file and runs the program with
 torch on the CPU, so that what is checked is the artifact that ships and not the module that it was made from.
+`enable_predict()` does the same for code that uses coremltools' `MLModel`.
 """
 
+from optimum_ane.runtimes.portable.mlmodel import disable_predict, enable_predict
 from optimum_ane.runtimes.portable.session import PortableSession, State
 
-__all__ = ["PortableSession", "State"]
+__all__ = ["PortableSession", "State", "disable_predict", "enable_predict"]

@@ -49,7 +49,9 @@ def get_ane_config_class(model_type: str, task: str) -> type[ANEConfig]:
     """
     if model_type not in _CONFIGS:
         known = ", ".join(supported_tasks())
-        raise UnsupportedModelError(f"architecture {model_type!r} is not supported for the Neural Engine; known: {known}")
+        raise UnsupportedModelError(
+            f"architecture {model_type!r} is not supported for the Neural Engine; known: {known}"
+        )
     config_class = _CONFIGS[model_type]
     if task not in config_class.MODULES:
         known = ", ".join(sorted(config_class.MODULES))

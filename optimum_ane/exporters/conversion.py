@@ -86,7 +86,11 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor], spec: ExportSpec) -> 
 
 
 def convert(
-    traced: torch.jit.ScriptModule, inputs: Mapping[str, Tensor], outputs: list[str], spec: ExportSpec, labels: list[str]
+    traced: torch.jit.ScriptModule,
+    inputs: Mapping[str, Tensor],
+    outputs: list[str],
+    spec: ExportSpec,
+    labels: list[str],
 ) -> ct.models.MLModel:
     """Converts a traced module to an ML Program.
 
@@ -110,7 +114,7 @@ def convert(
             classifier_config=classifier if spec.class_labels else None,
             minimum_deployment_target=deployment_target(spec.minimum_deployment_target),
             compute_precision=getattr(ct.precision, spec.precision.upper()),
-            pass_pipeline=pass_pipeline(),
+            pass_pipeline=pass_pipeline(spec.precision),
             skip_model_load=True,
         )
 

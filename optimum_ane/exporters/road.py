@@ -218,9 +218,7 @@ class _Road:
         parity.check(ratios, parity.MODULE_PSNR, "Neural Engine module")
         return ratios
 
-    def _convert(
-        self, module: nn.Module, inputs: Mapping[str, Tensor], mlpackage: Path, report: ExportReport
-    ) -> None:
+    def _convert(self, module: nn.Module, inputs: Mapping[str, Tensor], mlpackage: Path, report: ExportReport) -> None:
         example = {name: value[: self.spec.batch_size] for name, value in inputs.items()}
         traced = conversion.trace(module, example, self.spec)
         package = conversion.convert(traced, example, self.names, self.spec, self.labels)

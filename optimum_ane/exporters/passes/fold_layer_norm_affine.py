@@ -1,31 +1,13 @@
-"""Our own graph pass for coremltools, and where it stands among coremltools' passes."""
+"""The graph pass that takes a norm's weight and bias into it."""
 
 from __future__ import annotations
 
-import coremltools as ct
 import numpy as np
 from coremltools.converters.mil import Builder as mb  # noqa: N813 - the spelling of coremltools' documentation
 from coremltools.converters.mil.mil import Block, Operation, Program, Var
 from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
 from coremltools.converters.mil.mil.passes.helper import block_context_manager
 from coremltools.converters.mil.mil.passes.pass_registry import register_pass
-
-
-def pass_pipeline() -> ct.PassPipeline:
-    """coremltools' own passes, with the layer norms fused before anything else.
-
-    By default a norm whose weights are all ones and whose biases are all zeros loses its multiplication and its
-    addition first, and is then no longer recognised: seven operations in place of one.
-    """
-    pipeline = ct.PassPipeline.DEFAULT
-    early = (
-        "common::const_elimination",
-        "common::fuse_layernorm_or_instancenorm",
-        "optimum_ane::fold_layer_norm_affine",
-    )
-    for index, name in enumerate(early):
-        pipeline.insert_pass(index, name)
-    return pipeline
 
 
 @register_pass(namespace="optimum_ane")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn, tanh, zeros
 
@@ -99,7 +99,7 @@ class AlbertModel(TextEncoder):
     """The encoder. The pooler is a bare projection, without BERT's `dense` in its name."""
 
     def __init__(self, config: PretrainedConfig, add_pooler: bool = False) -> None:
-        super().__init__()
+        super().__init__(config)
         self.embeddings = TextEmbeddings(
             config.vocab_size,
             config.embedding_size,
@@ -124,8 +124,8 @@ class AlbertModelWithPooler(AlbertModel):
 
 
 class _Albert:
-    prefix = "albert"
-    encoder_class = AlbertModel
+    prefix: ClassVar[str] = "albert"
+    encoder_class: ClassVar[type[TextEncoder]] = AlbertModel
 
 
 class AlbertForTokenClassification(_Albert, TokenClassification):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn, zeros
 
@@ -118,7 +118,7 @@ class BertModel(TextEncoder):
     """The encoder. The pooler is there when the checkpoint has one; only heads that ask for it use it."""
 
     def __init__(self, config: PretrainedConfig, add_pooler: bool = False, padding_id: int | None = None) -> None:
-        super().__init__()
+        super().__init__(config)
         self.embeddings = TextEmbeddings(
             config.vocab_size,
             config.hidden_size,
@@ -144,8 +144,8 @@ class BertModelWithPooler(BertModel):
 
 
 class _Bert:
-    prefix = "bert"
-    encoder_class = BertModel
+    prefix: ClassVar[str] = "bert"
+    encoder_class: ClassVar[type[TextEncoder]] = BertModel
 
 
 class BertForTokenClassification(_Bert, TokenClassification):

@@ -9,7 +9,7 @@ as a mask per head.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -276,7 +276,7 @@ class DebertaV2Model(TextEncoder):
     """The encoder."""
 
     def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.embeddings = DebertaV2Embeddings(config)
         self.encoder = DebertaV2Encoder(config)
 
@@ -292,8 +292,8 @@ class DebertaV2Model(TextEncoder):
 
 
 class _DebertaV2:
-    prefix = "deberta"
-    encoder_class = DebertaV2Model
+    prefix: ClassVar[str] = "deberta"
+    encoder_class: ClassVar[type[TextEncoder]] = DebertaV2Model
 
 
 class DebertaV2ForTokenClassification(_DebertaV2, TokenClassification):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -78,28 +78,38 @@ class DistilBertLayer(nn.Module):
         return self.output_layer_norm(self.ffn(x) + x)
 
 
-class DistilBertModel(TextEncoder):
-    """The encoder."""
+class DistilBertTransformer(nn.Module):
+    """The stack of layers."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
-        self.embeddings = TextEmbeddings(
-            config.vocab_size, config.dim, config.max_position_embeddings, type_vocab_size=0, eps=EPSILON
-        )
-        layers = nn.ModuleList(DistilBertLayer(config) for _ in range(config.n_layers))
-        self.transformer = nn.ModuleDict({"layer": layers})
+        self.layer = nn.ModuleList(DistilBertLayer(config) for _ in range(config.n_layers))
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """See `TextEncoder.encode`; DistilBERT has no token types."""
-        x, mask = self.embeddings(input_ids), additive_mask(attention_mask)
-        for layer in self.transformer["layer"]:
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, C, 1, S) → (B, C, 1, S)."""
+        for layer in self.layer:
             x = layer(x, mask)
         return x
 
 
+class DistilBertModel(TextEncoder):
+    """The encoder."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        self.embeddings = TextEmbeddings(
+            config.vocab_size, config.dim, config.max_position_embeddings, type_vocab_size=0, eps=EPSILON
+        )
+        self.transformer = DistilBertTransformer(config)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """See `TextEncoder.encode`; DistilBERT has no token types."""
+        return self.transformer(self.embeddings(input_ids), additive_mask(attention_mask))
+
+
 class _DistilBert:
-    prefix = "distilbert"
-    encoder_class = DistilBertModel
+    prefix: ClassVar[str] = "distilbert"
+    encoder_class: ClassVar[type[TextEncoder]] = DistilBertModel
 
 
 class DistilBertForTokenClassification(_DistilBert, TokenClassification):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import gelu
@@ -27,7 +27,7 @@ class ElectraModel(TextEncoder):
     """The encoder; embeddings of another width than the layers are projected."""
 
     def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.embeddings = TextEmbeddings(
             config.vocab_size,
             config.embedding_size,
@@ -47,8 +47,8 @@ class ElectraModel(TextEncoder):
 
 
 class _Electra:
-    prefix = "electra"
-    encoder_class = ElectraModel
+    prefix: ClassVar[str] = "electra"
+    encoder_class: ClassVar[type[TextEncoder]] = ElectraModel
 
 
 class ElectraForTokenClassification(_Electra, TokenClassification):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,7 @@ class MPNetModel(TextEncoder):
     """The encoder. The pooler is there when the checkpoint has one; only heads that ask for it use it."""
 
     def __init__(self, config: PretrainedConfig, add_pooler: bool = False) -> None:
-        super().__init__()
+        super().__init__(config)
         self.embeddings = TextEmbeddings(
             config.vocab_size,
             config.hidden_size,
@@ -135,8 +135,8 @@ class MPNetModelWithPooler(MPNetModel):
 
 
 class _MPNet:
-    prefix = "mpnet"
-    encoder_class = MPNetModel
+    prefix: ClassVar[str] = "mpnet"
+    encoder_class: ClassVar[type[TextEncoder]] = MPNetModel
 
 
 class MPNetForTokenClassification(_MPNet, TokenClassification):

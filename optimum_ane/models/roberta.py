@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn, tanh, zeros
 from torch.nn.functional import gelu
 
 from optimum_ane.exporters.config import TextEncoderANEConfig, register_for_ane
 from optimum_ane.models.bert import BertModel
-from optimum_ane.models.text import MaskedLM, QuestionAnswering, SequenceClassification, TokenClassification
+from optimum_ane.models.text import (
+    MaskedLM,
+    QuestionAnswering,
+    SequenceClassification,
+    TextEncoder,
+    TokenClassification,
+)
 from optimum_ane.nn import LayerNorm, Projection, VocabularyProjection
 
 if TYPE_CHECKING:
@@ -31,8 +37,8 @@ class RobertaModelWithPooler(RobertaModel):
 
 
 class _Roberta:
-    prefix = "roberta"
-    encoder_class = RobertaModel
+    prefix: ClassVar[str] = "roberta"
+    encoder_class: ClassVar[type[TextEncoder]] = RobertaModel
 
 
 class RobertaForTokenClassification(_Roberta, TokenClassification):

@@ -19,7 +19,7 @@ class TextEncoder(nn.Module):
     Subclasses build their modules under the checkpoint's names and implement `encode`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
         self.sentence_pooling: SentencePooling | None = None
         """Set before tracing to make the graph's output a sentence embedding."""
@@ -61,13 +61,16 @@ class EncoderWithHead(nn.Module):
     def __init__(self, config: PretrainedConfig, add_pooler: bool = False) -> None:
         super().__init__()
         # An encoder without a pooler of its own is built with the configuration alone.
-        encoder = self.encoder_class(config, add_pooler=True) if add_pooler else self.encoder_class(config)
+        arguments = {"add_pooler": True} if add_pooler else {}
+        encoder = self.encoder_class(config, **arguments)
         self.add_module(self.prefix, encoder)
 
     @property
     def encoder(self) -> TextEncoder:
         """The encoder, whatever the checkpoint calls it."""
-        return self.get_submodule(self.prefix)
+        encoder = self.get_submodule(self.prefix)
+        assert isinstance(encoder, TextEncoder)
+        return encoder
 
     def fix_length(self, length: int) -> None:
         """See `TextEncoder.fix_length`."""

@@ -11,7 +11,8 @@ ships the same value."""
 class LayerNorm(nn.Module):
     """`nn.LayerNorm` over axis 1.
 
-    Written in the order that coremltools, with the exporter's own pass, fuses into one `layer_norm`. The weight is never divided by, so weights of zero are as good as any other.
+    Written in the order that coremltools, with the exporter's own passes, fuses into one `layer_norm`. The weight is
+    never divided by, so weights of zero are as good as any other.
 
     Args:
         width: Number of channels.

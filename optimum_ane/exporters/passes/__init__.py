@@ -9,7 +9,7 @@ __all__ = ["carry_layer_norm_rounding", "fold_layer_norm_affine", "pass_pipeline
 
 
 def pass_pipeline(precision: str) -> ct.PassPipeline:
-    """coremltools' default passes, with the layer norms fused before anything else.
+    """Returns coremltools' default passes, with the layer norms fused before anything else.
 
     By default a norm whose weights are all ones and whose biases are all zeros loses its multiplication and its
     addition first, and is then no longer recognised: seven operations in place of one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from abc import abstractmethod
 from argparse import ArgumentParser
@@ -48,9 +47,6 @@ class BaseANECommand(BaseOptimumCLICommand):
 
     def run(self) -> None:
         """Runs the command; any error ends the process with exit code 1 and one line on stderr."""
-        if not self.args.verbose:
-            # Off macOS coremltools warns eight times at import of what it cannot load there.
-            logging.getLogger("coremltools").addFilter(lambda record: record.levelno >= logging.ERROR)
         try:
             self.execute()
         except ANEError as error:

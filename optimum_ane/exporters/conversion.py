@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PROBABILITIES = "probabilities"
 """The output that a Core ML classifier takes its label from; coremltools replaces it by the label and a dictionary."""
 
-_DESCRIPTIONS = {
+DESCRIPTIONS = {
     "input_ids": "Token ids from the checkpoint's tokenizer, padded to the full length.",
     "attention_mask": "1 for a token, 0 for padding.",
     "token_type_ids": "0 for the first text, 1 for the second; all 0 where there is one text.",
@@ -159,9 +159,9 @@ def describe(package: ct.models.MLModel, checkpoint: Checkpoint, spec: ExportSpe
     }
     package.user_defined_metadata.update({key: str(value) for key, value in entries.items() if value is not None})
     for feature in package.get_spec().description.input:
-        package.input_description[feature.name] = _DESCRIPTIONS[feature.name]
+        package.input_description[feature.name] = DESCRIPTIONS[feature.name]
     for feature in package.get_spec().description.output:
-        package.output_description[feature.name] = _DESCRIPTIONS[feature.name]
+        package.output_description[feature.name] = DESCRIPTIONS[feature.name]
 
 
 @contextlib.contextmanager

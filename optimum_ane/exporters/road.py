@@ -34,6 +34,7 @@ from optimum_ane.exporters.progress import Stages
 from optimum_ane.exporters.report import ExportReport, count_operations, measure_sizes
 from optimum_ane.exporters.source import Checkpoint, HubOptions, Source, load_checkpoint, load_config, resolve_task
 from optimum_ane.exporters.spec import ExportSpec, Precision
+from optimum_ane.hub.card import make_card
 from optimum_ane.modeling import MODEL_CLASSES
 from optimum_ane.runtimes import Session
 from optimum_ane.runtimes.portable import PortableSession
@@ -149,7 +150,7 @@ def export(
         road = _Road(checkpoint, spec, ane_config, labels, stages)
         report = road.walk(directory, psnr_threshold, examples, max_accuracy_drop, validate)
         with stages.stage("write the package"):
-            road.write(directory, report)
+            road.write(directory, report, output.name)
     return ExportResult(output, report, road.accuracy)
 
 
@@ -263,8 +264,8 @@ class _Road:
             files=files or {},
         )
 
-    def write(self, directory: Path, report: ExportReport) -> None:
-        """Writes what stands beside the program."""
+    def write(self, directory: Path, report: ExportReport, name: str) -> None:
+        """Writes what stands beside the program; `name` is what the card loads the package by."""
         self.checkpoint.config.save_pretrained(directory)
         if self.checkpoint.tokenizer is not None:
             tokenizer = copy.copy(self.checkpoint.tokenizer)
@@ -273,6 +274,17 @@ class _Road:
             tokenizer.save_pretrained(directory)
         report.seconds = dict(self.stages.seconds)
         report.write(directory / EXPORT_REPORT)
+        card = make_card(
+            self.package_config(),
+            report,
+            self.checkpoint.source,
+            model_class=MODEL_CLASSES[self.spec.task].__name__,
+            labels=self.labels,
+            padding_id=self.checkpoint.config.pad_token_id or 0,
+            accuracy=self.accuracy,
+            location=name,
+        )
+        card.save(directory / "README.md")
         self.package_config(hash_files(directory)).write(directory)
 
 

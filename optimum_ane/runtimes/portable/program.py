@@ -10,6 +10,7 @@ from torch import Tensor
 
 from optimum_ane.errors import ExecutionError, PackageError, UnsupportedOperationError
 from optimum_ane.runtimes.portable import ops as _ops  # registers the operations  # noqa: F401
+from optimum_ane.runtimes.portable.control import CONTROL, Branch, Loop, bind_control
 from optimum_ane.runtimes.portable.graph import Graph, Node, Value
 from optimum_ane.runtimes.portable.registry import OPERATIONS, PREPARATIONS, Call, Operation, Role
 from optimum_ane.runtimes.portable.values import Constant
@@ -84,7 +85,10 @@ class Program:
         try:
             for step in self.steps:
                 call, operands, results, frees, _ = step
-                value = call(*[slots[i] for i in operands])
+                if observer is None or not isinstance(call, Branch | Loop):
+                    value = call(*[slots[i] for i in operands])
+                else:
+                    value = call(*[slots[i] for i in operands], observer=observer)
                 if isinstance(results, int):
                     slots[results] = value
                 else:
@@ -94,6 +98,8 @@ class Program:
                     slots[slot] = None
                 if observer is not None:
                     observer(step, value)
+        except ExecutionError:
+            raise  # of a block inside; it names the operation already
         except (RuntimeError, IndexError, ValueError, TypeError, ZeroDivisionError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ExecutionError(f"{self._source}: {step.node.op} at {step.node.name!r}: {reason}") from error
@@ -114,8 +120,12 @@ class Program:
 
     def _bind(self, node: Node) -> Step:
         """Turns one operation into a call."""
-        operation = OPERATIONS[node.op]
         place = f"{self._source}: {node.op} at {node.name!r}"
+        results: Any = tuple(self._slot(value) for value in node.outputs)
+        if node.op in CONTROL:
+            control, values = bind_control(node, self._nested, place)
+            return Step(control, tuple(self._operand(value) for value in values), results, (), node)
+        operation = OPERATIONS[node.op]
         missing = sorted(operation.required - node.inputs.keys())
         if missing:
             raise PackageError(f"{place} lacks {', '.join(missing)}")
@@ -123,13 +133,16 @@ class Program:
         if unknown:
             raise PackageError(f"{place} has parameters that this runtime does not know: {', '.join(unknown)}")
         call, operands = self._prepared(node, operation) or self._general(node, operation, place)
-        results: Any = tuple(self._slot(value) for value in node.outputs)
         finishers = [self._finisher(value, operation) for value in node.outputs]
         if len(results) == 1:
             call, results = _finish_one(call, finishers[0]), results[0]
         elif results:
             call = _finish_all(call, finishers)
         return Step(call, operands, results, (), node)
+
+    def _nested(self, block: Graph) -> Program:
+        """Binds a block of control flow."""
+        return Program(block, rounds=self._rounds, source=self._source)
 
     def _prepared(self, node: Node, operation: Operation) -> tuple[Callable[..., Any], tuple[int, ...]] | None:
         """Asks the operation's preparation for a function of its own for this use."""
@@ -171,7 +184,7 @@ class Program:
             elif isinstance(operand, tuple):
                 raise PackageError(f"{place}: {key} is bound to {len(operand)} values and takes one")
             elif isinstance(operand, Constant) and role in (Role.PYTHON, Role.STORED):
-                fixed[key] = operand.python() if role is Role.PYTHON else operand.stored()
+                fixed[key] = operand.python() if role is Role.PYTHON else operand.derived("stored", operand.stored)
             else:
                 layout.append((key, role, 1))
                 operands.append(self._operand(operand))
@@ -212,7 +225,7 @@ def refuse_unsupported(graph: Graph, source: str) -> None:
     while pending:
         for node in pending.pop().nodes:
             pending += node.blocks
-            if node.op not in OPERATIONS:
+            if node.op not in OPERATIONS and node.op not in CONTROL:
                 places.setdefault(node.op, []).append(node.name)
     if places:
         texts = []

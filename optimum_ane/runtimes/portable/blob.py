@@ -11,6 +11,7 @@ A program refers to an array by the offset of its record.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,8 @@ class WeightFile:
         if version != _VERSION:
             raise PackageError(f"{path}: weight file of version {version}; this runtime reads version {_VERSION}")
 
-    def read(self, offset: int, dtype: DType, shape: tuple[int, ...], place: str) -> np.ndarray:
-        """Reads one array.
+    def loader(self, offset: int, dtype: DType, shape: tuple[int, ...], place: str) -> Callable[[], np.ndarray]:
+        """Finds one array, and returns what reads it.
 
         Args:
             offset: Where its record begins.
@@ -71,16 +72,17 @@ class WeightFile:
             place: The value's name, for messages.
 
         Returns:
-            A view into the mapped file, of `dtype.numpy` and `shape`; for a type of less than eight bits a new array
-            with one element to a byte.
+            A function that returns a view into the mapped file, of `dtype.numpy` and `shape`; for a type of less than
+            eight bits a new array at each call, with one element to a byte.
 
         Raises:
             PackageError: The record is not there, contradicts the program, or points outside the file.
         """
         data = self._bytes[slice(*self._locate(offset, dtype, shape, place))]
         if dtype.bits < 8:
-            return unpack(data, dtype, shape)
-        return data.view(dtype.numpy).reshape(shape)
+            return lambda: unpack(data, dtype, shape)
+        array = data.view(dtype.numpy).reshape(shape)
+        return lambda: array
 
     def _locate(self, offset: int, dtype: DType, shape: tuple[int, ...], place: str) -> tuple[int, int]:
         """Finds where the data begins and ends, every number checked before it is used."""

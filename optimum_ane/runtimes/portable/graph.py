@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optimum_ane.errors import PackageError
+from optimum_ane.runtimes.portable.constexpr import FORMS, decoded
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.values import Constant, TensorType, constant, tensor_type
 
@@ -60,13 +61,15 @@ class Graph:
 
     Attributes:
         inputs: The inputs, in order.
-        nodes: The operations, constants left out.
+        nodes: The operations; constants left out, and compressed weights, which are constants as well.
         outputs: The values returned, in order.
+        names: Their names.
     """
 
     inputs: list[Value]
     nodes: list[Node]
     outputs: list[Value | Constant]
+    names: list[str] = field(default_factory=list)
 
 
 def values_of(operand: Operand) -> Iterator[Value]:
@@ -127,6 +130,12 @@ def _read_block(
         for key, argument in op.inputs.items():
             bound = tuple(_resolve(b, scope, where, package) for b in argument.arguments)
             arguments[key] = bound[0] if len(bound) == 1 else bound
+        if op.type in FORMS:
+            types = [output.type for output in outputs]
+            weights = decoded(op.type, arguments, types, f"{package.path}: {op.type} at {where!r}")
+            _define(scope, outputs, package)
+            scope.update(zip((o.name for o in outputs), weights, strict=True))
+            continue
         blocks = []
         for block in op.blocks:
             own = [Value(i.name, tensor_type(i.type, i.name)) for i in block.inputs]
@@ -140,7 +149,7 @@ def _read_block(
         if name not in scope:
             raise PackageError(f"{package.path}: the program returns {name!r}, which nothing defines")
         results.append(scope[name])
-    return Graph(inputs, nodes, results)
+    return Graph(inputs, nodes, results, list(proto.outputs))
 
 
 def _resolve(binding: Any, scope: Mapping[str, Value | Constant], where: str, package: Package) -> Value | Constant:

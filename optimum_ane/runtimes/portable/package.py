@@ -90,8 +90,8 @@ class Package:
             if file_name not in self._weight_files:
                 path = self._inside(self._folder, file_name.removeprefix(_MODEL_PATH), repr(place))
                 self._weight_files[file_name] = WeightFile(path)
-            array = self._weight_files[file_name].read(offset, type_.dtype, type_.shape, place)
-            self._constants[key] = Constant(type_, lambda: array)
+            load = self._weight_files[file_name].loader(offset, type_.dtype, type_.shape, place)
+            self._constants[key] = Constant(type_, load)
         return self._constants[key]
 
 

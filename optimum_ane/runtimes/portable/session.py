@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from optimum_ane.errors import InputError, PackageError
-from optimum_ane.runtimes.portable.graph import Graph, Value, read_function
+from optimum_ane.runtimes.portable.graph import Graph, read_function
 from optimum_ane.runtimes.portable.interface import Feature, read_features
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.program import Observer, Program
@@ -80,14 +80,14 @@ class PortableSession:
         graph = read_function(package, self.function_name)
         self._check_signature(graph, output_features)
         self._argument_names = [value.name for value in graph.inputs]
-        shapes = {o.name: o.type for o in graph.outputs if isinstance(o, Value)}
+        shapes = {name: o.type for name, o in zip(graph.names, graph.outputs, strict=True)}
         self.inputs: Mapping[str, TensorSpec] = {name: f.spec for name, f in self._input_features.items()}
         self.outputs: Mapping[str, TensorSpec] = {
             name: _with_shape(f.spec, shapes.get(name)) for name, f in output_features.items()
         }
         self.states: Mapping[str, TensorSpec] = {name: f.spec for name, f in self._state_features.items()}
         # Of outputs the program may have more than the description names; what is not described is not returned.
-        self._output_names = [o.name if isinstance(o, Value) else None for o in graph.outputs]
+        self._output_names = graph.names
         with torch.inference_mode():
             self._program = Program(graph, rounds=precision == "program", source=str(self.path))
 
@@ -160,8 +160,7 @@ class PortableSession:
             raise PackageError(
                 f"{self.path}: the description has inputs {sorted(declared)}, the program {sorted(taken)}"
             )
-        returned = {o.name for o in graph.outputs if isinstance(o, Value)}
-        lost = sorted(outputs.keys() - returned)
+        lost = sorted(outputs.keys() - set(graph.names))
         if lost:
             raise PackageError(f"{self.path}: the description has outputs {lost}, which the program does not return")
 

@@ -7,6 +7,7 @@ next wider signed type, because torch has hardly an operation for them. Types of
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,16 @@ class DType:
     bits: int
     numpy: np.dtype
     carrier: torch.dtype
+
+    @property
+    def is_float(self) -> bool:
+        """Tells a float from integers and bool."""
+        return self.carrier.is_floating_point
+
+    @property
+    def is_integer(self) -> bool:
+        """Tells an integer from floats and bool."""
+        return not self.is_float and self.carrier is not torch.bool
 
 
 def _dtype(name: str, number: int, bits: int, stored: Any, carrier: torch.dtype) -> DType:
@@ -88,12 +99,37 @@ def unpack(data: np.ndarray, dtype: DType, shape: tuple[int, ...]) -> np.ndarray
     Returns:
         An array of `dtype.numpy` (int8 or uint8).
     """
-    count = volume(shape)
-    bits = np.unpackbits(data, bitorder="little", count=count * dtype.bits).reshape(count, dtype.bits)
-    values = np.packbits(bits, axis=1, bitorder="little").reshape(shape)
+    count, bits = volume(shape), dtype.bits
+    # Words of 8 or 12 bits hold whole elements: a table turns a word into the bytes of its elements. Slice by slice,
+    # because numpy takes eight bytes for each index of a lookup.
+    word = 12 if bits in (3, 6) else 8
+    table = _spread_words(word, bits)
+    per_word = word // bits
+    result = np.empty(-(-count // per_word), table.dtype)
+    step = 3 << 16
+    for start in range(0, data.size, step):
+        words: np.ndarray = data[start : start + step]
+        if word == 12:
+            triples = np.zeros((-(-words.size // 3), 3), np.uint16)
+            triples.reshape(-1)[: words.size] = words
+            low, middle, high = triples.T
+            words = np.stack([low | (middle & 15) << 8, middle >> 4 | high << 4], 1).reshape(-1)
+        first = start * 8 // word
+        part = result[first : first + words.size]
+        np.take(table, words[: part.size], out=part, mode="clip")
+    values = result.view(np.uint8)[:count].reshape(shape)
     if dtype is by_name("int4"):
-        values = ((values ^ 8).astype(np.int8) - 8).astype(np.int8)  # two's complement
+        values = values.view(np.int8)
+        np.subtract(values ^ 8, 8, out=values)  # two's complement
     return values
+
+
+@functools.cache
+def _spread_words(word: int, bits: int) -> np.ndarray:
+    """Returns for each word of so many bits its elements, of one byte each, side by side in one unsigned integer."""
+    shifts = np.arange(0, word, bits)
+    elements = (np.arange(1 << word)[:, None] >> shifts) & ((1 << bits) - 1)
+    return elements.astype(np.uint8).view(f"u{len(shifts)}").reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -165,9 +201,14 @@ class Constant:
             self._derived[key] = make()
         return self._derived[key]
 
+    def array(self) -> np.ndarray:
+        """Returns the array as stored, in numpy's type of the declared one; that of a compressed weight made anew."""
+        self._dtype()
+        return self._load()
+
     def stored(self) -> torch.Tensor:
         """Returns the tensor as stored, a view of the weight file where there is one: fp16 stays float16."""
-        array = self._load()
+        array = self.array()
         wider = {"uint16": np.int32, "uint32": np.int64}.get(self._dtype().name)
         return torch.from_numpy(np.asarray(array if wider is None else array.astype(wider)))
 

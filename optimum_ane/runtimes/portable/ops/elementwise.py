@@ -32,7 +32,6 @@ _UNARY_EXACT: dict[str, Callable[..., Tensor]] = {
     "floor": torch.floor,
     "logical_not": torch.logical_not,
     "round": torch.round,  # halves to even, as numpy
-    "sign": torch.sign,
 }
 _BINARY: dict[str, Callable[..., Tensor]] = {
     "add": torch.add,
@@ -63,6 +62,12 @@ for _table, _parameters, _exact in (
 ):
     for _name, _function in _table.items():
         builtin(_name, _function, *_parameters, exact=_exact)
+
+
+@op("sign", exact=True)
+def sign(x: Tensor) -> Tensor:
+    """Returns −1, 0 or 1; a NaN stays, unlike in torch."""
+    return torch.where(x.isnan(), x, torch.sign(x)) if x.dtype.is_floating_point else torch.sign(x)
 
 
 @op("real_div")

@@ -1,7 +1,8 @@
 """Operations that pick by index.
 
-A negative index counts from the end. One outside the axis is an error of the prediction, whether or not the program
-asks for the check (`validate_indices`): Core ML leaves the result undefined, and a wrong answer helps nobody.
+A negative index counts from the end, as iOS 15 and 16 have it; iOS 17 calls it outside the axis, and it is an error
+where the program asks for the check (`validate_indices`). An index outside the axis is an error whether or not the
+program asks: Core ML leaves the result undefined, and a wrong answer helps nobody.
 """
 
 from __future__ import annotations
@@ -14,10 +15,24 @@ from torch import Tensor
 from optimum_ane.runtimes.portable.registry import Stored, op
 
 
-def _wrapped(indices: Tensor, extent: int) -> Tensor:
-    """Returns int64 indices from 0 on. Those outside stay outside, for torch to refuse."""
+def checked(indices: Tensor, extent: int, validate: bool) -> Tensor:
+    """Returns int64 indices, all of them from 0 to `extent` − 1.
+
+    Args:
+        indices: Integers of any shape.
+        extent: That of the axis.
+        validate: Whether a negative index is an error as well.
+
+    Raises:
+        IndexError: An index lies outside.
+    """
     indices = indices.long()
-    return torch.where(indices < 0, indices + extent, indices)
+    if not indices.numel():
+        return indices
+    least, most = (int(bound) for bound in indices.aminmax())
+    if least < (0 if validate else -extent) or most >= extent:
+        raise IndexError(f"index {most if most >= extent else least} is outside an axis of {extent}")
+    return torch.where(indices < 0, indices + extent, indices) if least < 0 else indices
 
 
 @op("gather", exact=True)
@@ -32,7 +47,7 @@ def gather(x: Stored, indices: Tensor, axis: int = 0, batch_dims: int = 0, valid
         validate_indices: See the module's docstring.
     """
     axis %= x.ndim
-    index = _wrapped(indices, x.shape[axis])
+    index = checked(indices, x.shape[axis], validate_indices)
     if batch_dims == 0:
         picked = x.index_select(axis, index.reshape(-1))
         return picked.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
@@ -52,14 +67,14 @@ def gather(x: Stored, indices: Tensor, axis: int = 0, batch_dims: int = 0, valid
 @op("gather_along_axis", exact=True)
 def gather_along_axis(x: Stored, indices: Tensor, axis: int = 0, validate_indices: bool = False) -> Tensor:
     """Picks an element for each index, along one axis; the other axes of x and indices agree."""
-    return torch.gather(x, axis, _wrapped(indices, x.shape[axis]))
+    return torch.gather(x, axis, checked(indices, x.shape[axis], validate_indices))
 
 
 @op("gather_nd", exact=True)
 def gather_nd(x: Stored, indices: Tensor, batch_dims: int = 0, validate_indices: bool = False) -> Tensor:
     """Picks slices by the coordinates along the last axis of `indices`."""
     depth = indices.shape[-1]
-    coordinates = [_wrapped(indices[..., i], x.shape[batch_dims + i]) for i in range(depth)]
+    coordinates = [checked(indices[..., i], x.shape[batch_dims + i], validate_indices) for i in range(depth)]
     rank = indices.ndim - 1
     batch = [
         torch.arange(extent).view(*[1] * i, -1, *[1] * (rank - i - 1)) for i, extent in enumerate(x.shape[:batch_dims])
@@ -87,7 +102,7 @@ def topk(
     output_indices_dtype: str = "int32",
 ) -> tuple[Tensor, ...]:
     """Returns the k largest (smallest: `ascending`) values in order and, if asked, where they stand; k = -1 is all."""
-    order = x.argsort(dim=axis, descending=not ascending, stable=True)
+    order = _order(x, axis, ascending)
     order = order.narrow(axis, 0, x.shape[axis] if k == -1 else k)
     values = x.gather(axis, order)
     return (values, order) if return_indices else (values,)
@@ -96,6 +111,13 @@ def topk(
 @op("argsort", exact=True)
 def argsort(x: Tensor, axis: int = -1, ascending: bool = False) -> Tensor:
     """Returns the places of the values in descending order; equal ones stay in order."""
+    return _order(x, axis, ascending)
+
+
+def _order(x: Tensor, axis: int, ascending: bool) -> Tensor:
+    """Sorts stably; a NaN comes last either way, as in coremltools' value inference."""
+    if x.dtype.is_floating_point and not ascending:
+        return (-x).argsort(dim=axis, stable=True)
     return x.argsort(dim=axis, descending=not ascending, stable=True)
 
 

@@ -12,6 +12,7 @@ from optimum_ane.runtimes.portable.kernels import dense
 from optimum_ane.runtimes.portable.registry import Call, op, prepare
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 @op("linear")
@@ -114,6 +115,93 @@ def conv(
         padding = [(0, 0)] * axes
     amounts = [before for before, _ in padding]
     return _CONVOLUTIONS[axes](x, weight, bias, strides, amounts, dilations, groups)
+
+
+@op("conv_quantized")
+def conv_quantized(
+    x: Tensor,
+    weight: Tensor,
+    quantization_type: str,
+    quant_scale: Tensor,
+    quant_bias: Tensor,
+    nbits: int = 8,
+    bias: Tensor | None = None,
+    strides: Sequence[int] | None = None,
+    pad_type: str = "valid",
+    pad: Sequence[int] | None = None,
+    dilations: Sequence[int] | None = None,
+    groups: int = 1,
+) -> Tensor:
+    """Convolves with weight · quant_scale + quant_bias, the weight in integers; the other parameters are `conv`'s.
+
+    Args:
+        x: As in `conv`.
+        weight: As in `conv`, uint8.
+        quantization_type: `linear`; for the other type, `lut`, MIL states neither a table nor its place.
+        quant_scale: One number, one for each channel out, or anything that broadcasts with the weight.
+        quant_bias: Likewise.
+        nbits: How many bits of an element of the weight are used; it takes a byte all the same.
+        bias: As in `conv`.
+        strides: As in `conv`.
+        pad_type: As in `conv`.
+        pad: As in `conv`.
+        dilations: As in `conv`.
+        groups: As in `conv`.
+    """
+    if quantization_type != "linear":
+        raise ValueError(f"quantization type {quantization_type!r} is not defined")
+    scale, shift = (
+        q.view(-1, *[1] * (weight.ndim - 1)) if q.ndim == 1 and q.numel() > 1 else q for q in (quant_scale, quant_bias)
+    )
+    floats = weight.float() * scale + shift
+    return conv(x, floats, None if bias is None else bias.float(), strides, pad_type, pad, dilations, groups)
+
+
+@op("conv_transpose")
+def conv_transpose(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    pad: Sequence[int] | None = None,
+    output_shape: Sequence[int] | None = None,
+    pad_type: str = "valid",
+    strides: Sequence[int] | None = None,
+    dilations: Sequence[int] | None = None,
+    groups: int = 1,
+) -> Tensor:
+    """Undoes a convolution's change of shape, over one to three axes.
+
+    Args:
+        x: (batch, channels in, *spatial).
+        weight: (channels in, channels out / groups, *kernel).
+        bias: (channels out,).
+        pad: What `custom` cuts off before and after each spatial axis.
+        output_shape: The whole shape of the result. Where it is larger than the kernel reaches, zeros follow, to
+            which the bias is added as well.
+        pad_type: `valid` keeps all that the kernel reaches, `same` leaves stride × extent, an odd surplus cut off
+            at the end; `custom` as `pad` says.
+        strides: One for each spatial axis.
+        dilations: One for each spatial axis.
+        groups: In how many groups channels convolve.
+    """
+    axes = x.ndim - 2
+    strides, dilations = strides or [1] * axes, dilations or [1] * axes
+    if pad_type not in ("valid", "custom", "same"):
+        raise ValueError(f"unknown pad_type {pad_type!r}")
+    whole = _TRANSPOSED[axes](x, weight, None, strides, 0, 0, groups, dilations)
+    margins: list[int] = []
+    for axis, full in enumerate(whole.shape[2:]):
+        if pad_type == "custom":
+            before, after = (pad or [0] * (2 * axes))[2 * axis : 2 * axis + 2]
+            size = output_shape[axis + 2] if output_shape else full - before - after
+        else:
+            wanted = full if pad_type == "valid" else x.shape[axis + 2] * strides[axis]
+            size = output_shape[axis + 2] if output_shape else wanted
+            before = max(full - size, 0) // 2 if pad_type == "same" else 0
+        margins = [-before, size - full + before, *margins]  # torch counts axes from the last
+    if any(margins):
+        whole = F.pad(whole, margins)
+    return whole if bias is None else whole + bias.view(-1, *[1] * axes)
 
 
 def paddings(

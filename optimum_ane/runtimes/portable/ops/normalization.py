@@ -60,6 +60,17 @@ def instance_norm(x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = 
     return result if beta is None else result + beta.view(shape)
 
 
+@op("local_response_norm")
+def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """Divides by (k + alpha · mean of squares) ^ beta; the mean is over `size` channels around each, zeros beyond.
+
+    Of an even number of channels, more lie before than after.
+    """
+    squares = x.square().flatten(2).transpose(1, 2)
+    mean = F.avg_pool1d(F.pad(squares, (size // 2, (size - 1) // 2)), size, 1)
+    return x / (k + alpha * mean.transpose(1, 2).reshape(x.shape)).pow(beta)
+
+
 @op("l2_norm")
 def l2_norm(x: Tensor, epsilon: float = 1e-6) -> Tensor:
     """Divides by the root of the sum of squares over the last three axes."""

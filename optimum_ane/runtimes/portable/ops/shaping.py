@@ -26,6 +26,29 @@ def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
     return x.reshape(extents)
 
 
+@op("reshape_like", exact=True)
+def reshape_like(
+    x: Tensor,
+    ref_tensors: Sequence[Tensor],
+    begins: Sequence[Tensor],
+    ends: Sequence[Tensor],
+    end_masks: Sequence[Tensor],
+) -> Tensor:
+    """Gives a shape put together from parts of other tensors' shapes.
+
+    Args:
+        x: The tensor.
+        ref_tensors: Those whose shapes are used.
+        begins: The first axis of each of them, of rank 0.
+        ends: The axis after the last of each, of rank 0.
+        end_masks: Whether all axes from the first on are meant, whatever `ends` says; of rank 0.
+    """
+    extents: list[int] = []
+    for reference, begin, end, to_end in zip(ref_tensors, begins, ends, end_masks, strict=True):
+        extents += reference.shape[int(begin) : None if to_end else int(end)]
+    return x.reshape(extents)
+
+
 @op("squeeze", exact=True)
 def squeeze(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     """Drops axes of extent 1, all of them where none is named."""
@@ -112,23 +135,40 @@ def slice_by_index(
         end_mask: The axes that run to their end, whatever `end` says.
         squeeze_mask: The axes of which the one element at `begin` is taken, and which vanish.
     """
+    ranges = chosen_ranges(x.shape, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     for axis in reversed(range(x.ndim)):
+        taken = ranges[axis]
         if squeeze_mask and squeeze_mask[axis]:
-            x = x.select(axis, begin[axis])
-            continue
-        chosen = slice(
-            None if begin_mask and begin_mask[axis] else begin[axis],
-            None if end_mask and end_mask[axis] else end[axis],
-            stride[axis] if stride else 1,
-        )
-        taken = range(x.shape[axis])[chosen]
-        if taken.step > 0 or len(taken) < 2:
+            x = x.select(axis, taken[0])
+        elif taken.step > 0 or len(taken) < 2:
             step = abs(taken.step)
             x = x.narrow(axis, taken.start if taken else 0, (len(taken) - 1) * step + 1 if taken else 0)
             x = x if step == 1 else x[(slice(None),) * axis + (slice(None, None, step),)]
         else:
             x = x.index_select(axis, torch.tensor(taken))
     return x
+
+
+def chosen_ranges(
+    shape: Sequence[int],
+    begin: Sequence[int],
+    end: Sequence[int],
+    stride: Sequence[int] | None,
+    begin_mask: Sequence[bool] | None,
+    end_mask: Sequence[bool] | None,
+    squeeze_mask: Sequence[bool] | None,
+) -> list[range]:
+    """Returns the indices of each axis that `slice_by_index` takes, the one index of an axis that is squeezed."""
+    ranges = []
+    for axis, extent in enumerate(shape):
+        first = None if begin_mask and begin_mask[axis] else begin[axis]
+        if squeeze_mask and squeeze_mask[axis]:
+            at = range(extent)[first or 0]
+            ranges.append(range(at, at + 1))
+            continue
+        last = None if end_mask and end_mask[axis] else end[axis]
+        ranges.append(range(extent)[slice(first, last, stride[axis] if stride else 1)])
+    return ranges
 
 
 @op("slice_by_size", exact=True)
@@ -170,6 +210,24 @@ def tile(x: Tensor, reps: Sequence[int]) -> Tensor:
 def reverse(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     """Turns axes round, all of them where none is named."""
     return x.flip(tuple(range(x.ndim) if axes is None else axes))
+
+
+@op("reverse_sequence", exact=True)
+def reverse_sequence(x: Tensor, lengths: Tensor, seq_axis: int = 0, batch_axis: int = 0) -> Tensor:
+    """Turns the beginning of each row round.
+
+    Args:
+        x: Of any shape.
+        lengths: How many elements to turn round in each row, (rows,).
+        seq_axis: The axis along which they lie.
+        batch_axis: The axis of the rows.
+    """
+    moved = x.movedim((batch_axis, seq_axis), (0, 1))
+    place = torch.arange(moved.shape[1])
+    length = lengths.long()[:, None]
+    order = torch.where(place < length, length - 1 - place, place)
+    rows = torch.arange(moved.shape[0])[:, None]
+    return moved[rows, order].movedim((0, 1), (batch_axis, seq_axis))
 
 
 @op("band_part", exact=True)

@@ -99,7 +99,7 @@ def _add_validation(parser: ArgumentParser) -> None:
         "--psnr-threshold",
         type=float,
         metavar="DB",
-        help="fail if an output of the package is further from the original's (default: 55 for float16, 90 for "
+        help="fail if an output of the package is further from the original's (default: 50 for float16, 90 for "
         "float32)",
     )
     group.add_argument("--no-validate", action="store_true", help="do not compare with the original")

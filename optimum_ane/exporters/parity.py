@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 MODULE_PSNR = 90.0
 """dB. The module computes in float32 as the original does; anything below is an error of logic, not of rounding."""
 
-PACKAGE_PSNR = {"float16": 55.0, "float32": 90.0}
-"""dB, by precision. Sound float16 packages measure 60 to 75; a tanh in place of gelu's erf, or a mask that is not
-applied, measures below 50."""
+PACKAGE_PSNR = {"float16": 50.0, "float32": 90.0}
+"""dB, by precision. Sound float16 packages of 2 to 12 layers measure 58 to 76; one that computes something else, a
+mask that is not applied or a weight in the wrong place, measures below 40."""
 
 ROWS = 4
 """At least this many rows are compared: one full, the others padded to shorter and shorter lengths."""

@@ -20,7 +20,7 @@ from optimum_ane.evaluation.progress import row_progress
 from optimum_ane.evaluation.report import AccuracyReport, machine_kind, tool_versions
 from optimum_ane.exporters import conversion, parity
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
-from optimum_ane.exporters.modules import load_module
+from optimum_ane.exporters.modules import infer_task, load_module
 from optimum_ane.exporters.package import (
     EXPORT_REPORT,
     MLPACKAGE,
@@ -120,7 +120,11 @@ def export(
     if eval_dataset is not None and not validate:
         raise DatasetError("a dataset to evaluate on was given, and validation switched off; drop one of the two")
     dataset = DatasetSpec(eval_dataset) if isinstance(eval_dataset, str) else eval_dataset
-    config = model.config if isinstance(model, PreTrainedModel) else load_config(str(model), hub)
+    if isinstance(model, PreTrainedModel):
+        config = model.config
+        task = infer_task(type(model)) if task == "auto" else task
+    else:
+        config = load_config(str(model), hub)
     spec = ExportSpec(
         task=resolve_task(task, config),
         sequence_length=sequence_length,

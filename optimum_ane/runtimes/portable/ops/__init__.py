@@ -2,6 +2,7 @@
 
 from optimum_ane.runtimes.portable.ops import (
     activation,
+    attention,
     blocks,
     classification,
     conversion,
@@ -10,6 +11,7 @@ from optimum_ane.runtimes.portable.ops import (
     linear,
     normalization,
     pooling,
+    quantization,
     reduction,
     resizing,
     sampling,
@@ -20,6 +22,7 @@ from optimum_ane.runtimes.portable.ops import (
 
 __all__ = [
     "activation",
+    "attention",
     "blocks",
     "classification",
     "conversion",
@@ -28,6 +31,7 @@ __all__ = [
     "linear",
     "normalization",
     "pooling",
+    "quantization",
     "reduction",
     "resizing",
     "sampling",

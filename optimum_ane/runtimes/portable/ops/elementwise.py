@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -35,7 +36,6 @@ _UNARY_EXACT: dict[str, Callable[..., Tensor]] = {
 }
 _BINARY: dict[str, Callable[..., Tensor]] = {
     "add": torch.add,
-    "mod": torch.remainder,  # the sign of the divisor, as numpy
     "mul": torch.mul,
     "pow": torch.pow,
     "sub": torch.sub,
@@ -70,16 +70,36 @@ def sign(x: Tensor) -> Tensor:
     return torch.where(x.isnan(), x, torch.sign(x)) if x.dtype.is_floating_point else torch.sign(x)
 
 
+_TRUNCATED = partial(torch.div, rounding_mode="trunc")
+_FLOORED = partial(torch.div, rounding_mode="floor")
+
+
 @op("real_div")
 def real_div(x: Tensor, y: Tensor) -> Tensor:
     """Divides; integers towards zero."""
-    return torch.div(x, y, rounding_mode=None if x.dtype.is_floating_point else "trunc")
+    return torch.div(x, y) if x.dtype.is_floating_point else _integers(x, y, _TRUNCATED)
 
 
 @op("floor_div")
 def floor_div(x: Tensor, y: Tensor) -> Tensor:
     """Divides and rounds down."""
-    return torch.div(x, y, rounding_mode="floor")
+    if x.dtype.is_floating_point:
+        return torch.div(x, y, rounding_mode="floor")
+    return _integers(x, y, _FLOORED)
+
+
+@op("mod")
+def mod(x: Tensor, y: Tensor) -> Tensor:
+    """Returns what remains of the division rounded down: it has the sign of the divisor, as in numpy."""
+    return torch.remainder(x, y) if x.dtype.is_floating_point else _integers(x, y, torch.remainder)
+
+
+def _integers(x: Tensor, y: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Divides integers; by zero gives 0, as in numpy and so in coremltools' value inference, where torch refuses."""
+    by_zero = y == 0
+    if not by_zero.any():
+        return function(x, y)
+    return function(x, torch.where(by_zero, torch.ones_like(y), y)).masked_fill_(by_zero, 0)
 
 
 @op("inverse")

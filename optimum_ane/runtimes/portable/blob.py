@@ -98,6 +98,8 @@ class WeightFile:
         wanted = (volume(shape) * dtype.bits + 7) // 8
         if size != wanted:
             raise PackageError(f"{where} of shape {shape} needs {wanted} bytes, the weight file holds {size}")
+        if start % max(1, dtype.numpy.itemsize):
+            raise PackageError(f"{where} begins at byte {start} of the weight file, between two elements")
         if start + size > self._size:
             raise PackageError(
                 f"{where} reaches byte {start + size} of a weight file of {self._size} bytes: is the file truncated?"

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from optimum_ane.errors import PackageError
 from optimum_ane.runtimes.portable.graph import Graph, Node, Value, values_of
+from optimum_ane.runtimes.portable.limits import BUDGET
 from optimum_ane.runtimes.portable.values import Constant
 
 CONTROL = frozenset({"cond", "while_loop"})
@@ -66,6 +67,7 @@ class Loop:
         outer = operands[self._carried :]
         for_condition, for_body = outer[: self._captured], outer[self._captured :]
         while bool(self._condition.run([*values, *for_condition], observer)[0]):
+            BUDGET.turn()
             values = self._body.run([*values, *for_body], observer)
         return values
 

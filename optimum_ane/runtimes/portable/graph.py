@@ -101,7 +101,7 @@ def read_function(package: Package, name: str) -> Graph:
         raise PackageError(f"{package.path}: function {name!r} has no block for its opset {function.opset!r}")
     inputs = [Value(i.name, tensor_type(i.type, i.name)) for i in function.inputs]
     scope: dict[str, Value | Constant] = {}
-    _define(scope, inputs, package)
+    _define(scope, inputs, package, set())
     return _read_block(function.block_specializations[function.opset], inputs, scope, package, 0)
 
 
@@ -113,11 +113,13 @@ def _read_block(
         raise PackageError(f"{package.path}: blocks nested deeper than {_MAX_BLOCK_DEPTH}")
     scope = dict(outer)
     nodes = []
+    own = {value.name for value in inputs}
     for op in proto.operations:
         outputs = [Value(o.name, tensor_type(o.type, o.name)) for o in op.outputs]
         if op.type == "const":
             if len(outputs) != 1 or "val" not in op.attributes:
                 raise PackageError(f"{package.path}: a const without its value at {[o.name for o in outputs]}")
+            _define(scope, outputs, package, own)
             scope[outputs[0].name] = constant(op.attributes["val"], outputs[0].name, package.weights)
             continue
         where = outputs[0].name if outputs else op.type
@@ -133,17 +135,17 @@ def _read_block(
         if op.type in FORMS:
             types = [output.type for output in outputs]
             weights = decoded(op.type, arguments, types, f"{package.path}: {op.type} at {where!r}")
-            _define(scope, outputs, package)
+            _define(scope, outputs, package, own)
             scope.update(zip((o.name for o in outputs), weights, strict=True))
             continue
         blocks = []
         for block in op.blocks:
-            own = [Value(i.name, tensor_type(i.type, i.name)) for i in block.inputs]
+            taken = [Value(i.name, tensor_type(i.type, i.name)) for i in block.inputs]
             inner = dict(scope)
-            _define(inner, own, package)
-            blocks.append(_read_block(block, own, inner, package, depth + 1))
+            _define(inner, taken, package, set())
+            blocks.append(_read_block(block, taken, inner, package, depth + 1))
         nodes.append(Node(op.type, arguments, outputs, blocks))
-        _define(scope, outputs, package)
+        _define(scope, outputs, package, own)
     results = []
     for name in proto.outputs:
         if name not in scope:
@@ -161,9 +163,17 @@ def _resolve(binding: Any, scope: Mapping[str, Value | Constant], where: str, pa
     return scope[binding.name]
 
 
-def _define(scope: dict[str, Value | Constant], values: list[Value], package: Package) -> None:
-    """Adds values to a scope; a block may hide a name of its surroundings, but nothing is defined twice in a list."""
-    names = [value.name for value in values]
-    if len(set(names)) != len(names):
-        raise PackageError(f"{package.path}: a name is defined twice among {names}")
-    scope.update(zip(names, values, strict=True))
+def _define(scope: dict[str, Value | Constant], values: list[Value], package: Package, own: set[str]) -> None:
+    """Adds values to a scope; a block may hide a name of its surroundings, but not define one of its own again.
+
+    Args:
+        scope: What is visible.
+        values: What is new.
+        package: For messages.
+        own: The names that the block has defined so far; the new ones are added.
+    """
+    for value in values:
+        if value.name in own:
+            raise PackageError(f"{package.path}: {value.name!r} is defined twice")
+        own.add(value.name)
+        scope[value.name] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +15,8 @@ from optimum_ane.runtimes.portable.blob import WeightFile
 from optimum_ane.runtimes.portable.values import Constant, TensorType
 
 _MODEL_PATH = "@model_path/"
+_MAX_MANIFEST_BYTES = 2**20
+_MAX_MODEL_BYTES = 2**31 - 1  # protobuf reads no more
 
 
 class Package:
@@ -46,10 +49,12 @@ class Package:
         """Finds the specification through the manifest."""
         place = self.path / "Manifest.json"
         try:
-            manifest = json.loads(place.read_bytes())
+            manifest = json.loads(_read(self._inside(self.path, place.name, "the package"), _MAX_MANIFEST_BYTES))
             item = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
         except OSError as error:
             raise PackageError(f"{place}: cannot read the manifest: {error.strerror or error}") from error
+        except PackageError:
+            raise
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise PackageError(f"{place}: not a package manifest ({type(error).__name__}: {error})") from error
         return self._inside(self.path / "Data", item, "the manifest")
@@ -100,11 +105,21 @@ def _hub_blobs(root: Path) -> list[Path]:
     return [parent.parent / "blobs" for parent in root.parents if parent.name == "snapshots"]
 
 
+def _read(path: Path, most: int) -> bytes:
+    """Reads a file, and no more of it than there may be: it may have grown since its size was asked for."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(most + 1) if size <= most else b""
+    if size > most or len(data) > most:
+        raise PackageError(f"{path}: {size} bytes; at most {most} are read")
+    return data
+
+
 def _parse(path: Path) -> Any:
     """Parses the specification of a model, which must be an ML Program."""
     spec = _model_class()()
     try:
-        spec.ParseFromString(path.read_bytes())
+        spec.ParseFromString(_read(path, _MAX_MODEL_BYTES))
     except (OSError, DecodeError) as error:
         raise PackageError(f"{path}: not a Core ML specification: {error}") from error
     kind = spec.WhichOneof("Type")

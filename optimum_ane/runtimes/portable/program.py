@@ -12,10 +12,22 @@ from optimum_ane.errors import ExecutionError, PackageError, UnsupportedOperatio
 from optimum_ane.runtimes.portable import ops as _ops  # registers the operations  # noqa: F401
 from optimum_ane.runtimes.portable.control import CONTROL, Branch, Loop, bind_control
 from optimum_ane.runtimes.portable.graph import Graph, Node, Value
+from optimum_ane.runtimes.portable.guard import Guard, limited_list
 from optimum_ane.runtimes.portable.registry import OPERATIONS, PREPARATIONS, Call, Operation, Role
 from optimum_ane.runtimes.portable.values import Constant
 
 _PLACES_SHOWN = 5
+# What torch and Python raise on operands that do not fit: not our errors, but the package's.
+_REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class Step(NamedTuple):
@@ -61,9 +73,10 @@ class Program:
         self._rounds = rounds
         self._source = source
         self._inputs = [self._slot(value) for value in graph.inputs]
-        steps = [self._bind(node) for node in graph.nodes]
+        steps = [self._placed(node) for node in graph.nodes]
         self._outputs = [self._operand(value) for value in graph.outputs]
         self.steps = self._with_frees(steps)
+        self._guard = Guard(graph, self._slots)
 
     def run(self, inputs: Sequence[Any], observer: Observer | None = None) -> list[Any]:
         """Runs the function once.
@@ -82,9 +95,12 @@ class Program:
         for slot, value in zip(self._inputs, inputs, strict=True):
             slots[slot] = value
         step: Step
+        watch = self._guard.watch(inputs)
         try:
             for step in self.steps:
                 call, operands, results, frees, _ = step
+                if watch is not None:
+                    watch.before(step, slots)
                 if observer is None or not isinstance(call, Branch | Loop):
                     value = call(*[slots[i] for i in operands])
                 else:
@@ -94,15 +110,18 @@ class Program:
                 else:
                     for slot, item in zip(results, value or (), strict=True):
                         slots[slot] = item
+                if watch is not None:
+                    watch.after(step, slots)
                 for slot in frees:
                     slots[slot] = None
                 if observer is not None:
                     observer(step, value)
         except ExecutionError:
             raise  # of a block inside; it names the operation already
-        except (RuntimeError, IndexError, ValueError, TypeError, ZeroDivisionError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ExecutionError(f"{self._source}: {step.node.op} at {step.node.name!r}: {reason}") from error
+        except _REFUSALS as error:
+            raise ExecutionError(f"{self._source}: {step.node.op} at {step.node.name!r}: {_reason(error)}") from error
+        if watch is not None:
+            watch.done()
         return [slots[slot] for slot in self._outputs]
 
     def _slot(self, value: Value | Constant, initial: Any = None) -> int:
@@ -117,6 +136,15 @@ class Program:
         if isinstance(value, Constant) and value not in self._slots:
             return self._slot(value, value.tensor())
         return self._slot(value)
+
+    def _placed(self, node: Node) -> Step:
+        """Turns one operation into a call; an error of a parameter names the package and the operation."""
+        try:
+            return self._bind(node)
+        except _REFUSALS as error:
+            if isinstance(error, PackageError) and str(error).startswith(self._source):
+                raise
+            raise PackageError(f"{self._source}: {node.op} at {node.name!r}: {_reason(error)}") from error
 
     def _bind(self, node: Node) -> Step:
         """Turns one operation into a call."""
@@ -218,6 +246,12 @@ def round_to_half(tensor: Tensor) -> Tensor:
     return tensor.half().float()
 
 
+def _reason(error: Exception) -> str:
+    """Returns the first line of an error, or its kind where it says nothing; a KeyError says the key alone."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if isinstance(error, LookupError) or not text else text
+
+
 def refuse_unsupported(graph: Graph, source: str) -> None:
     """Raises an error that names all operations of a graph that are not registered, and where they are used."""
     places: dict[str, list[str]] = {}
@@ -252,7 +286,7 @@ def _adapt(operation: Operation, layout: list[tuple[str, Role, int]], fixed: Map
             if role is Role.TENSORS:
                 arguments[name] = operands[start : start + width]
             else:
-                arguments[name] = operands[start].tolist() if role is Role.PYTHON else operands[start]
+                arguments[name] = limited_list(operands[start], name) if role is Role.PYTHON else operands[start]
             start += width
         return function(**arguments, **fixed)
 

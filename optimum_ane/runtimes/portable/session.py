@@ -9,9 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from optimum_ane.errors import InputError, PackageError
+from optimum_ane.errors import ExecutionError, InputError, PackageError
 from optimum_ane.runtimes.portable.graph import Graph, read_function
+from optimum_ane.runtimes.portable.guard import refuse_excess
 from optimum_ane.runtimes.portable.interface import Feature, read_features
+from optimum_ane.runtimes.portable.limits import prediction
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.program import Observer, Program
 from optimum_ane.runtimes.portable.registry import Cell
@@ -73,11 +75,21 @@ class PortableSession:
         package = Package(path)
         self.path = package.path
         self.precision = precision
+        try:
+            self._load(package, function_name)
+        except PackageError as error:
+            if str(self.path) in str(error):
+                raise
+            # Of a value, whose reader does not know where it comes from.
+            raise PackageError(f"{self.path}: {error}") from error
+
+    def _load(self, package: Package, function_name: str | None) -> None:
         self.function_name, description = _function(package, function_name)
         self._input_features = read_features(description.input, self.path)
         output_features = read_features(description.output, self.path)
         self._state_features = read_features(description.state, self.path)
         graph = read_function(package, self.function_name)
+        refuse_excess(graph, str(self.path))
         self._check_signature(graph, output_features)
         self._argument_names = [value.name for value in graph.inputs]
         shapes = {name: o.type for name, o in zip(graph.names, graph.outputs, strict=True)}
@@ -89,7 +101,7 @@ class PortableSession:
         # Of outputs the program may have more than the description names; what is not described is not returned.
         self._output_names = graph.names
         with torch.inference_mode():
-            self._program = Program(graph, rounds=precision == "program", source=str(self.path))
+            self._program = Program(graph, rounds=self.precision == "program", source=str(self.path))
 
     def make_state(self) -> State:
         """Returns a new state, all zeros."""
@@ -126,9 +138,10 @@ class PortableSession:
                     arguments.append(torch.from_numpy(arrays[name]).to(dtype.carrier))
                 elif state is not None:
                     arguments.append(state.cells[name])
-            values = self._program.run(arguments, observer)
+            with prediction():
+                values = self._program.run(arguments, observer)
         results = dict(zip(self._output_names, values, strict=True))
-        return {name: _result(results[name], spec) for name, spec in self.outputs.items()}
+        return {name: _result(results[name], spec, self.path) for name, spec in self.outputs.items()}
 
     def _check_inputs(self, inputs: Mapping[str, Any], state: State | None) -> dict[str, np.ndarray]:
         unknown = [name for name in inputs if name not in self._input_features]
@@ -187,8 +200,11 @@ def _with_shape(spec: TensorSpec, declared: TensorType | None) -> TensorSpec:
     return TensorSpec(spec.name, declared.shape or (1,), spec.dtype)
 
 
-def _result(value: Any, spec: TensorSpec) -> Any:
+def _result(value: Any, spec: TensorSpec, path: Path) -> Any:
     """Turns a value of the program into what `predict` returns."""
+    kind = {"string": str, "dictionary": dict}.get(spec.dtype, torch.Tensor)
+    if not isinstance(value, kind):
+        raise ExecutionError(f"{path}: output {spec.name!r} should be of {spec.dtype}, the program gives another kind")
     if not isinstance(value, torch.Tensor):
         return value
     if spec.dtype == "int64" and value.ndim == 0:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from optimum_ane.errors import PackageError
+from optimum_ane.runtimes.portable import limits
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,15 @@ class Constant:
 
     def python(self) -> Any:
         """Returns a number, bool or string for a scalar, and (nested) lists for the rest."""
-        return self._load() if self.type is None else self.stored().tolist()
+        if self.type is None:
+            return self._load()
+        if volume(self.type.shape) > limits.MAX_PARAMETER:
+            # Python's numbers take many times the memory of an array's.
+            raise PackageError(
+                f"an array of {volume(self.type.shape)} elements stands where a parameter is needed; "
+                f"at most {limits.MAX_PARAMETER} are taken"
+            )
+        return self.stored().tolist()
 
 
 def constant(proto: Any, place: str, weights: Callable[[str, int, TensorType, str], Constant]) -> Constant:

@@ -70,14 +70,19 @@ def sign(x: Tensor) -> Tensor:
     return torch.where(x.isnan(), x, torch.sign(x)) if x.dtype.is_floating_point else torch.sign(x)
 
 
-_TRUNCATED = partial(torch.div, rounding_mode="trunc")
 _FLOORED = partial(torch.div, rounding_mode="floor")
+
+
+def _truncated(x: Tensor, y: Tensor) -> Tensor:
+    """Divides integers towards zero. The least of them by −1 is a trap of the processor that torch walks into."""
+    by_minus_one = y == -1
+    return torch.where(by_minus_one, -x, torch.div(x, torch.where(by_minus_one, 1, y), rounding_mode="trunc"))
 
 
 @op("real_div")
 def real_div(x: Tensor, y: Tensor) -> Tensor:
     """Divides; integers towards zero."""
-    return torch.div(x, y) if x.dtype.is_floating_point else _integers(x, y, _TRUNCATED)
+    return torch.div(x, y) if x.dtype.is_floating_point else _integers(x, y, _truncated)
 
 
 @op("floor_div")

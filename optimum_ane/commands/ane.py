@@ -3,6 +3,7 @@
 from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
 
 from optimum_ane.commands.evaluate import EvaluateCommand
+from optimum_ane.commands.run import RunCommand
 
 
 class ANECommand(BaseOptimumCLICommand):
@@ -14,5 +15,10 @@ class ANECommand(BaseOptimumCLICommand):
             name="evaluate",
             help="Measure a package's accuracy on a dataset, beside the original's.",
             subcommand_class=EvaluateCommand,
+        ),
+        CommandInfo(
+            name="run",
+            help="Run a package once, on any machine; profile it, or write the values in between.",
+            subcommand_class=RunCommand,
         ),
     )

@@ -1,0 +1,164 @@
+"""Looks into a program while it runs: which operation takes how long, and what the values in between are."""
+
+from __future__ import annotations
+
+import difflib
+import statistics
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+
+from optimum_ane.errors import InputError
+from optimum_ane.runtimes.portable.graph import Node
+from optimum_ane.runtimes.portable.program import Step
+from optimum_ane.runtimes.portable.session import PortableSession, State
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one operation of a program takes.
+
+    Attributes:
+        name: The name of its (first) output.
+        op: MIL's name of the operation.
+        seconds: In one prediction, all turns of a loop together; the median of several predictions.
+    """
+
+    name: str
+    op: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of a prediction goes.
+
+    Attributes:
+        seconds: A whole prediction, timed without looking into it; the median.
+        runs: How many predictions were timed each way.
+        timings: One for each operation that ran, in the program's order.
+    """
+
+    seconds: float
+    runs: int
+    timings: tuple[Timing, ...]
+
+    def by_operation(self) -> list[tuple[str, int, float]]:
+        """Returns each kind of operation with how many there are and their seconds; the most costly first."""
+        sums: dict[str, tuple[int, float]] = {}
+        for timing in self.timings:
+            uses, seconds = sums.get(timing.op, (0, 0.0))
+            sums[timing.op] = uses + 1, seconds + timing.seconds
+        return sorted(((op, *total) for op, total in sums.items()), key=lambda row: -row[2])
+
+    def slowest(self, count: int = 10) -> list[Timing]:
+        """Returns the operations that take longest."""
+        return sorted(self.timings, key=lambda timing: -timing.seconds)[:count]
+
+
+def profile(session: PortableSession, inputs: Mapping[str, Any], runs: int = 7) -> Profile:
+    """Times a package's operations, after two predictions that warm it up.
+
+    Args:
+        session: The package.
+        inputs: As `predict` takes them; each prediction starts with a new state.
+        runs: How many predictions are timed, as many with a look at each operation as without.
+    """
+    whole: list[float] = []
+    parts: dict[Node, list[float]] = {}
+    for run in range(-2, runs):
+        start = time.perf_counter()
+        session.predict(inputs, new_state(session))
+        seconds = time.perf_counter() - start
+        clock = _Clock()
+        session.predict(inputs, new_state(session), observer=clock)
+        if run >= 0:
+            whole.append(seconds)
+            for node, taken in clock.seconds.items():
+                parts.setdefault(node, []).append(taken)
+    timings = (Timing(node.name, node.op, statistics.median(taken)) for node, taken in parts.items())
+    return Profile(statistics.median(whole), runs, tuple(timings))
+
+
+def new_state(session: PortableSession) -> State | None:
+    """Returns a state for a program that has states."""
+    return session.make_state() if session.states else None
+
+
+class _Clock:
+    """An observer that takes the time between the end of one operation and that of the next.
+
+    The first operation's time thus holds the checks of the inputs, and that of an operation with blocks only what is
+    left of it when the operations inside have been counted.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[Node, float] = {}
+        self._last = time.perf_counter()
+
+    def __call__(self, step: Step, value: Any) -> None:
+        now = time.perf_counter()
+        self.seconds[step.node] = self.seconds.get(step.node, 0.0) + now - self._last
+        self._last = time.perf_counter()
+
+
+class Recorder:
+    """An observer that keeps values of a program by name.
+
+    Attributes:
+        values: The values kept, in the order in which they were computed. A value that a loop computes again is kept
+            again, as `name@2`, `name@3` and so on.
+    """
+
+    def __init__(self, patterns: Iterable[str], *, rounded: bool) -> None:
+        """Chooses values.
+
+        Args:
+            patterns: Names, or patterns of them as in a shell (`*attention*`).
+            rounded: Whether fp16 values are rounded to fp16, so that nothing is lost by keeping them as fp16.
+        """
+        self.values: dict[str, np.ndarray] = {}
+        self._patterns = dict.fromkeys(patterns, False)
+        self._rounded = rounded
+        self._turns: dict[str, int] = {}
+
+    def __call__(self, step: Step, value: Any) -> None:
+        """Keeps what was chosen of an operation's results; a copy, for results may share memory."""
+        values = (value,) if isinstance(step.results, int) else (value or ())
+        for output, item in zip(step.node.outputs, values, strict=True):
+            if isinstance(item, torch.Tensor) and self._chosen(output.name):
+                half = self._rounded and output.type is not None and output.type.dtype.name == "float16"
+                array = item.numpy()
+                self._keep(output.name, np.array(array, dtype=np.float16 if half else array.dtype, order="C"))
+
+    def add(self, name: str, array: np.ndarray) -> None:
+        """Keeps an array of this name, an input say, if it is among those chosen."""
+        if self._chosen(name):
+            self._keep(name, array)
+
+    def check(self) -> None:
+        """Checks that each name or pattern has chosen something.
+
+        Raises:
+            InputError: One has not; the message names values that are spelt like it.
+        """
+        for pattern, used in self._patterns.items():
+            if not used:
+                near = difflib.get_close_matches(pattern, self._turns, n=3, cutoff=0.4)
+                hint = f"; near it are: {', '.join(near)}" if near else ""
+                raise InputError(f"no value of the program that ran is named {pattern!r}{hint}; '*' writes all")
+
+    def _chosen(self, name: str) -> bool:
+        self._turns.setdefault(name, 0)  # remembered for the hint, chosen or not
+        matched = [pattern for pattern in self._patterns if pattern == name or fnmatchcase(name, pattern)]
+        self._patterns.update(dict.fromkeys(matched, True))
+        return bool(matched)
+
+    def _keep(self, name: str, array: np.ndarray) -> None:
+        turn = self._turns[name] = self._turns[name] + 1
+        self.values[name if turn == 1 else f"{name}@{turn}"] = array

@@ -50,7 +50,7 @@ def gather(x: Stored, indices: Tensor, axis: int = 0, batch_dims: int = 0, valid
     index = checked(indices, x.shape[axis], validate_indices)
     if batch_dims == 0:
         picked = x.index_select(axis, index.reshape(-1))
-        return picked.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+        return picked.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
     # Batches go first and are flattened; then each row of x is picked from by the same row of indices.
     batch = math.prod(x.shape[:batch_dims])
     table = x.reshape(batch, *x.shape[batch_dims:]).movedim(axis - batch_dims + 1, 1)
@@ -61,7 +61,7 @@ def gather(x: Stored, indices: Tensor, axis: int = 0, batch_dims: int = 0, valid
     before = axis - batch_dims
     order = [0, *range(1 + len(inner), 1 + len(inner) + before), *range(1, 1 + len(inner))]
     order += range(1 + len(inner) + before, picked.ndim)
-    return picked.permute(order).reshape(*x.shape[:axis], *inner, *x.shape[axis + 1 :])
+    return picked.permute(order).reshape((*x.shape[:axis], *inner, *x.shape[axis + 1 :]))
 
 
 @op("gather_along_axis", exact=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import coremltools as ct
 import numpy as np
@@ -216,3 +219,23 @@ def test_observer_sees_every_operation(tmp_path):
 def test_precision_has_two_values(tmp_path):
     with pytest.raises(ValueError, match="'program' or 'float32'"):
         PortableSession(tmp_path, precision="half")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux does")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs a second core to take")
+def test_a_new_thread_keeps_to_the_number_of_threads(tmp_path, single_thread):
+    """oneDNN starts a team of threads of its own in a thread where torch has not told it how many."""
+    layer, options = torch.nn.Linear(512, 512), {"compute_precision": ct.precision.FLOAT32}
+    session = PortableSession(save_module(tmp_path / "m.mlpackage", layer, {"x": torch.rand(256, 512)}, **options))
+    x = np.zeros((256, 512), np.float32)
+    before = threading.Barrier(2)
+
+    def predict():
+        before.wait()
+        return session.predict({"x": x}), len(os.listdir("/proc/self/task"))
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(predict)
+        count = len(os.listdir("/proc/self/task"))
+        before.wait()
+        assert future.result()[1] <= count

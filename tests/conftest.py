@@ -1,6 +1,21 @@
+import gc
+import os
 from pathlib import Path
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test goes to the network; the client reads this when imported
+
+import coremltools  # noqa: F401 - what is imported here is frozen below
 import pytest
+import torch
+import transformers  # noqa: F401
+
+
+def pytest_configure():
+    # More threads than cores slow PyTorch down tenfold when two workers run side by side.
+    torch.set_num_threads(1)
+    # coremltools collects garbage several times in each conversion: 0.2 s a time with all that is imported here.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

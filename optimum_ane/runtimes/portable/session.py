@@ -55,14 +55,14 @@ class PortableSession:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Package,
         function_name: str | None = None,
         precision: Precision = "program",
     ) -> None:
         """Loads a package.
 
         Args:
-            path: The `.mlpackage` folder.
+            path: The `.mlpackage` folder, or one that is open already.
             function_name: Which function of a program with several; the package's default where None.
             precision: See the class.
 
@@ -72,7 +72,8 @@ class PortableSession:
         """
         if precision not in ("program", "float32"):
             raise ValueError(f"precision is 'program' or 'float32', not {precision!r}")
-        package = Package(path)
+        package = path if isinstance(path, Package) else Package(path)
+        self._package = package
         self.path = package.path
         self.precision = precision
         try:
@@ -102,6 +103,22 @@ class PortableSession:
         self._output_names = graph.names
         with torch.inference_mode():
             self._program = Program(graph, rounds=self.precision == "program", source=str(self.path))
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names of the program's functions."""
+        return tuple(sorted(self._package.spec.mlProgram.functions))
+
+    def function(self, name: str) -> PortableSession:
+        """Loads another function of the package.
+
+        Args:
+            name: One of `functions`.
+
+        Returns:
+            Its session. Weights that both functions use, packed for multiplication or not, are in memory once.
+        """
+        return PortableSession(self._package, name, self.precision)
 
     def make_state(self) -> State:
         """Returns a new state, all zeros."""

@@ -13,6 +13,7 @@ from optimum_ane.runtimes.portable import ops as _ops  # registers the operation
 from optimum_ane.runtimes.portable.control import CONTROL, Branch, Loop, bind_control
 from optimum_ane.runtimes.portable.graph import Graph, Node, Value
 from optimum_ane.runtimes.portable.guard import Guard, limited_list
+from optimum_ane.runtimes.portable.left_out import LEFT_OUT
 from optimum_ane.runtimes.portable.registry import OPERATIONS, PREPARATIONS, Call, Operation, Role
 from optimum_ane.runtimes.portable.values import Constant
 
@@ -253,7 +254,7 @@ def _reason(error: Exception) -> str:
 
 
 def refuse_unsupported(graph: Graph, source: str) -> None:
-    """Raises an error that names all operations of a graph that are not registered, and where they are used."""
+    """Raises an error that names all operations of a graph that are not registered, where they are used, and why."""
     places: dict[str, list[str]] = {}
     pending = [graph]
     while pending:
@@ -265,7 +266,8 @@ def refuse_unsupported(graph: Graph, source: str) -> None:
         texts = []
         for name, uses in sorted(places.items()):
             more = f" and {len(uses) - _PLACES_SHOWN} more" if len(uses) > _PLACES_SHOWN else ""
-            texts.append(f"{name} (at {', '.join(uses[:_PLACES_SHOWN])}{more})")
+            reason = LEFT_OUT.get(name, "no operation of coremltools' core set")
+            texts.append(f"{name} (at {', '.join(uses[:_PLACES_SHOWN])}{more}): {reason}")
         raise UnsupportedOperationError(f"{source}: operations that the portable runtime lacks: {'; '.join(texts)}")
 
 

@@ -70,7 +70,28 @@ _NAMES_OF_DISTILBERT = {
     "hidden_act": "activation",
 }
 
-WORDS = "the a film was is not very and but story of plot fine dull gripping moving bad good great poor".split()
+WORDS = [
+    "the",
+    "a",
+    "film",
+    "was",
+    "is",
+    "not",
+    "very",
+    "and",
+    "but",
+    "story",
+    "of",
+    "plot",
+    "fine",
+    "dull",
+    "gripping",
+    "moving",
+    "bad",
+    "good",
+    "great",
+    "poor",
+]
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 

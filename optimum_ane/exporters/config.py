@@ -142,7 +142,7 @@ class TextEncoderANEConfig(ANEConfig):
                 f"sequence length {sequence_length} is above the {self.max_sequence_length} positions of this "
                 f"checkpoint; choose --sequence-length {self.max_sequence_length} or less"
             )
-        if config.hidden_size % config.num_attention_heads:
+        if config.num_attention_heads < 1 or config.hidden_size % config.num_attention_heads:
             raise ShapeError(
                 f"{config.num_attention_heads} attention heads do not divide the width {config.hidden_size}; "
                 "config.json contradicts itself"

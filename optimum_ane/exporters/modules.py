@@ -32,7 +32,8 @@ def infer_task(model_class: type) -> str:
 def convert_to_ane(model: PreTrainedModel, task: str | None = None) -> nn.Module:
     """Takes a transformers model and returns the Neural Engine module with its weights.
 
-    The weights that need no change are shared with `model`, not copied.
+    The weights that need no change are shared with `model`, not copied. The module computes in float32, whatever the
+    model's type.
 
     Args:
         model: A model of a supported architecture, with its weights.
@@ -59,7 +60,9 @@ def load_module(ane_config: ANEConfig, model: PreTrainedModel) -> nn.Module:
     except ValueError as error:
         raise UnsupportedModelError(str(error)) from error
     try:
-        module.load_state_dict(model.state_dict(), strict=True, assign=True)
+        # transformers loads weights as they are stored, which is float16 for many checkpoints.
+        weights = {name: value.float() for name, value in model.state_dict().items()}
+        module.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"the weights do not fit the configuration: {error}") from error
     return module.requires_grad_(False)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optimum_ane.exporters.source import Checkpoint
     from optimum_ane.exporters.spec import ExportSpec
 
-PROBABILITIES = "probabilities"
+_PROBABILITIES = "probabilities"
 """The output that a Core ML classifier takes its label from; coremltools replaces it by the label and a dictionary."""
 
 DESCRIPTIONS = {
@@ -43,7 +43,7 @@ DESCRIPTIONS = {
 
 
 class _WithProbabilities(nn.Module):
-    """Adds the softmax of the logits as a first output."""
+    """Adds the softmax of the logits, from which coremltools makes the label and the probabilities, as an output."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _WithProbabilities(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.module(*inputs)
-        return logits.softmax(dim=1), logits
+        return logits, logits.softmax(dim=1)
 
 
 def output_names(ane_config: ANEConfig, spec: ExportSpec) -> list[str]:
@@ -100,40 +100,38 @@ def convert(
         outputs: From `output_names`.
         spec: The form of the package.
         labels: The checkpoint's labels by id; used for a classifier only.
-
-    Raises:
-        UnsupportedModelError: coremltools does not know the deployment target.
     """
-    classifier = ct.ClassifierConfig(labels, predicted_probabilities_output=PROBABILITIES)
-    names = [PROBABILITIES, *outputs] if spec.class_labels else outputs
+    names = [*outputs, _PROBABILITIES] if spec.class_labels else outputs
+    classifier = ct.ClassifierConfig(labels, predicted_probabilities_output=_PROBABILITIES)
     with _quiet():
         return ct.convert(
             traced,
             inputs=[ct.TensorType(name=name, shape=tuple(x.shape), dtype=np.int32) for name, x in inputs.items()],
             outputs=[ct.TensorType(name=name) for name in names],
             classifier_config=classifier if spec.class_labels else None,
-            minimum_deployment_target=deployment_target(spec.minimum_deployment_target),
+            minimum_deployment_target=ct.target[spec.minimum_deployment_target],
             compute_precision=getattr(ct.precision, spec.precision.upper()),
-            pass_pipeline=pass_pipeline(spec.precision),
+            pass_pipeline=pass_pipeline(spec.precision, spec.class_labels),
             skip_model_load=True,
         )
 
 
-def deployment_target(name: str) -> ct.target:
-    """Looks a deployment target up by name, in any case.
+def canonical_target(name: str) -> str:
+    """Looks a deployment target up in any case and returns coremltools' own spelling.
 
     Raises:
         UnsupportedModelError: It is not known, or older than ML Programs.
     """
-    known = {target.name.lower(): target for target in ct.target}
-    usable = [target.name for target in ct.target if target >= ct.target.iOS15]
-    target = known.get(name.lower())
-    if target is None or target < ct.target.iOS15:
+    # `__members__` and not the members themselves: macOS13 is an alias of iOS16, and so on.
+    known = {alias.lower(): alias for alias in ct.target.__members__}
+    alias = known.get(name.lower())
+    if alias is None or ct.target[alias] < ct.target.iOS15:
+        usable = [alias for alias, target in ct.target.__members__.items() if target >= ct.target.iOS15]
         raise UnsupportedModelError(
-            f"deployment target {name!r} is {'unknown' if target is None else 'older than ML Programs'}; "
+            f"deployment target {name!r} is {'unknown' if alias is None else 'older than ML Programs'}; "
             f"choose one of {', '.join(usable)}"
         )
-    return target
+    return alias
 
 
 def describe(package: ct.models.MLModel, checkpoint: Checkpoint, spec: ExportSpec, labels: list[str]) -> None:

@@ -130,7 +130,7 @@ def export(
         sequence_length=sequence_length,
         batch_size=batch_size,
         precision=precision,
-        minimum_deployment_target=minimum_deployment_target,
+        minimum_deployment_target=conversion.canonical_target(minimum_deployment_target),
         compute_units=compute_units,
         class_labels=class_labels,
         pooling=pooling,
@@ -138,7 +138,6 @@ def export(
     )
     ane_config = get_ane_config_class(config.model_type, spec.task)(config, spec.task)
     ane_config.check(spec.sequence_length)
-    conversion.deployment_target(spec.minimum_deployment_target)
     labels = _labels(config, spec)
     examples = None if dataset is None else _load_examples(dataset, config, spec)
 

@@ -100,7 +100,7 @@ def load_config(model: str, hub: HubOptions) -> PretrainedConfig:
     directory = Path(model)
     if directory.is_dir() and not (directory / "config.json").is_file():
         raise CheckpointError(f"{model} holds no config.json; give a transformers checkpoint or a Hub id")
-    if not directory.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
+    if not directory.exists() and (model.startswith((".", "/", "~")) or model.endswith("/") or model.count("/") > 1):
         raise CheckpointError(f"there is no directory {model}")
     with _checkpoint_errors(model):
         try:
@@ -211,7 +211,8 @@ def _checkpoint_errors(model: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{model}: {_first_line(error)}") from error
+        remedy = "" if Path(model).is_dir() else "; check the id, the token and the network, or give a directory"
+        raise CheckpointError(f"{model}: {_first_line(error)}{remedy}") from error
     except KeyError as error:
         raise UnsupportedModelError(f"{model}: {error.args[0]}") from error
     finally:

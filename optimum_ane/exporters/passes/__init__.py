@@ -4,11 +4,12 @@ import coremltools as ct
 
 from optimum_ane.exporters.passes.carry_layer_norm_rounding import carry_layer_norm_rounding
 from optimum_ane.exporters.passes.fold_layer_norm_affine import fold_layer_norm_affine
+from optimum_ane.exporters.passes.forget_output_types import forget_output_types
 
-__all__ = ["carry_layer_norm_rounding", "fold_layer_norm_affine", "pass_pipeline"]
+__all__ = ["carry_layer_norm_rounding", "fold_layer_norm_affine", "forget_output_types", "pass_pipeline"]
 
 
-def pass_pipeline(precision: str) -> ct.PassPipeline:
+def pass_pipeline(precision: str, is_classifier: bool) -> ct.PassPipeline:
     """Returns coremltools' default passes, with the layer norms fused before anything else.
 
     By default a norm whose weights are all ones and whose biases are all zeros loses its multiplication and its
@@ -16,6 +17,7 @@ def pass_pipeline(precision: str) -> ct.PassPipeline:
 
     Args:
         precision: `"float16"` or `"float32"`; only the former has rounding to carry.
+        is_classifier: Whether the package will be a Core ML classifier.
     """
     pipeline = ct.PassPipeline.DEFAULT
     early = [
@@ -27,4 +29,6 @@ def pass_pipeline(precision: str) -> ct.PassPipeline:
         early.append("optimum_ane::carry_layer_norm_rounding")
     for index, name in enumerate(early):
         pipeline.insert_pass(index, name)
+    if is_classifier:
+        pipeline.append_pass("optimum_ane::forget_output_types")
     return pipeline

@@ -70,28 +70,7 @@ _NAMES_OF_DISTILBERT = {
     "hidden_act": "activation",
 }
 
-WORDS = [
-    "the",
-    "a",
-    "film",
-    "was",
-    "is",
-    "not",
-    "very",
-    "and",
-    "but",
-    "story",
-    "of",
-    "plot",
-    "fine",
-    "dull",
-    "gripping",
-    "moving",
-    "bad",
-    "good",
-    "great",
-    "poor",
-]
+WORDS = "the a film was is not very and but story of plot fine dull gripping moving bad good great poor"
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
@@ -173,7 +152,7 @@ def as_tuple(outputs):
 
 def make_tokenizer(**settings):
     """A tokenizer of whole words, in the way of RoBERTa: `<s> first </s> second </s>`."""
-    vocabulary = {word: index for index, word in enumerate(SPECIAL + WORDS)}
+    vocabulary = {word: index for index, word in enumerate(SPECIAL + WORDS.split())}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -60,8 +60,7 @@ class VocabularyProjection(Projection):
         """(B, C, 1, S), (V, C, 1, 1) and (V,) → (B, S, V)."""
         pieces = -(-weight.shape[0] // MAX_AXIS)
         size = -(-weight.shape[0] // pieces)
-        logits = [
-            F.conv2d(x, *parts).squeeze(2).transpose(1, 2)
-            for parts in zip(weight.split(size), bias.split(size), strict=True)
-        ]
+        # coremltools cannot convert a split of a constant into one piece.
+        parts = [(weight, bias)] if pieces == 1 else zip(weight.split(size), bias.split(size), strict=True)
+        logits = [F.conv2d(x, *part).squeeze(2).transpose(1, 2) for part in parts]
         return logits[0] if pieces == 1 else torch.cat(logits, dim=2)

@@ -73,7 +73,7 @@ def test_a_projection_without_a_scale_shares_its_weights():
     "weights", [{"weight": torch.ones(4, 6)}, {"weight": torch.ones(4, 5), "bias": torch.ones(4)}, {}]
 )
 def test_a_projection_refuses_weights_that_do_not_fit(weights):
-    with pytest.raises(RuntimeError, match="weight|bias"):
+    with pytest.raises(RuntimeError, match=r"weight|bias"):
         Projection(6, 4).load_state_dict(weights, strict=True)
 
 

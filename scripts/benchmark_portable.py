@@ -215,24 +215,31 @@ def load_alone(package: Path, precision: str) -> dict[str, float]:
     return sorted((json.loads(run.stdout) for run in runs), key=lambda run: run["seconds"])[1]
 
 
-def parallel(run: Contender, requests: int = 24) -> dict[str, dict[str, float]]:
+def parallel(run: Contender) -> dict[str, dict[str, float]]:
     """Answers requests from 1, 2 and 16 threads on one session, in turn.
 
+    Beside it, in turn as well, threads that only multiply matrices: what the machine can give. Of five runs the best
+    counts, for on a machine that others use as well a second core is often not to be had.
+
     Returns:
-        For each number of threads the requests per second, and the cores that the process was given meanwhile. Of five
-        runs the best: on a machine that others use as well, a second core is often not to be had.
+        For each number of threads the requests per second, and the cores that the process was given meanwhile.
     """
     expected = run()
+    a = torch.ones(512, 512)
+    work = {"portable": run, "matmul": lambda: (a @ a).numpy()}
+    rounds = [("portable", 1, 24), ("portable", 2, 24), ("portable", 16, 24), ("matmul", 1, 400), ("matmul", 2, 400)]
     best: dict[str, dict[str, float]] = {}
-    for threads in (1, 2, 16) * 5:
+    for kind, threads, requests in rounds * 5:
+        answer = work[kind]
         with ThreadPoolExecutor(threads) as pool:
             start, used = time.perf_counter(), time.process_time()
-            answers = list(pool.map(lambda _: run(), range(requests)))
+            answers = list(pool.map(lambda _, answer=answer: answer(), range(requests)))
             seconds, used = time.perf_counter() - start, time.process_time() - used
-        if not all(np.array_equal(answer, expected) for answer in answers):
+        if kind == "portable" and not all(np.array_equal(answer, expected) for answer in answers):
             raise AssertionError(f"a prediction among {threads} threads differs")
         measured = {"per_second": requests / seconds, "cores": used / seconds}
-        best[str(threads)] = max(best.get(str(threads), measured), measured, key=lambda each: each["per_second"])
+        key = f"{kind}, {threads}"
+        best[key] = max(best.get(key, measured), measured, key=lambda each: each["per_second"])
     return best
 
 
@@ -280,11 +287,13 @@ def show(result: dict[str, Any]) -> None:
     for label, limit, value, met in targets(result):
         table.add_row(label, limit, value, "met" if met else "missed")
     console.print(table)
-    rates = result["parallel"]
-    texts = [
-        f"{threads} threads {best['per_second']:.1f}/s on {best['cores']:.2f} cores" for threads, best in rates.items()
-    ]
-    console.print(f"requests on one session, program mode, every answer equal: {', '.join(texts)}")
+    for kind, text in (
+        ("portable", "requests on one session, program mode, every answer equal"),
+        ("matmul", "control"),
+    ):
+        rates = {key.partition(", ")[2]: rate for key, rate in result["parallel"].items() if key.startswith(kind)}
+        texts = [f"{n} threads {rate['per_second']:.1f}/s on {rate['cores']:.2f} cores" for n, rate in rates.items()]
+        console.print(f"{text}: {', '.join(texts)}")
     console.print(f"{result['rounds']} rounds on {result['machine']}")
     console.print(", ".join(f"{name} {number}" for name, number in result["versions"].items()))
 
@@ -300,10 +309,14 @@ def targets(result: dict[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
         yield f"load time, {precision}", f"< {MAX_LOAD_SECONDS} s", f"{seconds:.2f} s", seconds < MAX_LOAD_SECONDS
         text = f"{ratio:.2f}", ratio <= MAX_MEMORY_RATIO
         yield f"peak memory over the weights in fp32, {precision}", f"≤ {MAX_MEMORY_RATIO}", *text
-    rates = result["parallel"]
-    scaling = rates["2"]["per_second"] / rates["1"]["per_second"]
-    cores = f"{rates['2']['cores']:.2f} cores"
-    yield "requests per second, 2 threads over 1", "as the cores", f"{scaling:.2f} on {cores}", scaling > 1.5
+    rates = {key: rate["per_second"] for key, rate in result["parallel"].items()}
+    scaling, control = (rates[f"{kind}, 2"] / rates[f"{kind}, 1"] for kind in ("portable", "matmul"))
+    yield (
+        "requests per second, 2 threads over 1",
+        f"≥ 0.85 × {control:.2f}",
+        f"{scaling:.2f}",
+        scaling >= 0.85 * control,
+    )
 
 
 if __name__ == "__main__":

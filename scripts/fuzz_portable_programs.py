@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from coremltools.converters.mil import Builder
 from coremltools.converters.mil.mil import types
-from program_fuzzing import computing, moving  # noqa: F401  registers the moves
+from program_fuzzing import computing, moving, products  # noqa: F401  registers the moves
 from program_fuzzing.maker import MOVES, Maker
 from tqdm import tqdm
 

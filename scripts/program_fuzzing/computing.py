@@ -1,13 +1,12 @@
-"""Moves that compute: arithmetic, activations, reductions, products, convolutions, pooling."""
+"""Moves that compute: arithmetic, activations, comparison, reductions, order, norms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from coremltools.converters.mil import Builder
-from numpy.lib.stride_tricks import sliding_window_view
 from scipy import special
 
 from program_fuzzing.maker import Maker, move
@@ -324,133 +323,5 @@ def layer_norm(m: Maker) -> bool:
         f"layer_norm {axes}",
         lambda a: Builder.layer_norm(x=a, axes=axes, gamma=gamma, beta=beta, epsilon=epsilon),
         meaning,
-        x,
-    )
-
-
-@move
-def matmul(m: Maker) -> bool:
-    x = m.pick("f", lambda a: a.ndim >= 2)
-    if x is None:
-        return False
-    flip_x, flip_y, left = m.chance(0.4), m.chance(0.4), m.chance(0.3)
-    inner = m.shape(x)[-2 if flip_x != left else -1]
-    other = m.integer(1, 6)
-    rows, columns = (other, inner) if left else (inner, other)
-    weight = m.constant((columns, rows) if flip_y else (rows, columns))
-    wide = weight.astype(float)
-    wide = wide.T if flip_y else wide
-
-    def meaning(a: np.ndarray) -> np.ndarray:
-        a = a.swapaxes(-1, -2) if flip_x else a
-        return wide @ a if left else a @ wide
-
-    def emit(a: Any) -> Any:
-        if left:
-            return Builder.matmul(x=weight, y=a, transpose_x=flip_y, transpose_y=flip_x)
-        return Builder.matmul(x=a, y=weight, transpose_x=flip_x, transpose_y=flip_y)
-
-    return m.add(f"matmul {flip_x} {flip_y} {left}", emit, meaning, x)
-
-
-@move
-def gram(m: Maker) -> bool:
-    """A product of two computed values."""
-    x = m.pick("f", lambda a: a.ndim >= 2)
-    if x is None:
-        return False
-    return m.add(
-        "matmul of itself",
-        lambda a: Builder.matmul(x=a, y=a, transpose_y=True),
-        lambda a: a @ a.swapaxes(-1, -2),
-        x,
-    )
-
-
-@move
-def linear(m: Maker) -> bool:
-    x = m.pick("f", lambda a: a.ndim in (1, 2, 3))
-    if x is None:
-        return False
-    weight, bias = m.constant((m.integer(1, 6), m.shape(x)[-1])), None
-    bias = m.constant((weight.shape[0],))
-    return m.add(
-        "linear",
-        lambda a: Builder.linear(x=a, weight=weight, bias=bias),
-        lambda a: a @ weight.astype(float).T + bias.astype(float),
-        x,
-    )
-
-
-@move
-def einsum(m: Maker) -> bool:
-    x = m.pick("f", lambda a: a.ndim == 4)
-    if x is None:
-        return False
-    batch, _, height, width = m.shape(x)
-    y = m.constant((batch, width, height, m.integer(1, 5)))
-    equation = "bchw,bwhu->bchu"
-    return m.add(
-        "einsum",
-        lambda a: Builder.einsum(values=(a, y), equation=equation),
-        lambda a: np.einsum(equation, a, y.astype(float)),
-        x,
-    )
-
-
-def _windows(a: np.ndarray, kernel: Sequence[int], strides: Sequence[int]) -> np.ndarray:
-    axes = tuple(range(2, a.ndim))
-    view = sliding_window_view(a, tuple(kernel), axes)
-    return view[(slice(None), slice(None), *(slice(None, None, s) for s in strides))]
-
-
-@move
-def conv(m: Maker) -> bool:
-    x = m.pick("f", lambda a: a.ndim in (3, 4))
-    if x is None:
-        return False
-    shape = m.shape(x)
-    kernel = [m.integer(1, 4) for _ in shape[2:]]
-    strides = [m.integer(1, 3) for _ in shape[2:]]
-    pad = [m.integer(0, 2) if k == 1 else k // 2 for k in kernel for _ in range(2)]
-    if any(n + a + b < k for n, a, b, k in zip(shape[2:], pad[::2], pad[1::2], kernel, strict=True)):
-        return False
-    weight, bias = m.constant((m.integer(1, 5), shape[1], *kernel)), None
-    bias = m.constant((weight.shape[0],))
-    pairs = [(0, 0), (0, 0), *zip(pad[::2], pad[1::2], strict=True)]
-    letters = "xyz"[: len(kernel)]
-
-    def meaning(a: np.ndarray) -> np.ndarray:
-        cut = _windows(np.pad(a, pairs), kernel, strides)
-        up = letters.upper()
-        result = np.einsum(f"nc{up}{letters},oc{letters}->no{up}", cut, weight.astype(float))
-        return result + bias.astype(float).reshape(-1, *[1] * len(kernel))
-
-    return m.add(
-        f"conv {weight.shape} {strides} {pad}",
-        lambda a: Builder.conv(x=a, weight=weight, bias=bias, strides=strides, pad_type="custom", pad=pad),
-        meaning,
-        x,
-    )
-
-
-@move
-def pool(m: Maker) -> bool:
-    name = m.choice(["max_pool", "avg_pool", "l2_pool"])
-    x = m.pick("f", lambda a: a.ndim in (3, 4) and min(a.shape[2:]) >= 2)
-    if x is None:
-        return False
-    kernel = [m.integer(1, min(n, 3) + 1) for n in m.shape(x)[2:]]
-    strides = [m.integer(1, 3) for _ in kernel]
-    axes = tuple(range(-len(kernel), 0))
-    meaning = {
-        "max_pool": lambda w: w.max(axes),
-        "avg_pool": lambda w: w.mean(axes),
-        "l2_pool": lambda w: np.sqrt((w**2).sum(axes)),
-    }[name]
-    return m.add(
-        f"{name} {kernel} {strides}",
-        lambda a: getattr(Builder, name)(x=a, kernel_sizes=kernel, strides=strides, pad_type="valid"),
-        lambda a: meaning(_windows(a, kernel, strides)),
         x,
     )

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from optimum_ane.runtimes.portable.values import Constant
+from optimum_ane.runtimes.portable.values import Constant, passing_copy
 
 Rows = Callable[[Tensor], Tensor]
 """Maps (…, inputs) to (…, outputs)."""
@@ -33,7 +33,9 @@ def _onednn() -> bool:
 
 def _packed(matrix: Tensor, bias: Tensor | None) -> Rows:
     """Packs a weight of (outputs, inputs) once and returns the multiplication by it."""
-    weight = torch.ops.mkldnn._reorder_linear_weight(matrix.contiguous())
+    weight = torch.ops.mkldnn._reorder_linear_weight(
+        matrix if matrix.is_contiguous() else passing_copy(matrix, matrix.dtype)
+    )
     multiply = torch.ops.mkldnn._linear_pointwise
     return lambda rows: multiply(rows, weight, bias, "none", [], "")
 

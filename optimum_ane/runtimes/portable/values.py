@@ -214,12 +214,16 @@ class Constant:
         return torch.from_numpy(np.asarray(array if wider is None else array.astype(wider)))
 
     def carried(self) -> torch.Tensor:
-        """Returns the tensor in the type that carries the declared one, made anew where that is another type."""
-        return self.stored().to(self._dtype().carrier)
+        """Returns the tensor in the type that carries the declared one, made anew where that is another type.
+
+        It is for a moment's use, of a weight that is about to be packed.
+        """
+        stored, carrier = self.stored(), self._dtype().carrier
+        return stored if stored.dtype == carrier else passing_copy(stored, carrier)
 
     def tensor(self) -> torch.Tensor:
-        """Returns what `carried` returns, kept for the next who asks."""
-        return self.derived("carried", self.carried)
+        """Returns the tensor in the type that carries the declared one, kept for the next who asks."""
+        return self.derived("carried", lambda: self.stored().to(self._dtype().carrier))
 
     def _dtype(self) -> DType:
         if self.type is None:
@@ -237,6 +241,17 @@ class Constant:
                 f"at most {limits.MAX_PARAMETER} are taken"
             )
         return self.stored().tolist()
+
+
+def passing_copy(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Returns a contiguous copy of another type that is soon dropped.
+
+    Its memory comes from numpy, for torch's is aligned to 64 bytes: glibc needs a little more than the size for that,
+    so that the hole which one weight's copy leaves never takes the next one's, and a model loaded weight by weight
+    grew to nearly twice its size.
+    """
+    blank = torch.empty((), dtype=dtype).numpy().dtype
+    return torch.from_numpy(np.empty(tuple(tensor.shape), blank)).copy_(tensor)
 
 
 def constant(proto: Any, place: str, weights: Callable[[str, int, TensorType, str], Constant]) -> Constant:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from optimum_ane.errors import PackageError
 from optimum_ane.runtimes.portable.values import Constant, TensorType, by_name, unpack, volume
@@ -129,6 +130,11 @@ def _slices(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
         yield axis, start, min(start + step, extent)
 
 
+def _round_into(target: np.ndarray, values: np.ndarray) -> None:
+    """Writes float32 values into an array of fp16 or fp32; torch rounds twenty times as fast as numpy."""
+    torch.from_numpy(target).copy_(torch.from_numpy(values))
+
+
 def _affine(form: _Form) -> list[Constant]:
     """Computes (q − zero point) · scale in float32, along one axis or throughout, then rounded to the scale's type."""
     type_, scale = form.type("quantized_data"), form.type("scale")
@@ -155,7 +161,7 @@ def _affine(form: _Form) -> list[Constant]:
             values -= zeros[own] if zeros.shape[axis] > 1 else zeros
             with np.errstate(over="ignore", invalid="ignore"):
                 values *= factors[own] if factors.shape[axis] > 1 else factors
-                result[part] = values
+            _round_into(result[part], values)
         return result
 
     return [Constant(TensorType(scale.dtype, type_.shape), load)]
@@ -295,11 +301,19 @@ def _blockwise(form: _Form, data: TensorType, name: str, read: Loader | None = N
             ]
             # Each axis becomes (group, place in it), so that scales broadcast; on the one cut each row has its own.
             own = [extent for i, groups in enumerate(scale.shape) for extent in (len(rows) if i == cut else groups, 1)]
-            cast = values[part].astype(scale.dtype.numpy).reshape(split)
-            if offsets is not None:
-                cast = cast - offsets.take(rows, cut).reshape(own)
+            # Float32 stands in for fp16 arithmetic: it holds integers, their differences and the products exactly, and
+            # rounding what it cannot hold twice changes nothing, as it has more than twice the digits.
+            cast = values[part]
+            if values.dtype.kind == "f":
+                cast = cast.astype(scale.dtype.numpy)
+            cast = cast.astype(np.float32).reshape(split)
             with np.errstate(over="ignore", invalid="ignore"):
-                result[part] = (factors.take(rows, cut).reshape(own) * cast).reshape(result[part].shape)
+                if offsets is not None:
+                    cast -= offsets.take(rows, cut).reshape(own)
+                    if offsets.dtype == scale.dtype.numpy == np.float16:
+                        cast = cast.astype(np.float16).astype(np.float32)
+                cast *= factors.take(rows, cut).reshape(own)
+            _round_into(result[part], cast.reshape(result[part].shape))
         return result
 
     return Constant(TensorType(scale.dtype, shape), load)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optimum_ane.runtimes.portable.program import Step
 
 _MAX_REMEMBERED = 256
-_BYTES = 8  # of an element: as much as two in float32, a result and its rounding
+_BYTES = 16  # of an element: a result in eight bytes, as torch makes integers, and what is made of it
 _STEP_WORK = 2**12  # what it takes to run even the smallest operation, in multiplications
 _NOT_LOOKED_AT = CONTROL | {"read_state", "write_state"}
 _STATES = frozenset({"read_state", "write_state"})
@@ -171,8 +171,9 @@ class Watch:
             BUDGET.spend(_STEP_WORK)
             return
         elements, work = cost(step.node.op, _Present(step.node, self._places, slots))
-        if self._live + elements * _BYTES > limits.memory():
-            raise LimitError(f"{self._live + elements * _BYTES} bytes would be held; there are {limits.memory()}")
+        wanted, most = self._live + elements * _BYTES, limits.memory() // 2
+        if wanted > most:
+            raise LimitError(f"{wanted} bytes would be held at once; at most {most} are")
         self._work += work + _STEP_WORK
         BUDGET.spend(work + _STEP_WORK)
 
@@ -222,7 +223,9 @@ def refuse_excess(graph: Graph, source: str) -> None:
     for node in _all_nodes(graph):
         try:
             if node.op in SIZES:
-                cost(node.op, Known(node))
+                elements, _ = cost(node.op, Known(node))
+                if elements * _BYTES > limits.memory() // 2:
+                    raise LimitError(f"a result of {elements} elements does not fit in memory")
         except _Unknown:
             continue
         except LimitError as error:

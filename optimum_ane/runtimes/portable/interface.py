@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from optimum_ane.errors import InputError, PackageError
+from optimum_ane.runtimes.portable.limits import LimitError, check_extents
 from optimum_ane.runtimes.portable.values import volume
 from optimum_ane.runtimes.session import TensorSpec
 
@@ -137,6 +138,11 @@ def _feature(description: Any, path: Any) -> Feature:
             shapes = frozenset(tuple(s.shape) for s in array.enumeratedShapes.shapes)
         elif flexible == "shapeRange":
             ranges = tuple((r.lowerBound, r.upperBound) for r in array.shapeRange.sizeRanges)
+        for shape in (tuple(array.shape), *shapes):
+            try:
+                check_extents(shape, repr(name))
+            except LimitError as error:
+                raise PackageError(f"{path}: {error}") from error
         default = array.WhichOneof("defaultOptionalValue")
         return Feature(
             TensorSpec(name, tuple(array.shape), dtype),

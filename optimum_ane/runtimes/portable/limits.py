@@ -9,7 +9,8 @@ whoever runs one that does not may raise them (`limits.MAX_ELEMENTS = …`), as 
     MAX_TURNS      turns of all loops in one prediction: 2**20
     MAX_PARAMETER  elements of a parameter that an operation takes as Python numbers: 2**20
     MAX_RANK       axes of a value: 16; Core ML has 5
-    memory()       bytes of all values alive at once, and of all constants: three quarters of the machine's
+    memory()       bytes of all constants: three quarters of the machine's memory; the values alive at once have half
+                   of that
 """
 
 from __future__ import annotations

@@ -193,6 +193,14 @@ class PortableSession:
             raise PackageError(
                 f"{self.path}: the description has inputs {sorted(declared)}, the program {sorted(taken)}"
             )
+        for value in graph.inputs:
+            feature = declared[value.name]
+            if value.type is None or not _agree(feature, value.type):
+                stated = "no tensor" if value.type is None else f"{value.type.dtype.name} {value.type.shape}"
+                raise PackageError(
+                    f"{self.path}: input {value.name!r} is {feature.spec.dtype} {feature.spec.shape} in the "
+                    f"description and {stated} in the program"
+                )
         lost = sorted(outputs.keys() - set(graph.names))
         if lost:
             raise PackageError(f"{self.path}: the description has outputs {lost}, which the program does not return")
@@ -209,6 +217,16 @@ def _function(package: Package, name: str | None) -> tuple[str, Any]:
             return name, function
     known = ", ".join(function.name for function in description.functions)
     raise PackageError(f"{package.path}: no function {name!r}; it has: {known}")
+
+
+def _agree(feature: Feature, declared: TensorType) -> bool:
+    """Tells whether the description of an input is that of the program's; -1 in the program is any extent."""
+    spec = feature.spec
+    return (
+        spec.dtype == declared.dtype.name
+        and len(spec.shape) == len(declared.shape)
+        and all(b in (-1, a) for a, b in zip(spec.shape, declared.shape, strict=True))
+    )
 
 
 def _with_shape(spec: TensorSpec, declared: TensorType | None) -> TensorSpec:

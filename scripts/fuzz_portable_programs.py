@@ -155,6 +155,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=500, help="how many programs")
     parser.add_argument("--seed", type=int, default=0, help="the seed of the first; the others follow")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no program after so many")
     parser.add_argument("--moves", choices=sorted(MOVES), nargs="*", default=[], help="draw from these moves alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -162,10 +163,13 @@ def main() -> int:
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # a bar for each of three pipelines of each program
     warnings.filterwarnings("ignore", module="coremltools")
     used: collections.Counter[str] = collections.Counter()
-    failures = 0
+    failures = done = 0
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(arguments.seed, arguments.seed + arguments.count):
+            if time.perf_counter() - start > arguments.seconds:
+                break
+            done += 1
             try:
                 maker = check(seed, Path(folder), arguments.moves)
             except Exception as error:  # noqa: BLE001  a fuzzer reports whatever comes and goes on
@@ -175,10 +179,7 @@ def main() -> int:
             used.update(step.text.split()[0] for step in maker.steps)
     seconds = time.perf_counter() - start
     print(", ".join(f"{name} {count}" for name, count in used.most_common()))
-    print(
-        f"{arguments.count} programs, {used.total()} operations of {len(used)} kinds, {failures} failures, "
-        f"{seconds:.0f} s"
-    )
+    print(f"{done} programs, {used.total()} operations of {len(used)} kinds, {failures} failures, {seconds:.0f} s")
     return 1 if failures else 0
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from optimum_ane.runtimes.portable import PortableSession
 
-TARGETS = [ct.target.iOS15, ct.target.iOS16, ct.target.iOS17, ct.target.iOS18]
+TARGETS = [ct.target.iOS15, ct.target.iOS16, ct.target.iOS17, ct.target.iOS18, ct.target.iOS26]
 HEADS, WIDTH, LENGTH = 2, 8, 6
 
 

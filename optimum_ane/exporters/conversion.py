@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import logging
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.errors import OutputError, UnsupportedModelError
 from optimum_ane.exporters.passes import pass_pipeline
 from optimum_ane.nn import SentencePooling, raise_epsilons_for_float16
 from optimum_ane.version import __version__
@@ -100,10 +102,13 @@ def convert(
         outputs: From `output_names`.
         spec: The form of the package.
         labels: The checkpoint's labels by id; used for a classifier only.
+
+    Raises:
+        OutputError: coremltools could not write the weights to the directory for temporary files.
     """
     names = [*outputs, _PROBABILITIES] if spec.class_labels else outputs
     classifier = ct.ClassifierConfig(labels, predicted_probabilities_output=_PROBABILITIES)
-    with _quiet():
+    with _quiet(), _writing():
         return ct.convert(
             traced,
             inputs=[ct.TensorType(name=name, shape=tuple(x.shape), dtype=np.int32) for name, x in inputs.items()],
@@ -160,6 +165,22 @@ def describe(package: ct.models.MLModel, checkpoint: Checkpoint, spec: ExportSpe
         package.input_description[feature.name] = DESCRIPTIONS[feature.name]
     for feature in package.get_spec().description.output:
         package.output_description[feature.name] = DESCRIPTIONS[feature.name]
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Explains what coremltools' writer raises when it cannot write: a bare RuntimeError without a reason."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "FileWriter" not in str(error) and "filesystem error" not in str(error):
+            raise
+        directory = tempfile.gettempdir()
+        free = shutil.disk_usage(directory).free / 1e6
+        raise OutputError(
+            f"coremltools could not write the weights to {directory} ({free:.0f} MB free); free some space there or "
+            "set TMPDIR to a directory on another disk"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -175,6 +175,11 @@ def staged(output: Path, overwrite: bool = False) -> Iterator[Path]:
             if replaced.exists():
                 replaced.rename(output)
             raise
+    except shutil.Error as error:
+        # A copy of several files: one entry for each that failed, its reason last.
+        failed = str(error.args[0][0][-1])
+        number = errno.ENOSPC if f"[Errno {errno.ENOSPC}]" in failed else errno.EIO
+        raise _output_error(output, OSError(number, failed)) from error
     except OSError as error:
         if error.errno is None:  # ours, or a library's: it says what it is
             raise

@@ -8,6 +8,7 @@ import coremltools  # noqa: F401 - what is imported here is frozen below
 import pytest
 import torch
 import transformers  # noqa: F401
+from tiny_models import make_original, make_tokenizer
 
 
 def pytest_configure():
@@ -25,3 +26,25 @@ def shared():
     if not folder.is_dir():
         pytest.skip(f"needs the checkpoints and data in {folder}, which are not part of the repository")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tmp_path_factory):
+    """Exports a tiny random model, once for each set of arguments; returns the directory.
+
+    `model` holds settings of the model's configuration; everything else is `export`'s.
+    """
+    from optimum_ane import export
+
+    made = {}
+
+    def make(name, task, model=None, **options):
+        key = repr((name, task, sorted((model or {}).items()), sorted(options.items())))
+        if key not in made:
+            directory = tmp_path_factory.mktemp("tiny") / "package"
+            options = {"validate": False, "sequence_length": 16, "tokenizer": make_tokenizer()} | options
+            export(make_original(name, task, **(model or {})), directory, quiet=True, **options)
+            made[key] = directory
+        return made[key]
+
+    return make

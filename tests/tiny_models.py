@@ -86,16 +86,20 @@ def make_config(name, **settings):
     return AutoConfig.for_model(model_type, **(common | {"pad_token_id": 1} | ARCHITECTURES[name] | settings))
 
 
-def make_original(name, task, seed=0, **settings):
+def make_original(name, task, seed=0, has_fresh_norms=False, **settings):
     """A transformers model in float32 and evaluation mode.
 
-    Every parameter is made random, those of the norms included: at ones and zeros no test would see them.
+    Every parameter is made random, those of the norms included: at ones and zeros, as fresh norms have them, no test
+    would see them.
     """
     torch.manual_seed(seed)
     model = getattr(transformers, AUTO_CLASSES[task]).from_config(make_config(name, **settings)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
+        for module in model.modules():
+            if has_fresh_norms and isinstance(module, torch.nn.LayerNorm):
+                module.reset_parameters()
     return model.requires_grad_(False)
 
 

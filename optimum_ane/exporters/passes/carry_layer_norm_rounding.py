@@ -81,7 +81,8 @@ def _is_channel_norm(operation: Operation) -> bool:
 
 def _rounding(weight: np.ndarray) -> np.ndarray | None:
     """By how much rounding to float16 scales each weight; 1 for zeros. None where float16 has no close number."""
-    rounded = weight.astype(np.float16).astype(np.float64)
+    with np.errstate(over="ignore"):  # infinity is no close number either
+        rounded = weight.astype(np.float16).astype(np.float64)
     scale = np.divide(rounded, weight, out=np.ones_like(weight), where=weight != 0)
     return scale if np.abs(scale - 1).max() <= _LARGEST_STEP else None
 

@@ -100,6 +100,16 @@ def test_crop_resize_samples_the_box_as_a_resize_of_it(run, rng, mode):
         close(result, expected, 1e-5)
 
 
+def test_crop_resize_of_a_box_under_one_element(run):
+    """OFFSET_CORNERS has steps of max(1, extent − 1) / count: 1.25, and 1.75, which the box bounds to 1.5."""
+    boxes = np.array([[1, 1, 1.5, 1.5]], np.float32)
+
+    def build(a):
+        return Builder.crop_resize(x=a, boxes=boxes, target_height=2, target_width=2, sampling_mode="OFFSET_CORNERS")
+
+    close(run(build, IMAGE)[0], np.array([[[[7.25, 7.5], [8.25, 8.5]]]]), 1e-6)
+
+
 def test_crop_resize_of_every_image(run, rng):
     x = rng.standard_normal((2, 3, 6, 5)).astype(np.float32)
     boxes = np.float32([[1, 1, 3, 4], [0, 2, 5, 4], [2, 0, 4, 2]])

@@ -101,6 +101,27 @@ def test_scatter_nd(run, rng, mode, depth, lead):
     _close(run(build, data, indices, updates)[0], expected, np.float32)
 
 
+def test_scatter_by_indices_of_any_rank(run, rng):
+    data = rng.standard_normal((3, 5, 2)).astype(np.float32)
+    table = np.array([[4, 0], [2, 4]], np.int32)
+    single, many = rng.standard_normal((3, 2)).astype(np.float32), rng.standard_normal((3, 2, 2, 2)).astype(np.float32)
+
+    def build(d, i):
+        one = Builder.slice_by_index(x=i, begin=[0, 0], end=[1, 1], squeeze_mask=[True, True])
+        return (
+            Builder.scatter(data=d, indices=one, updates=single, axis=1, mode="update"),
+            Builder.scatter(data=d, indices=i, updates=many, axis=-2, mode="add"),
+        )
+
+    updated, added = run(build, data, table)
+    expected = data.copy()
+    expected[:, 4] = single
+    np.testing.assert_array_equal(updated, expected)
+    expected = data.astype(np.float64)
+    np.add.at(expected, (slice(None), table), many)
+    np.testing.assert_allclose(added, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_the_mode_left_out_is_add(run):
     data, indices = np.ones(3, np.float32), np.array([1], np.int32)
 

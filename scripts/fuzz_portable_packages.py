@@ -94,7 +94,7 @@ def _check(value: Any, spec: Any) -> None:
 def work(mutator: Mutator, seed: int, numbers: Iterator[int], folder: Path, pipe: int) -> None:
     """Runs mutants and writes a line for each into a pipe: number, outcome, what was done, what was said."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     path = folder / "m.mlpackage"
     for number in numbers:

@@ -5,7 +5,8 @@ A pass may rewrite a graph before `program.py` binds it to functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,7 @@ class Value:
 
 
 Operand = Value | Constant | tuple["Value | Constant", ...]
+Scope = ChainMap[str, Value | Constant]
 
 
 @dataclass(eq=False, slots=True)
@@ -100,18 +102,17 @@ def read_function(package: Package, name: str) -> Graph:
     if function.opset not in function.block_specializations:
         raise PackageError(f"{package.path}: function {name!r} has no block for its opset {function.opset!r}")
     inputs = [Value(i.name, tensor_type(i.type, i.name)) for i in function.inputs]
-    scope: dict[str, Value | Constant] = {}
+    scope: Scope = ChainMap()
     _define(scope, inputs, package, set())
     return _read_block(function.block_specializations[function.opset], inputs, scope, package, 0)
 
 
-def _read_block(
-    proto: Any, inputs: list[Value], outer: Mapping[str, Value | Constant], package: Package, depth: int
-) -> Graph:
+def _read_block(proto: Any, inputs: list[Value], outer: Scope, package: Package, depth: int) -> Graph:
     """Reads a block; names of the outer scope are visible in it, its own are not outside."""
     if depth > _MAX_BLOCK_DEPTH:
         raise PackageError(f"{package.path}: blocks nested deeper than {_MAX_BLOCK_DEPTH}")
-    scope = dict(outer)
+    # A child of the surroundings and no copy: many small blocks in a large program would take for ever.
+    scope = outer.new_child()
     nodes = []
     own = {value.name for value in inputs}
     for op in proto.operations:
@@ -141,7 +142,7 @@ def _read_block(
         blocks = []
         for block in op.blocks:
             taken = [Value(i.name, tensor_type(i.type, i.name)) for i in block.inputs]
-            inner = dict(scope)
+            inner = scope.new_child()
             _define(inner, taken, package, set())
             blocks.append(_read_block(block, taken, inner, package, depth + 1))
         nodes.append(Node(op.type, arguments, outputs, blocks))
@@ -154,7 +155,7 @@ def _read_block(
     return Graph(inputs, nodes, results, list(proto.outputs))
 
 
-def _resolve(binding: Any, scope: Mapping[str, Value | Constant], where: str, package: Package) -> Value | Constant:
+def _resolve(binding: Any, scope: Scope, where: str, package: Package) -> Value | Constant:
     """Finds what a binding stands for: a name, or a value in place."""
     if binding.WhichOneof("binding") == "value":
         return constant(binding.value, where, package.weights)
@@ -163,7 +164,7 @@ def _resolve(binding: Any, scope: Mapping[str, Value | Constant], where: str, pa
     return scope[binding.name]
 
 
-def _define(scope: dict[str, Value | Constant], values: list[Value], package: Package, own: set[str]) -> None:
+def _define(scope: Scope, values: list[Value], package: Package, own: set[str]) -> None:
     """Adds values to a scope; a block may hide a name of its surroundings, but not define one of its own again.
 
     Args:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from optimum_ane.errors import ExecutionError, InputError, PackageError
+from optimum_ane.runtimes.portable import limits
 from optimum_ane.runtimes.portable.graph import Graph, read_function
 from optimum_ane.runtimes.portable.guard import refuse_excess
 from optimum_ane.runtimes.portable.interface import Feature, read_features
@@ -17,7 +18,7 @@ from optimum_ane.runtimes.portable.limits import prediction
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.program import Observer, Program
 from optimum_ane.runtimes.portable.registry import Cell
-from optimum_ane.runtimes.portable.values import TensorType, by_name
+from optimum_ane.runtimes.portable.values import TensorType, by_name, volume
 from optimum_ane.runtimes.session import TensorSpec
 
 Precision = Literal["program", "float32"]
@@ -89,6 +90,11 @@ class PortableSession:
         self._input_features = read_features(description.input, self.path)
         output_features = read_features(description.output, self.path)
         self._state_features = read_features(description.state, self.path)
+        held = sum(
+            volume(f.spec.shape) * by_name(f.spec.dtype).carrier.itemsize for f in self._state_features.values()
+        )
+        if held > limits.memory():
+            raise PackageError(f"{self.path}: the states take {held} bytes of memory; there are {limits.memory()}")
         graph = read_function(package, self.function_name)
         refuse_excess(graph, str(self.path))
         self._check_signature(graph, output_features)

@@ -428,3 +428,46 @@ def test_linear_layer_of_another_width(package):
 
     edit(package, change)
     refused(package, "linear at ", ExecutionError, (1, 1))
+
+
+def test_many_blocks_among_many_names(package):
+    """Copying what is visible for each block would take minutes."""
+
+    def change(spec, block):
+        const = find(block, "const")
+        for number in range(3000):
+            block.operations.add().CopyFrom(const)
+            block.operations[-1].outputs[0].name = f"const{number}"
+        for _ in range(3000):
+            branch = block.operations.add()
+            branch.type = "cond"
+            branch.blocks.add()
+            branch.blocks.add()
+
+    edit(package, change)
+    refused(package, "cond at .* has 2 blocks and parameters")
+
+
+def test_states_that_fill_the_memory(tmp_path):
+    class Counter(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("cache", torch.zeros(1, 4))
+
+        def forward(self, x):
+            self.cache[:, :] = self.cache + x
+            return self.cache + 1
+
+    path = save_module(
+        tmp_path / "m.mlpackage",
+        Counter(),
+        {"x": torch.ones(1, 4)},
+        minimum_deployment_target=ct.target.iOS18,
+        states=[ct.StateType(ct.TensorType(shape=(1, 4), dtype=np.float16), "cache")],
+    )
+
+    def change(spec, block):
+        spec.description.state[0].type.stateType.arrayType.shape[1] = 2**30
+
+    edit(path, change)
+    refused(path, "the states take 4294967296 bytes")

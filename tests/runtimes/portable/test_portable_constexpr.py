@@ -12,7 +12,7 @@ import pytest
 import torch
 from portable_programs import save_module
 
-from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.runtimes.portable import PortableSession, constexpr
 from optimum_ane.runtimes.portable.graph import read_function
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.values import Constant
@@ -256,3 +256,33 @@ def test_arrays_that_compression_keeps_come_back(tmp_path, rng, target, kind):
     model.save(str(path))
     (weight,) = weights(path)
     assert weight.array().tobytes() == array.tobytes()
+
+
+def test_a_compressed_table_is_held_once(tmp_path, monkeypatch):
+    """Two gathers from one table hold the same fp16 array, and it is decoded once."""
+    decodings = []
+    round_into = constexpr._round_into
+
+    def counting(target, values):
+        decodings.append(target.shape)
+        round_into(target, values)
+
+    monkeypatch.setattr(constexpr, "_round_into", counting)
+
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding(64, 32)
+
+        def forward(self, ids):
+            return self.table(ids) * self.table(ids + 1)
+
+    ids = torch.tensor([[1, 2, 3]], dtype=torch.int32)
+    path = save_module(tmp_path / "m.mlpackage", Twice(), {"ids": ids}, minimum_deployment_target=ct.target.iOS18)
+    step = quantized(mode="linear", granularity="per_channel", dtype="int8")
+    compress(ct.models.MLModel(str(path), skip_model_load=True), step).save(str(path))
+    seen = []
+    session = PortableSession(path)
+    session.predict({"ids": ids}, observer=lambda taken, _: seen.append(taken.node.op))
+    assert seen.count("gather") == 2
+    assert decodings == [(64, 32)]

@@ -246,3 +246,31 @@ def test_unsupported_operations_inside_blocks_are_named(looped):
     _edit(looped, change)
     with pytest.raises(UnsupportedOperationError, match="quantum_exp"):
         PortableSession(looped)
+
+
+def test_values_from_two_levels_up(run):
+    """The innermost block uses a value that its own surroundings do not mention."""
+    x = np.array([2, 3], np.float32)
+
+    def build(a):
+        square = Builder.square(x=a)
+
+        def body(i, s):
+            first = Builder.equal(x=i, y=INT(0))
+            return (Builder.cond(pred=first, _true_fn=lambda: Builder.add(x=s, y=square), _false_fn=lambda: s),)
+
+        return counted(INT(3), body, a)[1]
+
+    assert run(build, x)[0].tolist() == [6, 12]
+
+
+@pytest.mark.parametrize("value", [1.0, -1.0])
+def test_branch_that_only_hands_on(run, value):
+    x, y, sign = (np.array(a, np.float32) for a in ([1, 2], [3, 4], [value]))
+
+    def build(a, b, c):
+        pred = Builder.squeeze(x=Builder.greater(x=c, y=np.float32(0)))
+        doubled = Builder.add(x=b, y=b)
+        return Builder.cond(pred=pred, _true_fn=lambda: a, _false_fn=lambda: doubled)
+
+    assert run(build, x, y, sign)[0].tolist() == ([1, 2] if value > 0 else [6, 8])

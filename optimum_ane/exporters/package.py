@@ -91,13 +91,15 @@ class PackageConfig:
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
             return cls._from_entries(entries, path)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             if isinstance(error, PackageError):
                 raise
             raise PackageError(f"{path} is damaged: {error}") from error
 
     @classmethod
     def _from_entries(cls, entries: dict[str, Any], path: Path) -> PackageConfig:
+        if not isinstance(entries, dict):
+            raise PackageError(f"{path} is damaged: it should hold an object")
         version = entries.get("format_version")
         if version != FORMAT_VERSION:
             raise PackageError(f"{path} has format {version}, this version reads {FORMAT_VERSION}; export it again")
@@ -112,6 +114,11 @@ class PackageConfig:
         for name in ("sequence_length", "batch_size"):
             if not isinstance(entries[name], int) or entries[name] < 1:
                 raise PackageError(f"{path}: {name} is {entries[name]!r}, not a positive number")
+        for name in ("task", "model_type", "compute_units", "source_model"):
+            if not isinstance(entries[name], str):
+                raise PackageError(f"{path}: {name} is {entries[name]!r}, not a name")
+        if not isinstance(entries.get("files", {}), dict):
+            raise PackageError(f"{path}: files is no object of digests")
         return cls(**entries)
 
 

@@ -45,10 +45,10 @@ def lower_limits() -> None:
     limits.memory = lambda: 2**28  # type: ignore[assignment]
 
 
-def outcome(path: Path) -> tuple[str, str]:
+def outcome(path: Path, precision: Any = "program") -> tuple[str, str]:
     """Loads a package and predicts, and tells what came of it; anything unforeseen is raised."""
     try:
-        session = PortableSession(path)
+        session = PortableSession(path, precision=precision)
     except PackageError as error:
         _named(error, path)
         return "refused at load", str(error)
@@ -102,7 +102,7 @@ def work(mutator: Mutator, seed: int, numbers: Iterator[int], folder: Path, pipe
         mutant.write(path)
         os.write(pipe, f"{number}\tbegun\t{done}\t\n".encode())
         try:
-            kind, says = outcome(path)
+            kind, says = outcome(path, "program" if number % 4 else "float32")
         except Exception as error:  # noqa: BLE001  # whatever it is, it is a bug, and counted
             place = traceback.extract_tb(error.__traceback__)[-1]
             kind, says = f"BUG {type(error).__name__}", f"{place.filename}:{place.lineno} {error}"

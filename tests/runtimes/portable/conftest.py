@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from portable_programs import save_program
 
-from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.runtimes.portable import PortableSession, limits
 
 
 @pytest.fixture
@@ -39,3 +40,19 @@ def single_thread() -> Any:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def capped(monkeypatch):
+    """What is to be refused must not take down the machine that tests it."""
+    monkeypatch.setattr(limits, "memory", lambda: 2**30)
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    import resource
+
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 4 * 2**30, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)

@@ -30,6 +30,8 @@ _BYTES = 16  # of an element: a result in eight bytes, as torch makes integers, 
 _STEP_WORK = 2**12  # what it takes to run even the smallest operation, in multiplications
 _NOT_LOOKED_AT = CONTROL | {"read_state", "write_state"}
 _STATES = frozenset({"read_state", "write_state"})
+# Wherever it writes, the result has the shape of x: decoders write into a cache at a place that is computed.
+_OF_ONE_SIZE = frozenset({"slice_update"})
 
 
 class Known:
@@ -207,7 +209,8 @@ def depends_on_data(graph: Graph) -> bool:
         if node.op not in _STATES and (node.op == "shape" or all(value in shapes_only for value in values)):
             shapes_only.update(node.outputs)
         for name, operand in node.inputs.items():
-            if roles.get(name) is Role.PYTHON and any(value not in shapes_only for value in values_of(operand)):
+            sets_size = roles.get(name) is Role.PYTHON and node.op not in _OF_ONE_SIZE
+            if sets_size and any(value not in shapes_only for value in values_of(operand)):
                 return True
     return False
 

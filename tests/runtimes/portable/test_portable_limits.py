@@ -14,6 +14,9 @@ from portable_programs import save_module, save_program
 
 from optimum_ane.errors import ExecutionError, PackageError
 from optimum_ane.runtimes.portable import PortableSession, limits
+from optimum_ane.runtimes.portable.graph import read_function
+from optimum_ane.runtimes.portable.guard import depends_on_data
+from optimum_ane.runtimes.portable.package import Package
 
 pytestmark = pytest.mark.usefixtures("capped")
 ONES = np.ones((2, 3), np.float32)
@@ -76,6 +79,23 @@ def test_sizes_that_are_computed(tmp_path):
     session.predict({"x": np.zeros((2, 3), np.float32)})
     with pytest.raises(ExecutionError, match="at most 2147483648 elements"):
         session.predict({"x": ONES})
+
+
+def test_programs_that_are_looked_at_each_time(tmp_path):
+    def written(x, place):
+        return mb.slice_update(x=x, update=[[1.0]], begin=place, end=[1, 1], end_mask=[False, False])
+
+    def cut(x, place):
+        return mb.slice_by_index(x=x, begin=place, end=[2, 3])
+
+    def shaped(x, place):
+        return mb.reshape(x=x, shape=mb.reverse(x=mb.shape(x=x)))
+
+    inputs = {"x": ONES, "place": np.zeros(2, np.int32)}
+    for build, always in ((written, False), (cut, True), (shaped, False)):
+        path = save_program(tmp_path / f"{build.__name__}.mlpackage", build, inputs, target=ct.target.iOS18)
+        graph = read_function(Package(path), "main")
+        assert depends_on_data(graph) == always, build.__name__
 
 
 def test_broadcast_of_a_row_and_a_column(tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from optimum_ane.errors import ValidationError
+from optimum_ane.errors import CheckpointError, ValidationError
 from optimum_ane.evaluation.psnr import psnr
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ def measure(reference: Mapping[str, Tensor], candidate: Mapping[str, Tensor], ma
         reference: The original's outputs by name.
         candidate: Ours, by the same names and of the same shapes.
         mask: (B, S), 1 for a token and 0 for padding.
+
+    Raises:
+        ValidationError: The shapes differ.
+        CheckpointError: The original's outputs are not finite.
     """
     tokens = mask.bool()
     ratios = {}
@@ -94,8 +98,11 @@ def measure(reference: Mapping[str, Tensor], candidate: Mapping[str, Tensor], ma
         theirs = reference[name]
         if ours.shape != theirs.shape:
             raise ValidationError(f"{name} has shape {tuple(ours.shape)}, the original's {tuple(theirs.shape)}")
-        per_token = name in _PER_TOKEN or ours.ndim == 3
-        ratios[name] = psnr(theirs[tokens], ours[tokens]) if per_token else psnr(theirs, ours)
+        if name in _PER_TOKEN or ours.ndim == 3:
+            theirs, ours = theirs[tokens], ours[tokens]
+        if not theirs.isfinite().all():
+            raise CheckpointError(f"the original's own {name} holds NaN or infinity; its weights are damaged")
+        ratios[name] = psnr(theirs, ours)
     return ratios
 
 

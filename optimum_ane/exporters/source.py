@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,9 +103,15 @@ def load_config(model: str, hub: HubOptions) -> PretrainedConfig:
         raise CheckpointError(f"{model} holds no config.json; give a transformers checkpoint or a Hub id")
     if not directory.exists() and (model.startswith((".", "/", "~")) or model.endswith("/") or model.count("/") > 1):
         raise CheckpointError(f"there is no directory {model}")
+    if directory.is_file():
+        raise CheckpointError(f"{model} is a file; give the directory that holds it")
     with _checkpoint_errors(model):
         try:
             return transformers.AutoConfig.from_pretrained(model, **hub.as_arguments())
+        except (TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{model}: config.json is damaged ({_first_line(error)}); download it again"
+            ) from error
         except ValueError as error:
             known = ", ".join(supported_tasks())
             raise UnsupportedModelError(f"{model}: {_first_line(error)}; supported architectures: {known}") from error
@@ -140,14 +147,17 @@ def load_checkpoint(model: str, task: str, config: PretrainedConfig, hub: HubOpt
 def _load_weights(model: str, task: str, config: PretrainedConfig, hub: HubOptions) -> PreTrainedModel:
     model_class = TasksManager.get_model_class_for_task(task, model_type=config.model_type)
     # Mismatches are let through so that they can be named; transformers' own report is many lines long.
-    loaded, info = model_class.from_pretrained(
-        model,
-        config=config,
-        dtype=torch.float32,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        **hub.as_arguments(),
-    )
+    try:
+        loaded, info = model_class.from_pretrained(
+            model,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **hub.as_arguments(),
+        )
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise CheckpointError(f"{model}: the weights cannot be read ({_first_line(error)})") from error
     for key, found, expected in sorted(info["mismatched_keys"]):
         raise CheckpointError(
             f"{model}: config.json contradicts the weights: {key} is {list(found)} in the weights and "
@@ -172,7 +182,14 @@ def _load_tokenizer(model: str, hub: HubOptions) -> PreTrainedTokenizerBase | No
     names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
     if Path(model).is_dir() and not any((Path(model) / name).is_file() for name in names):
         return None
-    return transformers.AutoTokenizer.from_pretrained(model, **hub.as_arguments())
+    try:
+        return transformers.AutoTokenizer.from_pretrained(model, **hub.as_arguments())
+    except OSError:
+        raise
+    except Exception as error:  # the tokenizers library raises no class of its own
+        raise CheckpointError(
+            f"{model}: the tokenizer cannot be read ({_first_line(error)}); download the checkpoint again"
+        ) from error
 
 
 def _describe(model: str, config: PretrainedConfig) -> Source:

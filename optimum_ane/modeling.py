@@ -125,7 +125,10 @@ class ANEModel(OptimizedModel):
                 f"{directory} is for {ane_config.task}, not for {cls.task}"
                 + (f"; load it with {right.__name__}" if right else "")
             )
-        config = AutoConfig.from_pretrained(directory)
+        try:
+            config = AutoConfig.from_pretrained(directory)
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise PackageError(f"{directory} holds no readable config.json; export or download it again") from error
         session = open_session(directory / MLPACKAGE, runtime, compute_units or ane_config.compute_units)
         model = cls(session, config, ane_config)
         model._directory = directory

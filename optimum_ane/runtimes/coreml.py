@@ -10,7 +10,7 @@ from typing import Any
 import coremltools as ct
 import numpy as np
 
-from optimum_ane.errors import PackageError, RuntimeUnavailableError
+from optimum_ane.errors import InputError, PackageError, RuntimeUnavailableError
 from optimum_ane.runtimes.portable.interface import read_features
 from optimum_ane.runtimes.session import TensorSpec
 
@@ -37,7 +37,7 @@ class CoreMLSession:
         load: Loads the package; tests inject an engine here.
 
     Raises:
-        RuntimeUnavailableError: This is not macOS.
+        RuntimeUnavailableError: This is not macOS, or the compute units are not known.
         PackageError: Core ML refused the package.
     """
 
@@ -49,8 +49,12 @@ class CoreMLSession:
         compute_units: str = "cpu_and_ne",
         load: Callable[[str, ct.ComputeUnit], Any] = load_mlmodel,
     ) -> None:
+        units = ct.ComputeUnit.__members__.get(compute_units.upper())
+        if units is None:
+            known = ", ".join(name.lower() for name in ct.ComputeUnit.__members__)
+            raise RuntimeUnavailableError(f"compute units {compute_units!r} are not one of {known}")
         try:
-            self._model = load(str(path), ct.ComputeUnit[compute_units.upper()])
+            self._model = load(str(path), units)
         except (RuntimeError, OSError) as error:
             if isinstance(error, RuntimeUnavailableError):
                 raise
@@ -63,5 +67,9 @@ class CoreMLSession:
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """See `Session.predict`. Inputs are checked here: Core ML's own messages do not name what was expected."""
-        arrays = {name: feature.array(inputs[name]) for name, feature in self._features.items() if name in inputs}
-        return self._model.predict(arrays)
+        wrong = [name for name in inputs if name not in self._features]
+        missing = [name for name, feature in self._features.items() if name not in inputs and not feature.optional]
+        if wrong or missing:
+            expected, given = ", ".join(self._features), ", ".join(inputs) or "none"
+            raise InputError(f"the package takes the inputs {expected}; given were {given}")
+        return self._model.predict({name: self._features[name].array(value) for name, value in inputs.items()})

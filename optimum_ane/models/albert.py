@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor, nn, tanh, zeros
 
 from optimum_ane.exporters.config import TextEncoderANEConfig, register_for_ane
+from optimum_ane.models.bert import BertForMultipleChoice, BertForSequenceClassification
 from optimum_ane.models.text import (
     MaskedLM,
     QuestionAnswering,
-    SequenceClassification,
     TextEncoder,
     TokenClassification,
 )
@@ -95,8 +95,16 @@ class AlbertTransformer(nn.Module):
         return x
 
 
+class AlbertPooler(Projection):
+    """BERT's pooler, without `dense` in its name."""
+
+    def forward(self, first: Tensor) -> Tensor:
+        """(B, C, 1, 1) → (B, C, 1, 1)."""
+        return tanh(super().forward(first))
+
+
 class AlbertModel(TextEncoder):
-    """The encoder. The pooler is a bare projection, without BERT's `dense` in its name."""
+    """The encoder. The pooler is there when the checkpoint has one; only heads that ask for it use it."""
 
     def __init__(self, config: PretrainedConfig, add_pooler: bool = False) -> None:
         super().__init__(config)
@@ -109,7 +117,7 @@ class AlbertModel(TextEncoder):
         )
         self.encoder = AlbertTransformer(config)
         if add_pooler:
-            self.pooler = Projection(config.hidden_size, config.hidden_size)
+            self.pooler = AlbertPooler(config.hidden_size, config.hidden_size)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """See `TextEncoder.encode`."""
@@ -136,24 +144,12 @@ class AlbertForQuestionAnswering(_Albert, QuestionAnswering):
     """ALBERT with start and end of an answer."""
 
 
-class AlbertForSequenceClassification(_Albert, SequenceClassification):
-    """ALBERT with a classifier on the pooled first token."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config, add_pooler=True)
-        self.classifier = Projection(config.hidden_size, config.num_labels)
-
-    def score(self, first: Tensor) -> Tensor:
-        """See `SequenceClassification.score`."""
-        return self.classifier(tanh(self.encoder.pooler(first)))
+class AlbertForSequenceClassification(_Albert, BertForSequenceClassification):
+    """ALBERT with BERT's classifier on the pooled first token."""
 
 
-class AlbertForMultipleChoice(AlbertForSequenceClassification):
+class AlbertForMultipleChoice(_Albert, BertForMultipleChoice):
     """ALBERT with one score per choice."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        self.classifier = Projection(config.hidden_size, 1)
 
 
 class AlbertPredictions(nn.Module):

@@ -10,15 +10,12 @@ from torch import Tensor, nn
 
 from optimum_ane.exporters.config import TextEncoderANEConfig, register_for_ane
 from optimum_ane.models.bert import BertLayer
-from optimum_ane.models.roberta import RobertaLMHead, TanhClassificationHead
-from optimum_ane.models.text import (
-    DenseTanhPooler,
-    MaskedLM,
-    QuestionAnswering,
-    SequenceClassification,
-    TextEncoder,
-    TokenClassification,
+from optimum_ane.models.roberta import (
+    RobertaForMaskedLM,
+    RobertaForMultipleChoice,
+    RobertaForSequenceClassification,
 )
+from optimum_ane.models.text import DenseTanhPooler, QuestionAnswering, TextEncoder, TokenClassification
 from optimum_ane.nn import LayerNorm, Projection, TextEmbeddings, additive_mask, split_head_attention
 
 if TYPE_CHECKING:
@@ -147,40 +144,16 @@ class MPNetForQuestionAnswering(_MPNet, QuestionAnswering):
     """MPNet with start and end of an answer."""
 
 
-class MPNetForSequenceClassification(_MPNet, SequenceClassification):
-    """MPNet with a two-layer classifier on the first token."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        self.classifier = TanhClassificationHead(config.hidden_size, config.num_labels)
-
-    def score(self, first: Tensor) -> Tensor:
-        """See `SequenceClassification.score`."""
-        return self.classifier(first)
+class MPNetForSequenceClassification(_MPNet, RobertaForSequenceClassification):
+    """MPNet with RoBERTa's two-layer classifier on the first token."""
 
 
-class MPNetForMultipleChoice(_MPNet, SequenceClassification):
+class MPNetForMultipleChoice(_MPNet, RobertaForMultipleChoice):
     """MPNet with one score per choice, from the pooled first token."""
 
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config, add_pooler=True)
-        self.classifier = Projection(config.hidden_size, 1)
 
-    def score(self, first: Tensor) -> Tensor:
-        """See `SequenceClassification.score`."""
-        return self.classifier(self.encoder.pooler(first))
-
-
-class MPNetForMaskedLM(_MPNet, MaskedLM):
-    """MPNet with its masked-language-model head."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        self.lm_head = RobertaLMHead(config)
-
-    def predict(self, hidden: Tensor) -> Tensor:
-        """See `MaskedLM.predict`."""
-        return self.lm_head(hidden)
+class MPNetForMaskedLM(_MPNet, RobertaForMaskedLM):
+    """MPNet with RoBERTa's masked-language-model head."""
 
 
 @register_for_ane("mpnet")

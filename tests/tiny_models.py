@@ -31,7 +31,7 @@ _DEBERTA = {"relative_attention": True, "position_buckets": 8, "max_relative_pos
 
 # "model_type" or "model_type:what is particular about it".
 ARCHITECTURES = {
-    "albert": {"embedding_size": 24, "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2},
+    "albert": {"embedding_size": 24, "num_hidden_layers": 3, "num_hidden_groups": 2, "inner_group_num": 2},
     "bert": {},
     "camembert": {},
     "deberta-v2": _DEBERTA  # as v3's published checkpoints

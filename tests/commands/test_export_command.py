@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -210,6 +211,27 @@ def test_the_whole_command_in_a_process_of_its_own(checkpoint, tmp_path):
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith("error: sequence length 99 is above the 40 positions")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_in_the_middle_leaves_nothing_behind(checkpoint, tmp_path):
+    program = "import sys; from optimum.commands.optimum_cli import main; sys.argv[0] = 'optimum-cli'; main()"
+    line = ["export", "ane", "--model", str(checkpoint), "--sequence-length", "16", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *line],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stderr is not None
+    seen = []
+    for text in process.stderr:
+        seen.append(text)
+        if text.startswith("[3/7]"):  # now it traces and converts
+            process.send_signal(signal.SIGINT)
+    assert process.wait() == 1
+    assert seen[-1].startswith("error: interrupted; nothing was written"), seen
+    assert "Traceback" not in "".join(seen)
     assert list(tmp_path.iterdir()) == []
 
 

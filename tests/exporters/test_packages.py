@@ -310,6 +310,14 @@ def test_regression_and_multi_label_models(tmp_path, settings):
     assert result.report.package_psnr["logits"] >= 50
 
 
+def test_the_callers_tokenizer_is_left_as_it_is(tmp_path):
+    tokenizer = make_tokenizer(model_max_length=99)
+    original = make_original("bert", "text-classification")
+    export(original, tmp_path / "out", sequence_length=16, tokenizer=tokenizer, validate=False, quiet=True)
+    assert tokenizer.model_max_length == 99
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["model_max_length"] == 16
+
+
 def test_a_model_in_training_mode_or_half_precision_is_left_as_it_is(tmp_path):
     original = make_original("bert", "text-classification").half().train()
     result = export(original, tmp_path / "out", sequence_length=16, quiet=True)

@@ -25,10 +25,18 @@ PACKAGE_PSNR = {"float16": 50.0, "float32": 90.0}
 """dB, by precision. Sound float16 packages of 2 to 12 layers measure 58 to 76; one that computes something else, a
 mask that is not applied or a weight in the wrong place, measures below 40."""
 
-ROWS = 4
-"""At least this many rows are compared: one full, the others padded to shorter and shorter lengths."""
+_ROWS_PER_TOKEN, _ROWS_PER_SEQUENCE = 4, 16
+"""Rows that are compared: one full, the others padded to shorter and shorter lengths. A task that gives a few numbers
+per row needs more of them, or the ratio says little."""
 
 _PER_TOKEN = ("last_hidden_state", "start_logits", "end_logits")
+
+
+def number_of_rows(spec: ExportSpec) -> int:
+    """How many rows to compare: a multiple of the package's batch."""
+    is_per_sequence = spec.task in ("multiple-choice", "text-classification")
+    least = _ROWS_PER_SEQUENCE if is_per_sequence else _ROWS_PER_TOKEN
+    return -(-least // spec.batch_size) * spec.batch_size
 
 
 def answer_of_original(model: PreTrainedModel, inputs: Mapping[str, Tensor], spec: ExportSpec) -> dict[str, Tensor]:

@@ -181,8 +181,7 @@ class _Road:
         """Goes from the loaded checkpoint to the saved and checked program."""
         spec, stages = self.spec, self.stages
         report = ExportReport(machine=machine_kind(), versions=tool_versions())
-        rows = -(-parity.ROWS // spec.batch_size) * spec.batch_size
-        inputs = self.ane_config.make_inputs(rows, spec.sequence_length)
+        inputs = self.ane_config.make_inputs(parity.number_of_rows(spec), spec.sequence_length)
         with stages.stage("rewrite for the Neural Engine"):
             module = load_module(self.ane_config, self.checkpoint.model)
             conversion.prepare(module, spec)

@@ -28,8 +28,8 @@ class carry_layer_norm_rounding(AbstractGraphPass):  # noqa: N801 - passes are n
                                             └─► layer_norm(weight')   weight' / s, and so on from there
 
     The norm that reads the sum has the same weight as before up to the scale of the sum. That its mean and variance
-    are taken over channels scaled by up to 2⁻¹¹ is an error of second order. Nothing is changed where a result has
-    any other user, or a weight is shared.
+    are taken over channels that are each off by up to 2⁻¹¹ averages out over the channels, the better the smaller
+    their mean is beside their spread. Nothing is changed where a result has any other user, or a weight is shared.
     """
 
     def apply(self, prog: Program) -> None:

@@ -25,6 +25,9 @@ class ExportReport:
         accuracy: The accuracy report, as `evaluation` writes it.
         operations: How many of each type the program has, constants left out.
         sizes: Bytes of the package and of its weights.
+        layers: dB by layer, each layer's output in the saved package against the original's.
+        residency: What is predicted to run where, as `analysis` writes it.
+        compression: The recipe and what it covered, as `compression` writes it.
         seconds: By stage.
         machine: What kind of machine measured all this.
         versions: Of the tools.
@@ -39,6 +42,9 @@ class ExportReport:
     accuracy: Mapping[str, Any] | None = None
     operations: Mapping[str, int] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, float] | None = None
+    residency: Mapping[str, Any] | None = None
+    compression: Mapping[str, Any] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from argparse import ArgumentParser
 
 import pytest
@@ -118,23 +116,3 @@ def test_dataset_options_of_another_command():
     assert dataset_spec_from_args(parser.parse_args(["--eval-dataset", "a.tsv"])) == DatasetSpec("a.tsv")
     with pytest.raises(DatasetError, match="--split, --max-samples says nothing without a dataset"):
         dataset_spec_from_args(parser.parse_args(["--split", "test", "--max-samples", "3"]))
-
-
-def test_help_imports_nothing_heavy():
-    code = """
-import sys
-from argparse import ArgumentParser
-from optimum.commands.base import CommandInfo
-from optimum_ane.commands.evaluate import EvaluateCommand
-parser = ArgumentParser()
-EvaluateCommand(parser.add_subparsers(), command=CommandInfo(name="evaluate", help=""))
-try:
-    parser.parse_args(["evaluate", "--help"])
-finally:
-    heavy = {"torch", "transformers", "coremltools", "datasets", "evaluate", "numpy", "scipy", "sklearn", "rich"}
-    print("HEAVY", sorted(heavy & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "HEAVY []" in done.stdout, done.stdout + done.stderr
-    assert "optimum-cli ane evaluate out/ --dataset glue --dataset-config sst2 --split validation" in done.stdout
-    assert "(default: 1.0)" in done.stdout

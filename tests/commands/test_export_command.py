@@ -175,25 +175,6 @@ def subprocess_of(*line, **environment):
     )
 
 
-@pytest.mark.parametrize(
-    "line", [["export", "ane"], ["ane"], ["ane", "evaluate"], ["ane", "run"], ["export"], []], ids=" ".join
-)
-def test_no_help_imports_anything_heavy(line):
-    program = f"""
-import sys
-from optimum.commands.optimum_cli import main
-sys.argv = ["optimum-cli", *{line!r}, "--help"]
-try:
-    main()
-finally:
-    print("HEAVY", sorted({HEAVY!r} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "HEAVY []" in done.stdout
-    assert "usage:" in done.stdout
-
-
 def test_the_help_names_every_option_and_an_example():
     text = subprocess_of("export", "ane", "--help").stdout
     options = (

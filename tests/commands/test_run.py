@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from argparse import ArgumentParser
 
 import coremltools as ct
@@ -166,22 +164,3 @@ def test_usage_errors(run, line):
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(["run", "out", *line])
     assert ended.value.code == 2
-
-
-def test_help_imports_nothing_heavy():
-    code = """
-import sys
-from argparse import ArgumentParser
-from optimum.commands.base import CommandInfo
-from optimum_ane.commands.run import RunCommand
-parser = ArgumentParser()
-RunCommand(parser.add_subparsers(), command=CommandInfo(name="run", help=""))
-try:
-    parser.parse_args(["run", "--help"])
-finally:
-    heavy = {"torch", "transformers", "coremltools", "datasets", "evaluate", "numpy", "scipy", "sklearn", "rich"}
-    print("HEAVY", sorted(heavy & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "HEAVY []" in done.stdout, done.stdout + done.stderr
-    assert "optimum-cli ane run model.mlpackage --function decode --profile --threads 1" in done.stdout

@@ -108,7 +108,7 @@ def convert(
     """
     names = [*outputs, _PROBABILITIES] if spec.class_labels else outputs
     classifier = ct.ClassifierConfig(labels, predicted_probabilities_output=_PROBABILITIES)
-    with _quiet(), _writing():
+    with quiet(), writing():
         return ct.convert(
             traced,
             inputs=[ct.TensorType(name=name, shape=tuple(x.shape), dtype=np.int32) for name, x in inputs.items()],
@@ -168,7 +168,7 @@ def describe(package: ct.models.MLModel, checkpoint: Checkpoint, spec: ExportSpe
 
 
 @contextlib.contextmanager
-def _writing() -> Iterator[None]:
+def writing() -> Iterator[None]:
     """Explains what coremltools' writer raises when it cannot write: a bare RuntimeError without a reason."""
     try:
         yield
@@ -184,7 +184,7 @@ def _writing() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps coremltools' own bars and notices off the screen; the export has one bar of its own."""
     logger = logging.getLogger("coremltools")
     level = logger.level

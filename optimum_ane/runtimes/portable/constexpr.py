@@ -99,10 +99,20 @@ def decoded(op: str, arguments: Mapping[str, Any], outputs: Sequence[TensorType 
     if owner is None:
         raise PackageError(f"{where} has no parameters")
     key = (op, tuple((name, _identity(constant)) for name, constant in sorted(constants.items())))
-    results = owner.derived(key, lambda: FORMS[op](_Form(constants, where)))
+    results = owner.derived(key, lambda: _made(op, _Form(constants, where)))
     if [result.type for result in results] != list(outputs):
         stated = ", ".join(_text(type_) for type_ in outputs)
         raise PackageError(f"{where} gives {', '.join(_text(r.type) for r in results)}, and declares {stated}")
+    return results
+
+
+def _made(op: str, form: _Form) -> list[Constant]:
+    """Makes the constants, and tells them what they are made of."""
+    results = FORMS[op](form)
+    given = tuple(form.arguments.values())
+    for result in results:
+        if result not in given:  # a mask is handed on as it is
+            result.sources = given
     return results
 
 

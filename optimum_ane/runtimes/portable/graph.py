@@ -121,7 +121,7 @@ def _read_block(proto: Any, inputs: list[Value], outer: Scope, package: Package,
             if len(outputs) != 1 or "val" not in op.attributes:
                 raise PackageError(f"{package.path}: a const without its value at {[o.name for o in outputs]}")
             _define(scope, outputs, package, own)
-            scope[outputs[0].name] = constant(op.attributes["val"], outputs[0].name, package.weights)
+            _name(scope, outputs, [constant(op.attributes["val"], outputs[0].name, package.weights)])
             continue
         where = outputs[0].name if outputs else op.type
         arguments: dict[str, Operand] = {}
@@ -137,7 +137,7 @@ def _read_block(proto: Any, inputs: list[Value], outer: Scope, package: Package,
             types = [output.type for output in outputs]
             weights = decoded(op.type, arguments, types, f"{package.path}: {op.type} at {where!r}")
             _define(scope, outputs, package, own)
-            scope.update(zip((o.name for o in outputs), weights, strict=True))
+            _name(scope, outputs, weights)
             continue
         blocks = []
         for block in op.blocks:
@@ -162,6 +162,13 @@ def _resolve(binding: Any, scope: Scope, where: str, package: Package) -> Value 
     if binding.name not in scope:
         raise PackageError(f"{package.path}: {where!r} uses {binding.name!r}, which nothing before it defines")
     return scope[binding.name]
+
+
+def _name(scope: Scope, outputs: list[Value], constants: list[Constant]) -> None:
+    """Binds constants to their names; one that several names share keeps the first."""
+    for output, value in zip(outputs, constants, strict=True):
+        scope[output.name] = value
+        value.name = value.name or output.name
 
 
 def _define(scope: Scope, values: list[Value], package: Package, own: set[str]) -> None:

@@ -96,7 +96,7 @@ class Package:
                 path = self._inside(self._folder, file_name.removeprefix(_MODEL_PATH), repr(place))
                 self._weight_files[file_name] = WeightFile(path)
             load = self._weight_files[file_name].loader(offset, type_.dtype, type_.shape, place)
-            self._constants[key] = Constant(type_, load)
+            self._constants[key] = Constant(type_, load, in_file=True)
         return self._constants[key]
 
 

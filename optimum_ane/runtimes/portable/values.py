@@ -181,19 +181,26 @@ class Constant:
 
     Attributes:
         type: The declared type; None for strings and lists.
+        in_file: Whether it lies in the weight file, as it is.
+        sources: The constants that a compressed weight is made of; none for one that is stored as it is.
+        name: The first name that the program gives it; empty for one that is stated where it is used.
     """
 
-    __slots__ = ("_derived", "_load", "type")
+    __slots__ = ("_derived", "_load", "in_file", "name", "sources", "type")
 
-    def __init__(self, type_: TensorType | None, load: Callable[[], Any]) -> None:
+    def __init__(self, type_: TensorType | None, load: Callable[[], Any], in_file: bool = False) -> None:
         """Wraps a value.
 
         Args:
             type_: The declared type; None for strings and lists.
             load: Returns a numpy array of the declared type and shape, or the string or list.
+            in_file: Whether it lies in the weight file, as it is.
         """
         self.type = type_
         self._load = load
+        self.in_file = in_file
+        self.sources: tuple[Constant, ...] = ()
+        self.name = ""
         self._derived: dict[Hashable, Any] = {}
 
     def derived(self, key: Hashable, make: Callable[[], Any]) -> Any:

@@ -95,7 +95,7 @@ class PortableSession:
         )
         if held > limits.memory():
             raise PackageError(f"{self.path}: the states take {held} bytes of memory; there are {limits.memory()}")
-        graph = read_function(package, self.function_name)
+        graph = self._read(package)
         refuse_excess(graph, str(self.path))
         self._check_signature(graph, output_features)
         self._argument_names = [value.name for value in graph.inputs]
@@ -109,6 +109,9 @@ class PortableSession:
         self._output_names = graph.names
         with torch.inference_mode():
             self._program = Program(graph, rounds=self.precision == "program", source=str(self.path))
+
+    def _read(self, package: Package) -> Graph:
+        return read_function(package, self.function_name)
 
     @property
     def functions(self) -> tuple[str, ...]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ import numpy as np
 from optimum_ane.errors import InputError, PackageError, RuntimeUnavailableError
 from optimum_ane.runtimes.portable.interface import read_features
 from optimum_ane.runtimes.session import TensorSpec
+
+_COPY = "model.mlpackage"
 
 
 def load_mlmodel(path: str, compute_units: ct.ComputeUnit) -> ct.models.MLModel:
@@ -26,13 +31,38 @@ def load_mlmodel(path: str, compute_units: ct.ComputeUnit) -> ct.models.MLModel:
     return ct.models.MLModel(path, compute_units=compute_units)
 
 
+def _copy_if_linked(package: Path) -> tempfile.TemporaryDirectory[str] | None:
+    """Copies a package that holds symlinks: whether Core ML's compiler follows them is nowhere promised.
+
+    Returns:
+        The directory with the copy in it; None for a package of real files, or none at all.
+
+    Raises:
+        PackageError: A symlink leads nowhere, or there is no room for the copy.
+    """
+    if not package.is_symlink() and not any(path.is_symlink() for path in package.rglob("*")):
+        return None
+    directory = tempfile.TemporaryDirectory(prefix="optimum-ane-")
+    try:
+        shutil.copytree(package, os.path.join(directory.name, _COPY))
+    except (OSError, shutil.Error) as error:
+        directory.cleanup()
+        # A copy of several files: one entry for each that failed, its reason last.
+        reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error
+        raise PackageError(
+            f"{package} cannot be copied for Core ML ({reason}); check the disk, or download it again"
+        ) from error
+    return directory
+
+
 class CoreMLSession:
     """A package loaded with Core ML.
 
     Which unit ran what is the system's decision: `compute_units` is a preference, and nothing here claims more.
 
     Args:
-        path: The `.mlpackage` folder.
+        path: The `.mlpackage` folder. If it holds symlinks, as a download cache does, Core ML gets a copy with real
+            files, which is kept as long as the session.
         compute_units: `"cpu_and_ne"`, `"all"`, `"cpu_and_gpu"` or `"cpu_only"`.
         load: Loads the package; tests inject an engine here.
 
@@ -53,8 +83,9 @@ class CoreMLSession:
         if units is None:
             known = ", ".join(name.lower() for name in ct.ComputeUnit.__members__)
             raise RuntimeUnavailableError(f"compute units {compute_units!r} are not one of {known}")
+        self._copy = _copy_if_linked(Path(path))
         try:
-            self._model = load(str(path), units)
+            self._model = load(str(path) if self._copy is None else os.path.join(self._copy.name, _COPY), units)
         except (RuntimeError, OSError) as error:
             if isinstance(error, RuntimeUnavailableError):
                 raise

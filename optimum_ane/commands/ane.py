@@ -2,7 +2,9 @@
 
 from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
 
+from optimum_ane.commands.benchmark import BenchmarkCommand
 from optimum_ane.commands.evaluate import EvaluateCommand
+from optimum_ane.commands.publish import PublishCommand
 from optimum_ane.commands.run import RunCommand
 
 
@@ -12,9 +14,19 @@ class ANECommand(BaseOptimumCLICommand):
     COMMAND = CommandInfo(name="ane", help="Work with exported Apple Neural Engine packages.")
     SUBCOMMANDS = (
         CommandInfo(
+            name="benchmark",
+            help="Time a package beside the original and beside a stock-layout conversion.",
+            subcommand_class=BenchmarkCommand,
+        ),
+        CommandInfo(
             name="evaluate",
             help="Measure a package's accuracy on a dataset, beside the original's.",
             subcommand_class=EvaluateCommand,
+        ),
+        CommandInfo(
+            name="publish",
+            help="Publish a package on the Hub, with its card, in one commit.",
+            subcommand_class=PublishCommand,
         ),
         CommandInfo(
             name="run",

@@ -1,0 +1,66 @@
+"""Load time, first prediction and peak of memory, each subject in a process of its own.
+
+In one process the peak of the second would hide under that of the first, and libraries, caches and compiled programs
+of the first would serve the second.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from optimum_ane.benchmark.subjects import Subject
+from optimum_ane.errors import ExecutionError
+from optimum_ane.runtimes.arrays import write_arrays
+
+_MAX_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What a fresh process saw.
+
+    Attributes:
+        load_seconds: From the files on disk to ready, the libraries being imported already. Core ML compiles a
+            package for its unit when it sees it first and keeps the result, so that a second run loads faster.
+        first_prediction_ms: The first one.
+        memory_bytes: Peak of resident memory from loading to the last prediction, above what the process held with
+            all libraries imported. Memory that the system gives to a device's driver is not in it.
+    """
+
+    load_seconds: float
+    first_prediction_ms: float
+    memory_bytes: int
+
+
+def measure_alone(subject: Subject, inputs: Mapping[str, np.ndarray], threads: int) -> Alone:
+    """Loads a subject and predicts a few times in a new process.
+
+    Args:
+        subject: What to measure.
+        inputs: By name.
+        threads: PyTorch's.
+
+    Raises:
+        ExecutionError: The process failed; the message holds its last words.
+    """
+    with tempfile.TemporaryDirectory(prefix="optimum-ane-") as folder:
+        arrays = Path(folder) / "inputs.npz"
+        write_arrays(arrays, inputs)
+        request = json.dumps({"subject": subject.to_dict(), "inputs": str(arrays), "threads": threads})
+        command = [sys.executable, "-m", "optimum_ane.benchmark.alone"]
+        try:
+            done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=_MAX_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise ExecutionError(f"{subject.name}: no prediction within {_MAX_SECONDS} seconds") from error
+    if done.returncode != 0:
+        words = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+        raise ExecutionError(f"{subject.name} could not be measured in a process of its own: {words[-1]}")
+    return Alone(**json.loads(done.stdout.splitlines()[-1]))

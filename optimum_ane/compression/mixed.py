@@ -1,0 +1,229 @@
+"""`mixed`: a recipe of its own for each package, more bits where they matter, within a budget."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from optimum_ane.compression.calibration import Calibration, has_classes
+from optimum_ane.compression.forms import AS_IT_IS, FUNCTION, FormLibrary
+from optimum_ane.compression.search import Choice, Options, frontier, smallest_accepted, within_size
+from optimum_ane.compression.sensitivity import Notebook, digest_of_package, measure_options
+from optimum_ane.compression.settings import Settings
+from optimum_ane.errors import CompressionError
+from optimum_ane.evaluation.progress import row_progress
+from optimum_ane.exporters.package import MLPACKAGE
+from optimum_ane.exporters.progress import Stages
+from optimum_ane.exporters.report import measure_sizes
+from optimum_ane.runtimes.portable.values import Constant
+from optimum_ane.runtimes.portable.variants import ChangedSession
+from optimum_ane.runtimes.session import Session
+
+MIXED = "mixed"
+"""The name by which the command line asks for it."""
+
+Judge = Callable[[Session], float]
+"""Returns the drop of a package in percentage points; positive is worse."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a package may cost. One of the two at least.
+
+    Attributes:
+        size_ratio: Bytes of the weight file, over those of the package as it is.
+        accuracy_drop: Percentage points of the primary metric, against the original.
+    """
+
+    size_ratio: float | None = None
+    accuracy_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.size_ratio is None and self.accuracy_drop is None:
+            raise CompressionError("mixed needs a budget: --max-size-ratio 0.3, or --dataset with --max-accuracy-drop")
+        if self.size_ratio is not None and not 0 < self.size_ratio <= 1:
+            raise CompressionError(f"--max-size-ratio is {self.size_ratio}; it must be above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class MixedRecipe:
+    """What the search found.
+
+    Attributes:
+        text: The recipe as YAML, as `recipes.get_recipe` reads it.
+        size_ratio: Predicted bytes of the weight file over those of the package as it is.
+        bits: Mean bits of an element over the weights that were searched, palettes and scales included.
+        forms: How many weights took each form.
+        harm: Predicted; see `calibration.Distance`.
+        calibration: What the package was run on.
+        evaluations: How many choices the dataset judged.
+    """
+
+    text: str
+    size_ratio: float
+    bits: float
+    forms: Mapping[str, int]
+    harm: float
+    calibration: str
+    evaluations: int
+
+
+def search_mixed(
+    directory: Path,
+    folder: Path,
+    budget: Budget,
+    calibration: Calibration,
+    judge: Judge | None = None,
+    judged_by: str = "",
+    *,
+    quiet: bool = False,
+) -> MixedRecipe:
+    """Finds the form of each weight.
+
+    First every weight is compressed alone, in every form, and the harm to the answers is measured. Then the forms are
+    chosen that do the least harm for their bytes. Under a budget of accuracy the choices are tried from a bisection,
+    each in the portable runtime with exactly the weights that the saved package will hold.
+
+    Args:
+        directory: A package as `optimum-cli export ane` wrote it, its weights not compressed.
+        folder: Where measurements are kept: a run that was killed goes on from them.
+        budget: What the result may cost.
+        calibration: What the package is run on to measure harm.
+        judge: Measures the drop; needed for a budget of accuracy.
+        judged_by: Names dataset and measure of the judge; drops that were measured under another name are not taken.
+        quiet: Show no progress.
+
+    Raises:
+        CompressionError: No choice is within the budget.
+        PackageError: The package is damaged.
+    """
+    if budget.accuracy_drop is not None and judge is None:
+        raise CompressionError("a budget of accuracy needs a dataset to measure it on; name one with --dataset")
+    mlpackage = directory / MLPACKAGE
+    library = FormLibrary(mlpackage, folder / "forms")
+    if not library.weights:
+        raise CompressionError(f"{directory} holds no float weights that are large enough to compress")
+    of_classes = has_classes(directory)
+    notebook = Notebook(
+        folder,
+        {
+            "package": digest_of_package(mlpackage),
+            "calibration": calibration.digest,
+            "classes": of_classes,
+            "forms": {name: repr(form.settings) for name, form in library.forms.items()},
+        },
+    )
+    with Stages(3 if budget.accuracy_drop is not None else 2, quiet) as stages:
+        with stages.stage(f"compress in {len(library.forms)} forms"), row_progress("forms") as progress:
+            for number, form in enumerate(library.forms):
+                progress(number, len(library.forms))
+                library.make(form)
+        with stages.stage(f"measure {len(library.weights)} weights"), row_progress("predictions") as progress:
+            options = measure_options(library, calibration, notebook, of_classes=of_classes, progress=progress)
+        search = _Search(library, options, measure_sizes(mlpackage)["weights"])
+        if budget.accuracy_drop is None:
+            choice = search.within(budget.size_ratio)
+        else:
+            assert judge is not None
+            with stages.stage("search within the accuracy"):
+                choice = search.accurate(budget, notebook, judge, judged_by)
+    return search.result(choice, calibration.name)
+
+
+class _Search:
+    """The choice of forms, from measured options to a recipe."""
+
+    def __init__(self, library: FormLibrary, options: Options, file_size: int) -> None:
+        self._library, self._options = library, options
+        self._file_size = file_size
+        # What is in the file besides: biases, norms, and its header.
+        self._rest = file_size - sum(library.size(weight, AS_IT_IS) for weight in library.weights)
+        self._evaluations = 0
+
+    def within(self, ratio: float | None) -> Choice:
+        """The least harm within a size."""
+        assert ratio is not None
+        choice = within_size(self._options, int(ratio * self._file_size) - self._rest)
+        if choice is None:
+            least = self._ratio(frontier(self._options)[0])
+            raise CompressionError(
+                f"even the smallest form of every weight takes {least:.3f} of the size, --max-size-ratio asks for "
+                f"{ratio}; raise it"
+            )
+        return choice
+
+    def accurate(self, budget: Budget, notebook: Notebook, judge: Judge, judged_by: str) -> Choice:
+        """The smallest choice whose drop the budget allows."""
+        assert budget.accuracy_drop is not None
+        allowed = budget.accuracy_drop
+        choices = frontier(self._options)
+        if budget.size_ratio is not None:
+            choices = [choice for choice in choices if self._ratio(choice) <= budget.size_ratio]
+            if not choices:
+                self.within(budget.size_ratio)
+
+        def accepts(choice: Choice) -> bool:
+            key = ("drop", judged_by, ",".join(f"{weight}={form}" for weight, form in sorted(choice.forms.items())))
+            drop = notebook.number(*key)
+            if drop is None:
+                drop = judge(self._session(choice))
+                self._evaluations += 1
+                notebook.write(drop, *key)
+            # A drop of exactly the limit must not fail for the last bit of a division; NaN, of a metric that is not
+            # defined, passes nothing.
+            return drop <= allowed + 1e-9
+
+        found = smallest_accepted(choices, accepts)
+        if found is None:
+            size = "" if budget.size_ratio is None else f" within --max-size-ratio {budget.size_ratio}"
+            raise CompressionError(
+                f"no choice of forms{size} keeps the drop within {allowed} points: the best loses more. The package "
+                "as it is may lose as much already (`optimum-cli ane evaluate`); raise --max-accuracy-drop"
+            )
+        return found
+
+    def _session(self, choice: Choice) -> Session:
+        constants: dict[str, Constant] = {}
+        for weight, form in choice.forms.items():
+            constant = None if form == AS_IT_IS else self._library.constant(weight, form)
+            if constant is not None:
+                constants[weight] = constant
+        return ChangedSession(self._library.package, constants, FUNCTION)
+
+    def _ratio(self, choice: Choice) -> float:
+        return (choice.size + self._rest) / self._file_size
+
+    def result(self, choice: Choice, calibration: str) -> MixedRecipe:
+        """Writes a choice down as a recipe."""
+        bits = 8 * choice.size / sum(weight.elements for weight in self._library.weights.values())
+        summary = f"bits by measured sensitivity: {bits:.2f} a weight on average, calibrated on {calibration}"
+        return MixedRecipe(
+            text=self._yaml(choice, summary),
+            size_ratio=self._ratio(choice),
+            bits=bits,
+            forms=dict(Counter(choice.forms.values()).most_common()),
+            harm=choice.harm,
+            calibration=calibration,
+            evaluations=self._evaluations,
+        )
+
+    def _yaml(self, choice: Choice, summary: str) -> str:
+        steps: dict[str, dict[str, Any]] = {}
+        for weight, form in choice.forms.items():
+            if form != AS_IT_IS:
+                settings = self._library.forms[form].settings
+                step = steps.setdefault(settings.kind, {"kind": settings.kind, "weights": {}})
+                step["weights"][weight] = _stated(settings)
+        recipe = {"summary": summary, "steps": list(steps.values())}
+        return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=119)
+
+
+def _stated(settings: Settings) -> dict[str, Any]:
+    """The settings that are not the default."""
+    values = asdict(settings)
+    return {field.name: values[field.name] for field in fields(settings) if values[field.name] != field.default}

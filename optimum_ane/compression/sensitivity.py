@@ -1,0 +1,142 @@
+"""What each weight in each form does to the answers, measured; kept on disk, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from optimum_ane.compression.calibration import Calibration, Distance
+from optimum_ane.compression.forms import AS_IT_IS, FUNCTION, FormLibrary
+from optimum_ane.compression.search import Option, Options
+from optimum_ane.evaluation.progress import Progress, silent
+from optimum_ane.runtimes.portable.values import Constant
+from optimum_ane.runtimes.portable.variants import VariantRunner
+from optimum_ane.version import __version__
+
+_FORMAT = 1
+
+
+class Notebook:
+    """Numbers that were measured, in a JSON file that is whole at every moment.
+
+    Attributes:
+        path: The file. Its name holds what the numbers depend on, so that others begin another file.
+    """
+
+    def __init__(self, folder: Path, parts: Mapping[str, Any]) -> None:
+        """Opens the file of these parts, or begins one.
+
+        Args:
+            folder: Where it lies; made if it is not there.
+            parts: Everything that the numbers depend on, as JSON types.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = {**parts, "format": _FORMAT, "version": __version__}
+        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        self.path = folder / f"measured-{key[:16]}.json"
+        self._content: dict[str, Any] = {"of": parts, "numbers": {}}
+        content = _read(self.path)
+        if content.get("of") == self._content["of"] and isinstance(content.get("numbers"), dict):
+            self._content = content
+
+    def number(self, *key: str) -> float | None:
+        """Returns a number, or None where it is not there."""
+        value = self._content["numbers"].get(" | ".join(key))
+        return float(value) if isinstance(value, int | float) else None
+
+    def write(self, value: float, *key: str) -> None:
+        """Adds a number."""
+        self._content["numbers"][" | ".join(key)] = value
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self._content, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, self.path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Reads a file; one that is missing or damaged is begun anew."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def digest_of_package(mlpackage: Path) -> str:
+    """SHA-256 of the model and weight files of a package; its manifest, which names change in, is left out."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in mlpackage.rglob("*") if path.is_file() and path.name != "Manifest.json"):
+        digest.update(path.relative_to(mlpackage).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def measure_options(
+    library: FormLibrary,
+    calibration: Calibration,
+    notebook: Notebook,
+    *,
+    of_classes: bool,
+    progress: Progress = silent,
+) -> Options:
+    """Measures what each weight costs and does in each form that it may take.
+
+    Args:
+        library: The weights and forms.
+        calibration: What the package is run on.
+        notebook: Holds what was measured before, and takes what is new.
+        of_classes: See `Distance`.
+        progress: Is called with (predictions done, predictions in all).
+
+    Returns:
+        The forms of each weight, that of the weight as it is among them.
+
+    Raises:
+        CompressionError: The answers of the package as it is cannot be measured against.
+    """
+    forms = {weight: library.forms_of(weight) for weight in library.weights}
+    missing = {
+        weight: [form for form in names if notebook.number("harm", weight, form) is None]
+        for weight, names in forms.items()
+    }
+    missing = {weight: names for weight, names in missing.items() if names}
+    if missing:
+        runner = VariantRunner(library.package, calibration.batches, FUNCTION)
+        distance = Distance(calibration, runner.baseline, of_classes=of_classes)
+        total, done = len(calibration.batches) * sum(map(len, missing.values())), 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            progress(done, total)
+
+        def stand_ins(weight: str) -> dict[str, Callable[[], Constant]]:
+            return {form: _loader(library, weight, form) for form in missing[weight]}
+
+        for trial in runner.trials(missing, stand_ins, advance):
+            notebook.write(distance(trial.outputs), "harm", trial.weight, trial.name)
+    return {weight: _options(library, notebook, weight, names) for weight, names in forms.items()}
+
+
+def _loader(library: FormLibrary, weight: str, form: str) -> Callable[[], Constant]:
+    def load() -> Constant:
+        constant = library.constant(weight, form)
+        assert constant is not None  # it is one of `forms_of`
+        return constant
+
+    return load
+
+
+def _options(library: FormLibrary, notebook: Notebook, weight: str, forms: tuple[str, ...]) -> tuple[Option, ...]:
+    """The forms of a weight; one in which the answers are not finite is none."""
+    options = [Option(AS_IT_IS, library.size(weight, AS_IT_IS), 0.0)]
+    for form in forms:
+        harm = notebook.number("harm", weight, form)
+        if harm is not None and math.isfinite(harm):
+            options.append(Option(form, library.size(weight, form), harm))
+    return tuple(options)

@@ -47,3 +47,15 @@ class RuntimeUnavailableError(ANEError, RuntimeError):
 
 class DatasetError(ANEError, ValueError):
     """A dataset that cannot be evaluated; the message names file, row and column."""
+
+
+class CompressionError(ANEError, ValueError):
+    """A compression recipe that is not known, contradicts itself, or does not fit the package."""
+
+
+class PublishError(ANEError, RuntimeError):
+    """A package that was not published, or a Hub that refused it; the message says what stands on the Hub now."""
+
+
+class CardError(ANEError, ValueError):
+    """A card's template that cannot be read or rendered; the message names its line."""

@@ -1,0 +1,146 @@
+"""What of a directory may be published: the package's own files, whole and verified, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from optimum_ane.errors import PackageError, PublishError, UnsupportedOperationError
+from optimum_ane.exporters.package import ANE_CONFIG, MLPACKAGE, PackageConfig, verify_files
+from optimum_ane.hub.names import check_files, show
+from optimum_ane.runtimes import open_session
+
+README = "README.md"
+HTML_REPORT = "export_report.html"
+_MAX_README_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file to be published.
+
+    Attributes:
+        path: In the repository.
+        source: Where its content is, or the content itself.
+    """
+
+    path: str
+    source: Path | bytes
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
+
+    @cached_property
+    def sha256(self) -> str:
+        """What the Hub's LFS knows a file by."""
+        return self._hash(hashlib.sha256())
+
+    @cached_property
+    def blob_id(self) -> str:
+        """What git knows a file by: SHA-1 over `blob <size>`, a zero byte, and the content."""
+        return self._hash(hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False))
+
+    def _hash(self, digest: hashlib._Hash) -> str:
+        if isinstance(self.source, bytes):
+            digest.update(self.source)
+        else:
+            with self.source.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class LocalPackage:
+    """A package that was found whole.
+
+    Attributes:
+        directory: Where it is.
+        config: Its `ane_config.json`.
+        files: What is published of it, by name; the card is not among them.
+        readme: The text of its README.md; None without one.
+        left_out: What else lies in the directory, folders once.
+        warnings: What the user should know.
+    """
+
+    directory: Path
+    config: PackageConfig
+    files: Mapping[str, Path]
+    readme: str | None
+    left_out: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def read_package(directory: Path) -> LocalPackage:
+    """Reads and verifies a package that is to be published.
+
+    Raises:
+        PackageError: It is no package, a file is missing or does not match its SHA-256, or the program does not load.
+        PublishError: A file is a link that leads out of the directory, or README.md is no text.
+    """
+    if not directory.is_dir():
+        raise PackageError(f"{directory} is no directory; give one that `optimum-cli export ane` wrote")
+    config = PackageConfig.read(directory)
+    names = [*check_files(config.files, str(directory)), ANE_CONFIG]
+    if (directory / HTML_REPORT).exists() and HTML_REPORT not in names:
+        names.append(HTML_REPORT)
+    files = {name: directory / name for name in names if name != README}
+    for path in (*files.values(), directory / README):
+        _refuse_link(path, directory)
+    verify_files(directory, config)
+    warnings = _check_program(directory, config)
+    left_out = _find_others(directory, {*files, README})
+    return LocalPackage(directory, config, files, _read_readme(directory), left_out, warnings)
+
+
+def _refuse_link(path: Path, directory: Path) -> None:
+    if path.exists() and not path.resolve().is_relative_to(directory.resolve()):
+        raise PublishError(
+            f"{path} is a link that leads out of {directory}, so it is not published; put the file itself in its place"
+        )
+
+
+def _check_program(directory: Path, config: PackageConfig) -> tuple[str, ...]:
+    try:
+        session = open_session(directory / MLPACKAGE, "portable")
+    except UnsupportedOperationError as error:
+        return (f"the program was not loaded, which nothing here can judge: {error}",)
+    for kind, specs, entries in (
+        ("inputs", session.inputs, config.inputs),
+        ("outputs", session.outputs, config.outputs),
+    ):
+        if set(specs) != {entry.name for entry in entries}:
+            raise PackageError(
+                f"{directory}: the program's {kind} are {', '.join(sorted(specs))}, and {ANE_CONFIG} says "
+                f"{', '.join(sorted(entry.name for entry in entries))}; export it again"
+            )
+    return ()
+
+
+def _find_others(directory: Path, known: set[str]) -> tuple[str, ...]:
+    others: dict[str, int] = {}
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = (Path(folder) / name).relative_to(directory)
+            if path.as_posix() not in known:
+                place = path.parts[0] + "/" if len(path.parts) > 1 and path.parts[0] != MLPACKAGE else path.as_posix()
+                others[place] = others.get(place, 0) + 1
+    return tuple(show(place) + (f" ({count} files)" if count > 1 else "") for place, count in sorted(others.items()))
+
+
+def _read_readme(directory: Path) -> str | None:
+    path = directory / README
+    if not path.exists():
+        return None
+    try:
+        if path.stat().st_size > _MAX_README_BYTES:
+            raise PublishError(f"{path} is larger than 1 MiB, which is no card; make it shorter")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PublishError(f"{path} cannot be read as UTF-8 text ({error}); mend or remove it") from error

@@ -1,0 +1,108 @@
+"""What a publication would change in a repository, decided before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+
+from optimum_ane.errors import PublishError
+from optimum_ane.exporters.package import ANE_CONFIG, DOCUMENTS, EXPORT_REPORT, MLPACKAGE
+from optimum_ane.hub.contents import HTML_REPORT, LocalFile
+from optimum_ane.hub.names import show_all
+from optimum_ane.hub.remote import Remote
+
+OURS = (ANE_CONFIG, EXPORT_REPORT, *DOCUMENTS)
+"""What a publication may always replace; a README.md that a person wrote is guarded elsewhere."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A file that is added, changed or removed.
+
+    Attributes:
+        path: In the repository.
+        size: Bytes that it will have; None if it is removed.
+        old_size: Bytes that it has now; None if it is added.
+    """
+
+    path: str
+    size: int | None
+    old_size: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Changes of one commit, each sorted by path.
+
+    Attributes:
+        added: Files that are not there yet.
+        changed: Files whose content differs.
+        removed: Files of the package as it was published before that are no longer part of it.
+        unchanged: How many files are there already as they should be.
+    """
+
+    added: tuple[Change, ...]
+    changed: tuple[Change, ...]
+    removed: tuple[Change, ...]
+    unchanged: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.added or self.changed or self.removed)
+
+    @property
+    def sent_paths(self) -> frozenset[str]:
+        """What is sent."""
+        return frozenset(change.path for change in (*self.added, *self.changed))
+
+    @property
+    def sent_bytes(self) -> int:
+        """The sum of what is added and changed."""
+        return sum(change.size or 0 for change in (*self.added, *self.changed))
+
+
+def make_plan(files: Iterable[LocalFile], remote: Remote, folder: str, old_names: Set[str]) -> Plan:
+    """Compares what should be in a folder of a repository with what is there.
+
+    Args:
+        files: All that should be there, by their paths in the repository.
+        remote: What is there.
+        folder: The published package's; empty for the root.
+        old_names: The files of the package that the folder holds now, as its own `ane_config.json` lists them.
+
+    Raises:
+        PublishError: Files would be overwritten that belong to no package.
+    """
+    prefix = f"{folder}/" if folder else ""
+    added, changed, unchanged = [], [], 0
+    wanted = {file.path: file for file in files}
+    for path, file in sorted(wanted.items()):
+        present = remote.files.get(path)
+        if present is None:
+            added.append(Change(path, file.size, None))
+        elif present.is_same(file):
+            unchanged += 1
+        else:
+            changed.append(Change(path, file.size, present.size))
+    if f"{prefix}{ANE_CONFIG}" not in remote.files:
+        _refuse_strangers([change.path for change in changed], prefix, remote.repo_id)
+    stale = {f"{prefix}{name}" for name in old_names} - {f"{prefix}{name}" for name in DOCUMENTS}
+    stale |= {path for path in remote.files if path.startswith(f"{prefix}{MLPACKAGE}/")}
+    stale |= {f"{prefix}{HTML_REPORT}"}
+    others = tuple(f"{other}/" for other in remote.packages if other != folder and other.startswith(prefix) and other)
+    removed = [
+        Change(path, None, remote.files[path].size)
+        for path in sorted(stale & set(remote.files) - set(wanted))
+        if not path.startswith(others) and path != ".gitattributes"
+    ]
+    return Plan(tuple(added), tuple(changed), tuple(removed), unchanged)
+
+
+def _refuse_strangers(paths: list[str], prefix: str, repo_id: str) -> None:
+    strangers = [path for path in paths if path.removeprefix(prefix) not in OURS and path not in DOCUMENTS]
+    if strangers:
+        raise PublishError(
+            f"{repo_id} holds other files under the names {show_all(strangers)}, and no package lists them; publish "
+            "with --subfolder NAME, or into another repository"
+        )

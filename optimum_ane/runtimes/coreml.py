@@ -17,7 +17,7 @@ from optimum_ane.errors import InputError, PackageError, RuntimeUnavailableError
 from optimum_ane.runtimes.portable.interface import read_features
 from optimum_ane.runtimes.session import TensorSpec
 
-_COPY = "model.mlpackage"
+COPY = "model.mlpackage"
 
 
 def load_mlmodel(path: str, compute_units: ct.ComputeUnit) -> ct.models.MLModel:
@@ -31,7 +31,7 @@ def load_mlmodel(path: str, compute_units: ct.ComputeUnit) -> ct.models.MLModel:
     return ct.models.MLModel(path, compute_units=compute_units)
 
 
-def _copy_if_linked(package: Path) -> tempfile.TemporaryDirectory[str] | None:
+def copy_if_linked(package: Path) -> tempfile.TemporaryDirectory[str] | None:
     """Copies a package that holds symlinks: whether Core ML's compiler follows them is nowhere promised.
 
     Returns:
@@ -44,7 +44,7 @@ def _copy_if_linked(package: Path) -> tempfile.TemporaryDirectory[str] | None:
         return None
     directory = tempfile.TemporaryDirectory(prefix="optimum-ane-")
     try:
-        shutil.copytree(package, os.path.join(directory.name, _COPY))
+        shutil.copytree(package, os.path.join(directory.name, COPY))
     except (OSError, shutil.Error) as error:
         directory.cleanup()
         # A copy of several files: one entry for each that failed, its reason last.
@@ -83,9 +83,9 @@ class CoreMLSession:
         if units is None:
             known = ", ".join(name.lower() for name in ct.ComputeUnit.__members__)
             raise RuntimeUnavailableError(f"compute units {compute_units!r} are not one of {known}")
-        self._copy = _copy_if_linked(Path(path))
+        self._copy = copy_if_linked(Path(path))
         try:
-            self._model = load(str(path) if self._copy is None else os.path.join(self._copy.name, _COPY), units)
+            self._model = load(str(path) if self._copy is None else os.path.join(self._copy.name, COPY), units)
         except (RuntimeError, OSError) as error:
             if isinstance(error, RuntimeUnavailableError):
                 raise

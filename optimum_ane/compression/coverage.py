@@ -1,0 +1,226 @@
+"""What a compression covered: each weight before and after, read from both packages and not from the recipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optimum_ane.compression.recipes import Recipe
+from optimum_ane.compression.settings import Palettize, Quantize, Settings
+from optimum_ane.compression.weights import Weight, WeightValues, find_again
+from optimum_ane.errors import PackageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class CoveredWeight:
+    """One weight, before and after.
+
+    Attributes:
+        name: In the program before.
+        op_types: Of the operations that read it.
+        shape: The extents.
+        bytes_before: As it was stored.
+        bytes_after: As it is stored now: indices or integers with their palettes, scales and masks.
+        form: What it became, in words; None if it is as it was.
+        skipped: Why it is as it was; None if it is not.
+        psnr: dB of the decoded values against those before; None if it is as it was.
+    """
+
+    name: str
+    op_types: tuple[str, ...]
+    shape: tuple[int, ...]
+    bytes_before: int
+    bytes_after: int
+    form: str | None
+    skipped: str | None
+    psnr: float | None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What a recipe did to a package.
+
+    Attributes:
+        recipe: The recipe, as it describes itself.
+        weights: Every float weight of the weight file.
+        bytes_before: Of all weight files, as stored before.
+        bytes_after: Of all weight files, as stored now.
+        float16_bytes: What all weights take uncompressed in float16.
+    """
+
+    recipe: Mapping[str, Any]
+    weights: tuple[CoveredWeight, ...]
+    bytes_before: int
+    bytes_after: int
+    float16_bytes: int
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of the weights now against float16."""
+        return self.bytes_after / max(1, self.float16_bytes)
+
+    @property
+    def compressed(self) -> tuple[CoveredWeight, ...]:
+        """The weights that changed form."""
+        return tuple(weight for weight in self.weights if weight.form is not None)
+
+    @property
+    def skipped(self) -> tuple[CoveredWeight, ...]:
+        """The weights that are as they were."""
+        return tuple(weight for weight in self.weights if weight.form is None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `export_report.json` holds it."""
+        return {
+            "recipe": dict(self.recipe),
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "ratio_to_float16": self.ratio,
+            "weights": [asdict(weight) for weight in self.weights],
+        }
+
+
+Plan = Mapping[str, tuple[Settings, ...]]
+"""By a weight's name before: what the recipe asked to be done to it, in order."""
+
+
+def measure_coverage(source: Path, target: Path, recipe: Recipe, plan: Plan) -> Coverage:
+    """Compares a package with what compression made of it.
+
+    Args:
+        source: The `.mlpackage` before.
+        target: The `.mlpackage` after.
+        recipe: What was applied.
+        plan: What it asked for, weight by weight.
+
+    Raises:
+        PackageError: A weight is gone, or was not compressed and has other values.
+    """
+    before, after = WeightValues(source), WeightValues(target)
+    found = find_again(before.weights, after.weights, target)
+    return Coverage(
+        recipe=recipe.describe(),
+        weights=tuple(
+            _compare(weight, found[name], before, after, plan.get(name, ())) for name, weight in before.weights.items()
+        ),
+        bytes_before=before.program.weight_bytes,
+        bytes_after=after.program.weight_bytes,
+        float16_bytes=sum(_float16_bytes(tensor) for tensor in before.program.weights),
+    )
+
+
+def _float16_bytes(tensor: Any) -> int:
+    return 2 * tensor.elements if tensor.dtype in ("float16", "float32") else tensor.dense_bytes
+
+
+def _compare(
+    old: Weight, new: Weight, before: WeightValues, after: WeightValues, asked: tuple[Settings, ...]
+) -> CoveredWeight:
+    expected, actual = before[old], after[new]
+    is_compressed = new.stored_bytes != old.stored_bytes
+    if not is_compressed and not np.array_equal(expected, actual, equal_nan=True):
+        raise PackageError(
+            f"coremltools did not compress {old.name} and yet changed its values; leave it out of the recipe"
+        )
+    return CoveredWeight(
+        name=old.name,
+        op_types=old.op_types,
+        shape=old.shape,
+        bytes_before=old.stored_bytes,
+        bytes_after=new.stored_bytes,
+        form="; ".join(settings.describe() for settings in asked) if is_compressed else None,
+        skipped=None if is_compressed else _reason(old, expected, asked),
+        psnr=_psnr(expected, actual) if is_compressed else None,
+    )
+
+
+def _psnr(expected: np.ndarray, actual: np.ndarray) -> float:
+    """20·log10(max|expected| / RMSE), in dB."""
+    reference = expected.astype(np.float64)
+    error = math.sqrt(float(np.mean((reference - actual) ** 2)))
+    peak = float(np.abs(reference).max())
+    return math.inf if error == 0 else 20 * math.log10(max(peak, 1e-300) / error)
+
+
+def _reason(weight: Weight, values: np.ndarray, asked: tuple[Settings, ...]) -> str:
+    """Why coremltools left a weight as it is."""
+    if not asked:
+        return f"the recipe leaves weights of {' and '.join(weight.op_types)} as they are"
+    settings = asked[0]
+    if len(weight.shape) <= 1:
+        return "a vector: coremltools compresses none"
+    if weight.elements <= settings.weight_threshold:
+        return f"{weight.elements} elements; the recipe's threshold is {settings.weight_threshold}"
+    if not np.isfinite(values).all():
+        return "it holds infinity or NaN"
+    indivisible = _indivisible(weight, settings)
+    return indivisible or "coremltools left it as it is and gave no reason"
+
+
+def _indivisible(weight: Weight, settings: Settings) -> str | None:
+    """Names the extent that no whole number of groups or blocks fills."""
+    if isinstance(settings, Palettize) and settings.is_grouped:
+        axis = output_axis(weight) if settings.channel_axis is None else settings.channel_axis
+        return _remainder(weight, axis, settings.group_size, "groups")
+    if isinstance(settings, Quantize) and settings.granularity == "per_block":
+        axis = 1 - output_axis(weight) if output_axis(weight) in (0, 1) else -2
+        return _remainder(weight, axis, settings.block_size, "blocks")
+    return None
+
+
+def output_axis(weight: Weight) -> int:
+    """The axis of the output channels, as coremltools takes it: the first, but for a transposed convolution."""
+    return 1 if weight.op_types == ("conv_transpose",) else 0
+
+
+def _remainder(weight: Weight, axis: int, size: int, what: str) -> str | None:
+    extent = weight.shape[axis]
+    return None if extent % size == 0 else f"axis {axis} of {extent} does not divide into {what} of {size}"
+
+
+def print_coverage(coverage: Coverage, console: Console) -> None:
+    """Prints what became of the weights: one row for each form, one for each reason to skip."""
+    from rich.table import Table
+
+    table = Table(title=f"Weights after {coverage.recipe['name']}")
+    for name in ("what became of them", "weights", "before", "after", "least PSNR"):
+        table.add_column(name, justify="left" if name.startswith("what") else "right")
+    for label, rows in _grouped(coverage.weights).items():
+        ratios = [row.psnr for row in rows if row.psnr is not None]
+        table.add_row(
+            label,
+            str(len(rows)),
+            _size(sum(row.bytes_before for row in rows)),
+            _size(sum(row.bytes_after for row in rows)),
+            f"{min(ratios):.1f} dB" if ratios else "",
+        )
+    console.print(table)
+    for row in coverage.skipped:
+        if row.bytes_before > coverage.bytes_before / 100:
+            console.print(f"not compressed: {row.name} {row.shape}, {_size(row.bytes_before)}: {row.skipped}")
+    console.print(
+        f"weights: {_size(coverage.bytes_before)} → {_size(coverage.bytes_after)}, "
+        f"{coverage.ratio:.3f} of float16; {len(coverage.compressed)} compressed, {len(coverage.skipped)} as they were"
+    )
+    if coverage.recipe["advice"]:
+        console.print(f"advice: {coverage.recipe['advice']}")
+
+
+def _grouped(weights: Iterable[CoveredWeight]) -> dict[str, list[CoveredWeight]]:
+    groups: dict[str, list[CoveredWeight]] = {}
+    for weight in weights:
+        label = f"{weight.form} ({', '.join(weight.op_types)})" if weight.form else f"as it was: {weight.skipped}"
+        groups.setdefault(label, []).append(weight)
+    return groups
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -41,7 +41,7 @@ def test_the_report_and_the_card_hold_the_numbers(exported):
     _, result = exported
     report = json.loads((result.path / "export_report.json").read_text())
     assert report["accuracy"]["rows"] == ROWS
-    assert f"{result.accuracy.package.metrics['accuracy']:.4f}" in (result.path / "README.md").read_text()
+    assert f"{result.accuracy.package.metrics['accuracy']:.2%}" in (result.path / "README.md").read_text()
 
 
 def test_a_pipeline_gives_a_prediction(exported):

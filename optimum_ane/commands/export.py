@@ -29,6 +29,10 @@ examples:
   optimum-cli export ane --list
 """
 
+_FLAGS = {"dataset": "--eval-dataset"}
+_OPTIONS_OF_THIS_MACHINE = ("output", "overwrite", "cache_dir", "token", "verbose")
+"""What does not change the package; the token must be written nowhere."""
+
 
 class ANEExportCommand(BaseANECommand):
     """Turns a checkpoint into a package."""
@@ -55,7 +59,19 @@ class ANEExportCommand(BaseANECommand):
         missing = [name for name in ("model", "output") if getattr(self.args, name) is None]
         if missing:
             self.parser.error(f"{' and '.join(missing)} must be given; see --help")
-        _print_result(_export(self.args))
+        _print_result(_export(self.args, self._command_line()))
+
+    def _command_line(self) -> str:
+        """This command as a line to copy: options at their defaults and those of this machine alone are left out."""
+        from optimum_ane.exporters.invocation import command_line, public_name
+
+        options = {}
+        for name, value in vars(self.args).items():
+            if name in _OPTIONS_OF_THIS_MACHINE or value == self.parser.get_default(name):
+                continue
+            flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
+            options[flag] = public_name(value) if isinstance(value, str) else value
+        return command_line("optimum-cli export ane", options)
 
 
 def _add_form(parser: ArgumentParser) -> None:
@@ -113,7 +129,7 @@ def _add_hub(parser: ArgumentParser) -> None:
     group.add_argument("--trust-remote-code", action="store_true", help="run Python code of the model's repository")
 
 
-def _export(args: Namespace) -> ExportResult:
+def _export(args: Namespace, command: str) -> ExportResult:
     from optimum_ane.exporters.road import export
     from optimum_ane.exporters.source import HubOptions
 
@@ -135,6 +151,7 @@ def _export(args: Namespace) -> ExportResult:
         validate=not args.no_validate,
         overwrite=args.overwrite,
         hub=HubOptions(args.revision, args.cache_dir, args.token, args.trust_remote_code),
+        command=command,
         **settings,
     )
 

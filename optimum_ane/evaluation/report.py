@@ -15,7 +15,7 @@ from rich.text import Text
 VERSIONED = ("coremltools", "torch", "transformers")
 """Libraries whose versions stand beside every number."""
 
-_CORRELATIONS = ("pearson", "spearmanr", "matthews_correlation")
+CORRELATIONS = ("pearson", "spearmanr", "matthews_correlation")
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ class AccuracyReport:
 
     def summary(self) -> str:
         """One line for a log or an error: dataset, primary metric of both, drop and interval."""
-        package = _shown(self.primary_metric, self.package.metrics[self.primary_metric])
+        package = show_metric(self.primary_metric, self.package.metrics[self.primary_metric])
         if self.original is None:
             return f"{self.dataset}: {self.primary_metric} {package}, {self.rows} rows"
-        original = _shown(self.primary_metric, self.original.metrics[self.primary_metric])
+        original = show_metric(self.primary_metric, self.original.metrics[self.primary_metric])
         return f"{self.dataset}: {self.primary_metric} {original} → {package}, {self._drop_text()}, {self.rows} rows"
 
     def __rich__(self) -> Group:
@@ -103,7 +103,7 @@ class AccuracyReport:
         table.add_column("package", justify="right")
         scores = [score for score in (self.original, self.package) if score is not None]
         for name in self.package.metrics:
-            table.add_row(name, *(_shown(name, score.metrics[name]) for score in scores))
+            table.add_row(name, *(show_metric(name, score.metrics[name]) for score in scores))
         if self.package.right is not None:
             table.add_row("right", *(f"{score.right} of {self.rows}" for score in scores))
         table.add_row("samples per second", *(f"{score.samples_per_second:.1f}" for score in scores))
@@ -112,7 +112,7 @@ class AccuracyReport:
     def _drop_text(self) -> str:
         if self.drop is None or math.isnan(self.drop):
             return "drop not defined"
-        text = f"drop {self.drop:+.2f} {_unit(self.primary_metric)}"
+        text = f"drop {self.drop:+.2f} {drop_unit(self.primary_metric)}"
         if self.drop_interval is not None:
             low, high = self.drop_interval
             text += f" ({self.confidence:.0%} interval {low:+.2f} to {high:+.2f})"
@@ -157,14 +157,16 @@ def tool_versions() -> dict[str, str]:
     return {name: version(name) for name in VERSIONED}
 
 
-def _unit(metric: str) -> str:
-    return "hundredths" if metric in _CORRELATIONS else "percentage points"
+def drop_unit(metric: str) -> str:
+    """What a drop in this metric, times 100, is counted in."""
+    return "hundredths" if metric in CORRELATIONS else "percentage points"
 
 
-def _shown(metric: str, value: float) -> str:
+def show_metric(metric: str, value: float) -> str:
+    """Writes a metric for people: rates as percentages, correlations as they are."""
     if math.isnan(value):
         return "not defined"
-    return f"{value:.4f}" if metric in _CORRELATIONS else f"{value:.2%}"
+    return f"{value:.4f}" if metric in CORRELATIONS else f"{value:.2%}"
 
 
 def _json_value(value: Any) -> Any:

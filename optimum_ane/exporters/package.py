@@ -7,17 +7,21 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from optimum_ane.errors import OutputError, PackageError
+from optimum_ane.exporters.package_checks import check_config
 
 MLPACKAGE = "model.mlpackage"
 ANE_CONFIG = "ane_config.json"
 EXPORT_REPORT = "export_report.json"
+CARD = "README.md"
+DOCUMENTS = ("README.md", "card.svg", "export_report.html")
+"""What is in a package for people: it may be edited or made anew, so `files` leaves it out."""
 FORMAT_VERSION = 1
 
 
@@ -28,6 +32,30 @@ class TensorEntry:
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+
+@dataclass(frozen=True)
+class TokenizerEntry:
+    """What a program without Python must know to build the inputs.
+
+    Attributes:
+        tokenizer_class: As `tokenizer_config.json` says.
+        model: The algorithm, by `tokenizer.json`'s name: `"WordPiece"`, `"BPE"`, `"Unigram"`; None without that file.
+        leading: Special tokens before a text.
+        trailing: Special tokens after a text.
+        separators: How many more separators stand between two texts than after one; None if a pair is not
+            `first`, its special tokens, these, `second` without its leading ones.
+        mask_token: The token to be filled in; None where there is none.
+        mask_id: Its id.
+    """
+
+    tokenizer_class: str | None
+    model: str | None
+    leading: int
+    trailing: int
+    separators: int | None
+    mask_token: str | None
+    mask_id: int | None
 
 
 @dataclass(frozen=True)
@@ -45,11 +73,21 @@ class PackageConfig:
         inputs: In the order of the program.
         outputs: In the order of the program.
         source_model: Hub id, or the directory as the user gave it.
+        source_name: Hub id, or the directory's own name without the path that leads to it; what a card says.
+        source_is_hub: Whether it is a Hub id.
         source_revision: Commit on the Hub; None for a directory.
+        source_license: The licence's id on the Hub, by the source's card; this and the next are None if it is silent.
+        source_license_name: Its name, where the id is `"other"`.
+        source_license_link: Its text, where the id is `"other"`.
+        source_languages: ISO 639 codes, by the source's card.
+        source_datasets: Hub ids of what it was trained on, by the source's card.
         pooling: How rows become one vector; None for hidden states and heads.
         normalize: Whether that vector has length 1.
         class_labels: Whether it is a Core ML classifier.
         compression: None: the weights are stored as they are.
+        labels: The checkpoint's labels by id, for tasks that have them.
+        padding_id: What shorter rows are padded with; None in packages that do not say.
+        tokenizer: How texts become rows; None without a tokenizer.
         versions: Of the tools that made the package.
         files: The SHA-256 of every other file, by path relative to the directory.
         format_version: Of this file.
@@ -70,6 +108,16 @@ class PackageConfig:
     normalize: bool = False
     class_labels: bool = False
     compression: str | None = None
+    source_name: str = ""
+    source_is_hub: bool = False
+    source_license: str | None = None
+    source_license_name: str | None = None
+    source_license_link: str | None = None
+    source_languages: tuple[str, ...] = ()
+    source_datasets: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    padding_id: int | None = None
+    tokenizer: TokenizerEntry | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -111,26 +159,64 @@ class PackageConfig:
                 TensorEntry(str(tensor["name"]), tuple(int(n) for n in tensor["shape"]), str(tensor["dtype"]))
                 for tensor in entries[name]
             )
-        for name in ("sequence_length", "batch_size"):
-            if not isinstance(entries[name], int) or entries[name] < 1:
-                raise PackageError(f"{path}: {name} is {entries[name]!r}, not a positive number")
-        for name in ("task", "model_type", "compute_units", "source_model"):
-            if not isinstance(entries[name], str):
-                raise PackageError(f"{path}: {name} is {entries[name]!r}, not a name")
-        if not isinstance(entries.get("files", {}), dict):
-            raise PackageError(f"{path}: files is no object of digests")
-        return cls(**entries)
+        if entries.get("tokenizer") is not None:
+            entries["tokenizer"] = TokenizerEntry(**entries["tokenizer"])
+        for name in ("source_languages", "source_datasets", "labels"):
+            if isinstance(entries.get(name), list):
+                entries[name] = tuple(entries[name])
+        config = cls(**entries)
+        check_config(config, path)
+        return config if config.source_name else replace(config, source_name=Path(config.source_model).name)
 
 
 def hash_files(directory: Path) -> dict[str, str]:
-    """The SHA-256 of each file below a directory but `ane_config.json`, by relative path, sorted."""
+    """The SHA-256 of each file below a directory but `ane_config.json` and `DOCUMENTS`, by relative path, sorted."""
     digests = {}
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
-        if path.is_file() and name != ANE_CONFIG:
-            with path.open("rb") as file:
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        if path.is_file() and name not in (ANE_CONFIG, *DOCUMENTS):
+            digests[name] = _hash_file(path)
     return digests
+
+
+def verify_files(directory: Path, config: PackageConfig, names: Iterable[str] | None = None) -> None:
+    """Compares files of a package with the SHA-256 that its `ane_config.json` records.
+
+    Symlinks are followed: in the Hub's cache all files are symlinks. `DOCUMENTS` that a package of an earlier version
+    lists are passed over.
+
+    Args:
+        directory: The package.
+        config: Its `ane_config.json`.
+        names: Which of the listed files; None stands for all.
+
+    Raises:
+        PackageError: A file is missing, is not listed, cannot be read, or does not match; the message names it.
+    """
+    if not config.files:
+        raise PackageError(f"{directory / ANE_CONFIG} lists no files, so nothing can be verified; export it again")
+    for name in config.files if names is None else names:
+        if name in DOCUMENTS:
+            continue
+        if name not in config.files:
+            raise PackageError(f"{name} is not listed in {directory / ANE_CONFIG}; it is no file of this package")
+        path = directory / name
+        if not path.is_file():
+            raise PackageError(f"{path} is missing, and {ANE_CONFIG} lists it; export or download the package again")
+        try:
+            digest = _hash_file(path)
+        except OSError as error:
+            raise PackageError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+        if digest != config.files[name]:
+            raise PackageError(
+                f"{path} does not match its SHA-256 in {ANE_CONFIG} ({digest[:12]}…, expected "
+                f"{config.files[name][:12]}…): it was changed or damaged; export or download the package again"
+            )
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_output(output: Path, overwrite: bool) -> None:

@@ -28,6 +28,7 @@ class ExportReport:
         layers: dB by layer, each layer's output in the saved package against the original's.
         residency: What is predicted to run where, as `analysis` writes it.
         compression: The recipe and what it covered, as `compression` writes it.
+        command: How the package was made, as a line to copy; directories and files by their names alone.
         seconds: By stage.
         machine: What kind of machine measured all this.
         versions: Of the tools.
@@ -45,11 +46,16 @@ class ExportReport:
     layers: Mapping[str, float] | None = None
     residency: Mapping[str, Any] | None = None
     compression: Mapping[str, Any] | None = None
+    command: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types; an infinite PSNR, of equal answers, becomes the string `"inf"`."""
+        return _plain(asdict(self))
+
     def write(self, path: Path) -> None:
-        """Writes the report as JSON; an infinite PSNR, of equal answers, becomes the string `"inf"`."""
-        path.write_text(json.dumps(_plain(asdict(self)), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        """Writes the report as JSON."""
+        path.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def count_operations(package: ct.models.MLModel) -> dict[str, int]:

@@ -20,12 +20,15 @@ from optimum_ane.evaluation.progress import row_progress
 from optimum_ane.evaluation.report import AccuracyReport, machine_kind, tool_versions
 from optimum_ane.exporters import conversion, parity
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
+from optimum_ane.exporters.invocation import public_name, python_call
 from optimum_ane.exporters.modules import infer_task, load_module
 from optimum_ane.exporters.package import (
+    CARD,
     EXPORT_REPORT,
     MLPACKAGE,
     PackageConfig,
     TensorEntry,
+    TokenizerEntry,
     check_output,
     hash_files,
     staged,
@@ -34,7 +37,8 @@ from optimum_ane.exporters.progress import Stages
 from optimum_ane.exporters.report import ExportReport, count_operations, measure_sizes
 from optimum_ane.exporters.source import Checkpoint, HubOptions, Source, load_checkpoint, load_config, resolve_task
 from optimum_ane.exporters.spec import ExportSpec, Precision
-from optimum_ane.hub.card import make_card
+from optimum_ane.exporters.tokenizer_entry import describe_tokenizer
+from optimum_ane.hub.card import PICTURE, CardPackage, make_card, make_picture
 from optimum_ane.modeling import MODEL_CLASSES
 from optimum_ane.runtimes import Session
 from optimum_ane.runtimes.portable import PortableSession
@@ -82,6 +86,7 @@ def export(
     overwrite: bool = False,
     hub: HubOptions | None = None,
     quiet: bool = False,
+    command: str | None = None,
 ) -> ExportResult:
     """Exports a transformers checkpoint to a Core ML package written for the Neural Engine.
 
@@ -108,6 +113,7 @@ def export(
         overwrite: Replace a package that is already there.
         hub: How to reach the Hub.
         quiet: Show no progress.
+        command: What the card says that made the package; None writes this call down.
 
     Returns:
         The path and what was measured.
@@ -152,6 +158,16 @@ def export(
                 raise CheckpointError(f"{checkpoint.source.model} has no tokenizer, which the dataset needs")
         road = _Road(checkpoint, spec, ane_config, labels, stages)
         report = road.walk(directory, psnr_threshold, examples, max_accuracy_drop, validate)
+        report.command = command or python_call(
+            "model" if isinstance(model, PreTrainedModel) else repr(checkpoint.source.name),
+            spec,
+            dataset,
+            {
+                "max_accuracy_drop": (max_accuracy_drop, DEFAULT_MAX_ACCURACY_DROP),
+                "psnr_threshold": (psnr_threshold, None),
+                "validate": (validate, True),
+            },
+        )
         with stages.stage("write the package"):
             road.write(directory, report, output.name)
     return ExportResult(output, report, road.accuracy)
@@ -169,6 +185,7 @@ class _Road:
         self.accuracy: AccuracyReport | None = None
         self.outputs: tuple[TensorEntry, ...] = ()
         self.inputs: tuple[TensorEntry, ...] = ()
+        self.tokenizer: TokenizerEntry | None = None
 
     def walk(
         self,
@@ -209,7 +226,7 @@ class _Road:
         if examples is not None:
             with stages.stage(f"evaluate on {len(examples)} rows"):
                 self.accuracy = self._evaluate(session, examples)
-                report.accuracy = self.accuracy.to_dict()
+                report.accuracy = self.accuracy.to_dict() | {"dataset": public_name(self.accuracy.dataset)}
                 check_accuracy_drop(self.accuracy, max_accuracy_drop)
         return report
 
@@ -258,10 +275,20 @@ class _Road:
             inputs=self.inputs,
             outputs=self.outputs,
             source_model=source.model,
+            source_name=source.name,
+            source_is_hub=source.is_hub,
             source_revision=source.revision,
+            source_license=source.card.license,
+            source_license_name=source.card.license_name,
+            source_license_link=source.card.license_link,
+            source_languages=source.card.languages,
+            source_datasets=source.card.datasets,
             pooling=spec.pooling,
             normalize=spec.normalize,
             class_labels=spec.class_labels,
+            labels=tuple(self.labels),
+            padding_id=self.checkpoint.config.pad_token_id or 0,
+            tokenizer=self.tokenizer,
             versions=tool_versions(),
             files=files or {},
         )
@@ -274,19 +301,14 @@ class _Road:
             # `truncation=True` in a pipeline cuts to this, so it must be the package's length.
             tokenizer.model_max_length = self.spec.sequence_length
             tokenizer.save_pretrained(directory)
+            self.tokenizer = describe_tokenizer(tokenizer, directory)
         report.seconds = dict(self.stages.seconds)
         report.write(directory / EXPORT_REPORT)
-        card = make_card(
-            self.package_config(),
-            report,
-            self.checkpoint.source,
-            model_class=MODEL_CLASSES[self.spec.task].__name__,
-            labels=self.labels,
-            padding_id=self.checkpoint.config.pad_token_id or 0,
-            accuracy=self.accuracy,
-            location=name,
-        )
-        card.save(directory / "README.md")
+        package = CardPackage(name, self.package_config(), report.to_dict(), self.checkpoint.config.to_dict())
+        (directory / CARD).write_text(make_card([package], repo_id=None), encoding="utf-8", newline="\n")
+        picture = make_picture([package])
+        if picture is not None:
+            (directory / PICTURE).write_bytes(picture)
         self.package_config(hash_files(directory)).write(directory)
 
 
@@ -294,7 +316,7 @@ def _from_memory(model: PreTrainedModel, task: str, tokenizer: PreTrainedTokeniz
     if model.training or model.dtype != torch.float32:
         model = copy.deepcopy(model).float().eval()
     name = model.name_or_path or type(model).__name__
-    source = Source(model=name, revision=getattr(model.config, "_commit_hash", None), author=None, license=None)
+    source = Source(model=name, revision=getattr(model.config, "_commit_hash", None), author=None)
     return Checkpoint(source, task, model.config, model, tokenizer)
 
 

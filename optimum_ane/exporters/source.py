@@ -6,13 +6,13 @@ import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from huggingface_hub import ModelCard
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 from optimum.exporters.tasks import TasksManager
 from safetensors import SafetensorError
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from optimum_ane.errors import CheckpointError, UnsupportedModelError
 from optimum_ane.exporters.config import supported_tasks
 from optimum_ane.exporters.modules import infer_task
+from optimum_ane.exporters.source_card import SourceCard, read_source_card
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -66,18 +67,28 @@ class Source:
         model: The Hub id, or the directory as the user gave it.
         revision: The commit on the Hub; None for a directory.
         author: The Hub's user or organisation; None for a directory.
-        license: As the checkpoint's own card states it; None if it does not.
+        card: What the checkpoint's own card says that is carried over.
     """
 
     model: str
     revision: str | None
     author: str | None
-    license: str | None
+    card: SourceCard = field(default_factory=SourceCard)
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether `model` is a Hub id."""
+        return self.author is not None
+
+    @property
+    def license(self) -> str | None:
+        """The Hub's id of the licence; None if the checkpoint's own card states none."""
+        return self.card.license
 
     @property
     def name(self) -> str:
         """The Hub id, or the directory's own name, without the path that leads to it."""
-        return self.model if self.author is not None else Path(self.model).resolve().name
+        return self.model if self.is_hub else Path(self.model).resolve().name
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ def load_checkpoint(model: str, task: str, config: PretrainedConfig, hub: HubOpt
     """
     with _checkpoint_errors(model):
         weights = _load_weights(model, task, config, hub)
-        source = _describe(model, config)
+        source = _describe(model, config, hub)
         return Checkpoint(source, task, config, weights, _load_tokenizer(model, hub))
 
 
@@ -192,24 +203,21 @@ def _load_tokenizer(model: str, hub: HubOptions) -> PreTrainedTokenizerBase | No
         ) from error
 
 
-def _describe(model: str, config: PretrainedConfig) -> Source:
-    if not Path(model).is_dir():
-        author = model.split("/")[0] if "/" in model else "Hugging Face"
-        return Source(model, getattr(config, "_commit_hash", None), author, _license_from_hub(model))
-    card = Path(model) / "README.md"
-    return Source(model, None, None, _license(ModelCard.load(card)) if card.is_file() else None)
+def _describe(model: str, config: PretrainedConfig, hub: HubOptions) -> Source:
+    if Path(model).is_dir():
+        return Source(model, None, None, read_source_card(Path(model) / "README.md"))
+    revision = getattr(config, "_commit_hash", None)
+    author = model.split("/")[0] if "/" in model else "Hugging Face"
+    return Source(model, revision, author, read_source_card(_fetch_card(model, revision, hub)))
 
 
-def _license_from_hub(model: str) -> str | None:
+def _fetch_card(model: str, revision: str | None, hub: HubOptions) -> Path | None:
+    """The card of the very revision; None without one, or if the Hub is out of reach while the weights are cached."""
     try:
-        return _license(ModelCard.load(model))
+        revision = revision or hub.revision
+        return Path(hf_hub_download(model, "README.md", revision=revision, cache_dir=hub.cache_dir, token=hub.token))
     except (HfHubHTTPError, OSError):
-        return None  # a model without a card, or a Hub that is out of reach while the weights are cached
-
-
-def _license(card: ModelCard) -> str | None:
-    value = card.data.get("license")
-    return value if isinstance(value, str) else None
+        return None
 
 
 @contextmanager

@@ -1,34 +1,36 @@
-"""The model card: what a reader needs to decide and to start, each number from `export_report.json`."""
+"""The model card: what a reader needs to decide and to start, each number from the packages' own reports."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+import jinja2
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from jinja2 import meta, nodes
 
-from optimum_ane.evaluation.report import AccuracyReport
-from optimum_ane.exporters.conversion import DESCRIPTIONS
-from optimum_ane.exporters.package import PackageConfig
-from optimum_ane.exporters.report import ExportReport
-from optimum_ane.exporters.source import Source
+from optimum_ane.errors import CardError, PackageError
+from optimum_ane.exporters.package import DOCUMENTS
+from optimum_ane.hub import facts
+from optimum_ane.hub.card_data import HUB, LIBRARY, card_data
+from optimum_ane.hub.examples import python_snippet
+from optimum_ane.hub.facts import CardPackage
+from optimum_ane.hub.markdown import block, code, escape
+from optimum_ane.hub.picture import PICTURE, caption, make_picture
+from optimum_ane.hub.swift import is_readable, swift_snippet
 
-_PIPELINES = {
-    "fill-mask": "The film was [MASK].",
-    "text-classification": "a gripping, moving film",
-    "token-classification": "Tim Cook spoke in Cupertino.",
-}
-_SWIFT_UNITS = {
-    "cpu_and_ne": ".cpuAndNeuralEngine",
-    "all": ".all",
-    "cpu_and_gpu": ".cpuAndGPU",
-    "cpu_only": ".cpuOnly",
-}
-_SWIFT_INPUTS = {
-    "input_ids": '"input_ids": input { $0 < tokens.count ? tokens[$0] : PAD }',
-    "attention_mask": '"attention_mask": input { $0 < tokens.count ? 1 : 0 }',
-    "token_type_ids": '"token_type_ids": input { _ in 0 }',
-}
+__all__ = ["PICTURE", "CardPackage", "is_generated", "make_card", "make_picture", "template_path"]
+
+_MARKER = re.compile(r"<!-- written by optimum-ane, sha256:([0-9a-f]{64})\.[^>]*-->")
+_MARKER_TEXT = (
+    "<!-- written by optimum-ane, sha256:{digest}. Once you edit the card, publishing leaves it as it is. -->"
+)
 
 
 def template_path() -> Path:
@@ -38,84 +40,196 @@ def template_path() -> Path:
 
 
 def make_card(
-    ane_config: PackageConfig,
-    report: ExportReport,
-    source: Source,
+    packages: Sequence[CardPackage],
     *,
-    model_class: str,
-    labels: list[str],
-    padding_id: int,
-    accuracy: AccuracyReport | None,
-    location: str,
-) -> ModelCard:
-    """Renders the card of a package.
+    repo_id: str | None,
+    license: str | None = None,
+    template: str | Path | None = None,
+) -> str:
+    """Renders the card of a repository, a pure function of the packages' JSON files.
 
     Args:
-        ane_config: What the package is.
-        report: What was measured while it was made.
-        source: The checkpoint.
-        model_class: The class that loads it in Python.
-        labels: The checkpoint's labels by id; empty where it has none.
-        padding_id: The tokenizer's padding id, for the Swift snippet.
-        accuracy: The accuracy report; None without a dataset.
-        location: Directory or Hub id to load it from.
+        packages: The packages of the repository, in any order. The one in the root is described in full, or the first
+            by name; the others stand in a table beside it.
+        repo_id: The repository; None for a card beside one package on disk, whose `path` is its directory's name.
+        license: The Hub's id of the licence; None carries over what the source's card says.
+        template: A Jinja2 template of one's own in place of `model_cards/template.md`, which shows what is there to
+            be used. It must begin with the metadata: `---`, `{{ card_data }}`, `---`.
+
+    Returns:
+        The text of `README.md`, which `is_generated`.
+
+    Raises:
+        CardError: The template cannot be read or rendered; the message names its line.
+        PackageError: A report holds what no export writes.
+        ValueError: No packages.
     """
-    is_hub = source.author is not None
-    data = ModelCardData(
-        library_name="optimum-ane",
-        pipeline_tag="sentence-similarity" if ane_config.pooling else ane_config.task,
-        tags=["coreml", "ane", "apple-neural-engine", ane_config.model_type, ane_config.minimum_deployment_target],
-        base_model=source.model if is_hub else None,
-        license=source.license,
-    )
-    example = _PIPELINES.get(ane_config.task, "a gripping, moving film")
-    output = "classLabel" if ane_config.class_labels else ane_config.outputs[0].name
-    return ModelCard.from_template(
-        data,
-        template_path=str(template_path()),
-        title=f"{source.name} for the Apple Neural Engine",
-        source_link=f"[{source.model}](https://huggingface.co/{source.model})" if is_hub else f"`{source.name}`",
-        task=ane_config.task,
-        sequence_length=ane_config.sequence_length,
-        batch_size=ane_config.batch_size,
-        minimum_deployment_target=ane_config.minimum_deployment_target,
-        inputs=[_tensor(tensor) for tensor in ane_config.inputs],
-        outputs=[_tensor(tensor) for tensor in ane_config.outputs],
-        labels=", ".join(f"`{label}`" for label in labels),
-        parity={name: f"{ratio:.1f} dB" for name, ratio in report.package_psnr.items()},
-        accuracy=None if accuracy is None else _accuracy(accuracy),
-        size=f"{report.sizes['package'] / 1e6:.1f} MB",
-        operations=sum(report.operations.values()),
-        runtime=report.runtime,
-        machine=report.machine,
-        model_class=model_class,
-        pipeline=ane_config.task if ane_config.task in _PIPELINES else None,
-        location=location,
-        example=example,
-        swift_compute_units=_SWIFT_UNITS[ane_config.compute_units],
-        swift_inputs=[_SWIFT_INPUTS[tensor.name].replace("PAD", str(padding_id)) for tensor in ane_config.inputs],
-        swift_output=output,
-        swift_value=".stringValue" if ane_config.class_labels else ".multiArrayValue!",
-    )
+    if not packages:
+        raise ValueError("a card needs at least one package")
+    ordered = sorted(packages, key=lambda package: package.path)
+    data = card_data(ordered, repo_id=repo_id, license=license)
+    path = template_path() if template is None else Path(template)
+    values = _values(ordered, repo_id, license)
+    text = _render(path, data, values)
+    head = f"---\n{data.to_yaml()}\n---\n"
+    if not text.startswith("---\n") or _metadata(text) != _metadata(head):
+        raise CardError(f"{path}, line 1: a template begins with the lines ---, {{{{ card_data }}}} and ---")
+    body = text.rstrip("\n")
+    return f"{body}\n\n{_MARKER_TEXT.format(digest=_digest(body))}\n"
 
 
-def _tensor(tensor: Any) -> dict[str, str]:
-    shape = " × ".join(map(str, tensor.shape)) or "–"
-    return {"name": tensor.name, "shape": shape, "dtype": tensor.dtype, "meaning": DESCRIPTIONS[tensor.name]}
+def is_generated(text: str) -> bool:
+    """Whether a card is as `make_card` wrote it: it bears the marker, and nothing else was changed since.
+
+    What git and the Hub may change on their way does not count: line endings, spaces at the ends of lines, blank lines
+    around the card, and the form in which the metadata is written, as long as it says the same.
+    """
+    markers = list(_MARKER.finditer(text))
+    if len(markers) != 1:
+        return False
+    rest = text[: markers[0].start()] + text[markers[0].end() :]
+    return _digest(rest) == markers[0][1]
 
 
-def _accuracy(report: AccuracyReport) -> dict[str, Any]:
-    metric = report.primary_metric
-    assert report.original is not None
-    assert report.drop is not None
-    low, high = report.drop_interval or (None, None)
+def _digest(text: str) -> str:
+    unified = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    match = REGEX_YAML_BLOCK.search(unified)
+    body = unified[match.end() :] if match else unified
+    lines = [line.rstrip() for line in body.strip().split("\n")]
+    said = json.dumps([_metadata(unified), lines], sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _metadata(text: str) -> Any:
+    match = REGEX_YAML_BLOCK.search(text)
+    if match is None:
+        return None
+    try:
+        return yaml.safe_load(match.group(2))
+    except (ValueError, RecursionError, yaml.YAMLError):
+        return match.group(2)
+
+
+def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str | None) -> dict[str, Any]:
+    """What a template can use. All text that came with a package is escaped for Markdown."""
+    main = packages[0]
+    config = main.config
+    picture = caption(packages)
+    folder = f"{main.path}/" if main.path and repo_id is not None else ""
     return {
-        "metric": metric,
-        "dataset": Path(report.dataset).name,
-        "rows": report.rows,
-        "original": f"{report.original.metrics[metric]:.4f}",
-        "package": f"{report.package.metrics[metric]:.4f}",
-        "drop": f"{report.drop:+.2f} points" + ("" if low is None else f" ({low:+.2f} to {high:+.2f})"),
-        "agreement": "–" if report.agreement is None else f"{100 * report.agreement:.2f} %",
-        "psnr": "–" if report.psnr is None else f"{report.psnr:.1f} dB",
+        "title": f"{escape(config.source_name.split('/')[-1])} for the Apple Neural Engine",
+        "source": _source(main),
+        "task": config.task,
+        "repo_id": repo_id,
+        "folder": folder,
+        "license": escape(license or config.source_license or ""),
+        "packages": [_row(package, repo_id) for package in packages],
+        "sequence_length": config.sequence_length,
+        "batch_size": config.batch_size,
+        "precision": config.precision,
+        "compute_units": config.compute_units,
+        "deployment_target": config.minimum_deployment_target,
+        "systems": main.systems,
+        "tensors": facts.tensors(main),
+        "labels": ", ".join(map(code, main.labels)),
+        "pooling": config.pooling,
+        "normalize": config.normalize,
+        "class_labels": config.class_labels,
+        "psnr": {escape(name): facts.decibels(ratio) for name, ratio in main.numbers("package_psnr").items()},
+        "accuracy": facts.accuracy_rows(main),
+        "size": facts.size(main),
+        "weights": _megabytes(main.number("sizes", "weights")),
+        "compression": facts.compression(main),
+        "operations": f"{sum(main.numbers('operations').values()):.0f}",
+        "residency": facts.residency_rows(main),
+        "chip": _chip(main),
+        "runtimes": " and ".join(facts.runtimes(main)),
+        "ran_on_apple": "coreml" in facts.runtimes(main),
+        "machine": escape(main.report.get("machine") or "a machine that the report does not name"),
+        "versions": ", ".join(f"{escape(name)} {escape(version)}" for name, version in config.versions.items()),
+        "command": _command(main),
+        "picture": None if picture is None else {"file": PICTURE, "caption": escape(picture)},
+        "python": block(python_snippet(main, repo_id), "python"),
+        "swift": block(swift_snippet(main), "swift"),
+        "has_tokenizer": main.has_tokenizer,
+        "is_tokenizer_readable_in_swift": is_readable(config),
+        "files": [
+            (code(name), code(digest)) for name, digest in sorted(config.files.items()) if name not in DOCUMENTS
+        ],
     }
+
+
+def _source(package: CardPackage) -> str:
+    config = package.config
+    if not config.source_is_hub:
+        return f"{code(config.source_name)} (a checkpoint on disk)"
+    link = f"[{escape(config.source_name)}]({HUB}/{config.source_name})"
+    return f"{link} at revision {code(config.source_revision)}" if config.source_revision else link
+
+
+def _row(package: CardPackage, repo_id: str | None) -> dict[str, str]:
+    config = package.config
+    return {
+        "folder": code(package.path) if package.path and repo_id is not None else "the root",
+        "task": config.task,
+        "sequence_length": str(config.sequence_length),
+        "batch_size": str(config.batch_size),
+        "compression": code(config.compression) if config.compression else config.precision,
+        "size": facts.size(package),
+        "accuracy": facts.headline(package),
+        "drop": facts.drop(package),
+        "psnr": facts.worst_psnr(package),
+        "target": config.minimum_deployment_target,
+    }
+
+
+def _megabytes(size: float | None) -> str:
+    return "–" if size is None else f"{size / 1e6:.1f} MB"
+
+
+def _chip(package: CardPackage) -> str | None:
+    residency = package.report.get("residency")
+    chip = residency.get("chip") if isinstance(residency, Mapping) else None
+    return escape(chip) if isinstance(chip, str) else None
+
+
+def _command(package: CardPackage) -> str | None:
+    command = package.report.get("command")
+    if not isinstance(command, str):
+        return None
+    return block(command, "python" if command.startswith(f"{LIBRARY.replace('-', '_')}.") else "bash")
+
+
+def _render(path: Path, data: Any, values: Mapping[str, Any]) -> str:
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CardError(f"{path}: the card's template cannot be read ({error}); give a text file in UTF-8") from error
+    try:
+        _check_names(path, jinja2.Environment(autoescape=False).parse(source), values)
+        return ModelCard.from_template(data, template_str=source, **values).content
+    except jinja2.TemplateSyntaxError as error:
+        raise CardError(f"{path}, line {error.lineno}: {error.message}") from error
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        if isinstance(error, CardError | PackageError):
+            raise
+        raise CardError(f"{path}, line {_line_of(error)}: {' '.join(str(error).split())}") from error
+
+
+def _check_names(path: Path, tree: nodes.Template, values: Mapping[str, Any]) -> None:
+    """Refuses a name that is not among the values: Jinja would leave a gap without a word."""
+    unknown = meta.find_undeclared_variables(tree) - values.keys() - {"card_data"}
+    for node in tree.find_all(nodes.Name):
+        if node.name in unknown:
+            known = ", ".join(sorted({*values, "card_data"}))
+            raise CardError(f"{path}, line {node.lineno}: there is no {node.name!r}; a card has {known}")
+
+
+def _line_of(error: BaseException) -> int:
+    """The template's line that an error was raised in: Jinja puts it into the traceback."""
+    line, trace = 1, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line

@@ -46,7 +46,7 @@ def without_conversion(monkeypatch):
     monkeypatch.setattr(conversion, "describe", lambda *_, **__: None)
     monkeypatch.setattr(road, "count_operations", lambda _: {})
     monkeypatch.setattr(road, "PortableSession", lambda _: SimpleNamespace(inputs={}, outputs={}))
-    monkeypatch.setattr(road, "make_card", lambda *_, **__: SimpleNamespace(save=lambda path: None))
+    monkeypatch.setattr(road, "make_card", lambda *_, **__: "")
 
 
 class BrokenError(Exception):

@@ -1,0 +1,111 @@
+"""A card's metadata: what the Hub filters, links and shows by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from optimum_ane.exporters.package import EXPORT_REPORT
+from optimum_ane.hub.facts import CardPackage
+from optimum_ane.hub.markdown import plain
+
+HUB = "https://huggingface.co"
+LIBRARY = "optimum-ane"
+_NOT_IN_DATASET_ID = re.compile(r"[^\w.-]+", re.ASCII)
+
+
+def card_data(packages: Sequence[CardPackage], *, repo_id: str | None, license: str | None) -> ModelCardData:
+    """Makes the metadata of a repository's card.
+
+    Args:
+        packages: The packages, the one that the card details first.
+        repo_id: The repository; None for a card beside a package on disk.
+        license: The Hub's id of the licence; None carries the source's own over.
+    """
+    config = packages[0].config
+    results = [result for package in packages for result in _results(package, repo_id, len(packages) > 1)]
+    return ModelCardData(
+        library_name=LIBRARY,
+        pipeline_tag=pipeline_tag(packages[0]),
+        tags=_tags(packages),
+        base_model=config.source_name if config.source_is_hub else None,
+        base_model_relation=_relation(packages) if config.source_is_hub else None,
+        license=plain(license or config.source_license or "") or None,
+        license_name=plain(config.source_license_name or "") or None if license is None else None,
+        license_link=license_link(packages[0]) if license is None else None,
+        language=[plain(language) for language in config.source_languages] or None,
+        datasets=[plain(dataset) for dataset in config.source_datasets] or None,
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
+        model_name=(repo_id or plain(config.source_name)).split("/")[-1] if results else None,
+        eval_results=results or None,
+    )
+
+
+def pipeline_tag(package: CardPackage) -> str:
+    """The Hub's name of the task; all of Optimum's are among them, and it has one more for sentence embeddings."""
+    return "sentence-similarity" if package.config.pooling else package.config.task
+
+
+def license_link(package: CardPackage) -> str | None:
+    """Where the text of a licence without an id is; a file of the source's repository becomes an address."""
+    config = package.config
+    link = plain(config.source_license_link or "")
+    if not link or "://" in link or not config.source_is_hub:
+        return link or None
+    return f"{HUB}/{config.source_name}/blob/{config.source_revision or 'main'}/{link}"
+
+
+def _tags(packages: Sequence[CardPackage]) -> list[str]:
+    tags = ["coreml", "ane", "apple-neural-engine", "mlprogram"]
+    for package in packages:
+        config = package.config
+        tags += [config.model_type, config.minimum_deployment_target, config.precision]
+        if config.compression is not None:
+            tags.append(plain(config.compression))
+    if packages[0].config.pooling:
+        tags += ["feature-extraction", "sentence-embedding"]
+    return list(dict.fromkeys(tags))
+
+
+def _relation(packages: Sequence[CardPackage]) -> str | None:
+    """How the Hub's model tree shows the package below its source.
+
+    The tree knows `finetune`, `adapter`, `merge` and `quantized`
+    (https://huggingface.co/docs/hub/model-cards#specifying-a-base-model), none for a mere conversion. Weights rounded
+    to float16 or fewer bits are quantized. A package in float32 says nothing.
+    """
+    is_rounded = any(package.config.compression or package.config.precision != "float32" for package in packages)
+    return "quantized" if is_rounded else None
+
+
+def _results(package: CardPackage, repo_id: str | None, is_one_of_several: bool) -> list[EvalResult]:
+    """What the package scored, as the Hub's model-index states it; the original's score is in the card's text."""
+    accuracy = package.accuracy
+    if accuracy is None:
+        return []
+    dataset = plain(accuracy.get("dataset", ""))
+    folder = f"{package.path}/" if package.path else ""
+    source = None if repo_id is None else f"{HUB}/{repo_id}/blob/main/{folder}{EXPORT_REPORT}"
+    return [
+        EvalResult(
+            task_type=pipeline_tag(package),
+            dataset_type=_dataset_id(dataset),
+            dataset_name=dataset or "unnamed",
+            metric_type=plain(metric),
+            metric_name=f"{plain(metric)} of {package.path or 'the root'}" if is_one_of_several else None,
+            metric_value=round(value, 6),
+            source_name=None if source is None else EXPORT_REPORT,
+            source_url=source,
+        )
+        for metric, value in package.numbers("accuracy", "package", "metrics").items()
+        if abs(value) != float("inf")
+    ]
+
+
+def _dataset_id(name: str) -> str:
+    """The Hub id in a report's name of a dataset, `glue/sst2, split validation`, or a file's name as an id."""
+    dataset = name.split(", split ")[0]
+    parts = [_NOT_IN_DATASET_ID.sub("-", part).strip("-.") for part in dataset.split("/")[:2]]
+    return "/".join(part for part in parts if part) or "unnamed"

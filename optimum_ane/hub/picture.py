@@ -1,0 +1,160 @@
+"""The card's picture: accuracy lost against size, or where the operations are predicted to run."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from optimum_ane.evaluation.report import drop_unit
+from optimum_ane.hub import facts
+from optimum_ane.hub.facts import CardPackage
+from optimum_ane.hub.markdown import plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PICTURE = "card.svg"
+"""Its name in the repository."""
+
+_DEVICES = {
+    "ane": ("Neural Engine", "#1b7f5c"),
+    "conditional": ("Neural Engine on some chips", "#e0a526"),
+    "fallback": ("elsewhere", "#b5485d"),
+}
+_PAPER, _INK, _GRID = "#fbfaf7", "#2b2b33", "#d9d6cf"
+_POINT = "#2f5d9b"
+_MAX_NAME = 28
+
+
+def caption(packages: Sequence[CardPackage]) -> str | None:
+    """What the picture shows, for those who do not see it; None where there is nothing to show."""
+    if _scored(packages):
+        return "Size of each package, and what it loses in accuracy"
+    if _placed(packages):
+        return "Operations by the device that they are predicted to run on"
+    return None
+
+
+def make_picture(packages: Sequence[CardPackage]) -> bytes | None:
+    """Draws the picture as SVG, on a panel of its own, so that it reads in light and dark alike.
+
+    Args:
+        packages: The packages of one repository.
+
+    Returns:
+        The same bytes for the same packages and the same matplotlib; None where there is nothing to show.
+    """
+    scored, placed = _scored(packages), _placed(packages)
+    if not scored and not placed:
+        return None
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    settings: dict[Any, Any] = {
+        "svg.hashsalt": "optimum-ane",
+        "svg.fonttype": "path",
+        "font.family": "DejaVu Sans",
+        "font.size": 10,
+        "text.color": _INK,
+        "axes.labelcolor": _INK,
+        "axes.edgecolor": _GRID,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "text.parse_math": False,
+    }
+    with matplotlib.rc_context(settings):
+        height = 3.6 if scored else 1.5 + 0.42 * len(placed)
+        figure = Figure(figsize=(7.2, height), facecolor=_PAPER, layout="constrained")
+        axes = figure.add_subplot(facecolor=_PAPER)
+        axes.spines[["top", "right"]].set_visible(False)
+        if scored:
+            _draw_scores(axes, scored)
+        else:
+            _draw_devices(axes, placed)
+        buffer = io.BytesIO()
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _scored(packages: Sequence[CardPackage]) -> list[CardPackage]:
+    """Packages that can be compared: those with a size and a drop in the metric that the first of them has."""
+    measured = [
+        package
+        for package in sorted(packages, key=lambda package: package.path)
+        if package.accuracy is not None
+        and package.number("accuracy", "drop") is not None
+        and package.number("sizes", "package") is not None
+    ]
+    same = [package for package in measured if _metric(package) == _metric(measured[0])]
+    return same if len(same) > 1 else []
+
+
+def _placed(packages: Sequence[CardPackage]) -> list[CardPackage]:
+    ordered = sorted(packages, key=lambda package: package.path)
+    return [package for package in ordered if sum(_counts(package).values()) > 0]
+
+
+def _metric(package: CardPackage) -> tuple[str, str]:
+    accuracy = package.accuracy or {}
+    return str(accuracy.get("dataset")), str(accuracy.get("primary_metric"))
+
+
+def _counts(package: CardPackage) -> dict[str, float]:
+    counts = package.numbers("residency", "operations")
+    return {key: counts[key] for key in _DEVICES if counts.get(key, 0) > 0}
+
+
+def _name(package: CardPackage) -> str:
+    name = plain(package.path or package.config.compression or package.config.precision)
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
+
+
+def _draw_scores(axes: Axes, packages: Sequence[CardPackage]) -> None:
+    dataset, metric = map(plain, _metric(packages[0]))
+    axes.axhline(0, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    for package in packages:
+        megabytes = (package.number("sizes", "package") or 0.0) / 1e6
+        drop = package.number("accuracy", "drop") or 0.0
+        interval = facts.drop_interval(package)
+        if interval is not None:
+            axes.plot([megabytes, megabytes], interval, color=_POINT, linewidth=2, alpha=0.45, solid_capstyle="round")
+        axes.plot([megabytes], [drop], "o", color=_POINT, markersize=7)
+        axes.annotate(
+            _name(package), (megabytes, drop), xytext=(8, 6), textcoords="offset points", fontsize=9, color=_INK
+        )
+    axes.margins(x=0.16, y=0.18)
+    axes.set_xlim(left=0)
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("size on disk, MB")
+    axes.set_ylabel(f"{metric} lost, {drop_unit(metric)}")
+    axes.set_title(f"Lost on {dataset}, with its confidence interval", loc="left", fontsize=11)
+
+
+def _draw_devices(axes: Axes, packages: Sequence[CardPackage]) -> None:
+    names = [_name(package) for package in packages]
+    places = range(len(packages))
+    starts = [0.0] * len(packages)
+    for key, (device, color) in _DEVICES.items():
+        counts = [_counts(package).get(key, 0.0) for package in packages]
+        if not any(counts):
+            continue
+        bars = axes.barh(places, counts, left=starts, height=0.62, color=color, label=device, edgecolor=_PAPER)
+        axes.bar_label(
+            bars,
+            labels=[f"{count:.0f}" if count >= 0.04 * _total(packages) else "" for count in counts],
+            label_type="center",
+            color="white",
+            fontsize=9,
+        )
+        starts = [start + count for start, count in zip(starts, counts, strict=True)]
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.set_xlabel("operations, predicted from the program; not measured on a device")
+    axes.figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+
+
+def _total(packages: Sequence[CardPackage]) -> float:
+    return max(sum(_counts(package).values()) for package in packages)

@@ -52,8 +52,9 @@ def draw(report: BenchmarkReport, path: str | Path) -> None:
         lengths = sorted({row.sequence_length for row in report.rows if row.sequence_length})
         batches = sorted({row.batch_size for row in report.rows if row.batch_size})
         panels = _panels(report, lengths, batches)
-        height = 3.9 if len(panels[0][1]) > len(lengths) * len(batches) > 1 else 1.9 + 0.34 * len(report.rows)
-        figure = Figure(figsize=(8.0, height), layout="constrained")
+        is_sweep = len(lengths) * len(batches) > 1
+        size = (6.0 + 3.0 * len(panels), 4.2) if is_sweep else (8.0, 1.9 + 0.34 * len(report.rows))
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=len(panels) > 1)[0]
         for one, (title, rows) in zip(axes, panels, strict=True):
             if len(lengths) > 1:
@@ -63,6 +64,9 @@ def draw(report: BenchmarkReport, path: str | Path) -> None:
             else:
                 _bars(one, rows)
             one.set_title(title, fontsize=10)
+        if is_sweep:
+            handles, names = axes[0].get_legend_handles_labels()
+            figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
         figure.suptitle(f"{report.package}: latency", fontsize=12)
         figure.supxlabel(_caption(report), fontsize=7.5, color="#666666")
         try:
@@ -75,18 +79,20 @@ def _panels(report: BenchmarkReport, lengths: Sequence[int], batches: Sequence[i
     """One panel, or one for each batch size where lengths and batch sizes both vary."""
     if len(lengths) > 1 and len(batches) > 1:
         return [(f"batch {batch}", [row for row in report.rows if row.batch_size == batch]) for batch in batches]
-    shape = report.rows[0].shape
-    return [(f"{shape} tokens" if shape and len(lengths) * len(batches) == 1 else "", [*report.rows])]
+    title = f"{batches[0]} × {lengths[0]} tokens" if len(lengths) == len(batches) == 1 else ""
+    return [(title, [*report.rows])]
 
 
 def _bars(axes: Axes, rows: Sequence[Row]) -> None:
     medians = [row.burst.median_ms for row in rows]
     reach = [(0.0, row.burst.p90_ms - row.burst.median_ms) for row in rows]
     colors = [_COLORS[row.kind] for row in rows]
-    drawn = axes.barh([label(row) for row in rows], medians, height=0.62, color=colors)
+    axes.barh([label(row) for row in rows], medians, height=0.62, color=colors)
     axes.errorbar(medians, range(len(rows)), xerr=np.transpose(reach), fmt="none", ecolor="#333333", capsize=3)
-    texts = [f"{row.burst.median_ms:.3g} ms" for row in rows]
-    axes.bar_label(drawn, texts, label_type="center", color="white", fontweight="bold")
+    for place, row in enumerate(rows):
+        text, end = f"{row.burst.median_ms:.3g}", (row.burst.p90_ms, place)
+        axes.annotate(text, end, xytext=(7, 0), textcoords="offset points", va="center")
+    axes.margins(x=0.1)
     axes.invert_yaxis()
     axes.grid(axis="x")
     axes.set_xlim(left=0)
@@ -103,7 +109,7 @@ def _curves(axes: Axes, rows: Sequence[Row], attribute: str, title: str) -> None
         dash, marker = _DASHES[mine[0].compute_units], _MARKERS[mine[0].kind]
         axes.plot(places, medians, linestyle=dash, marker=marker, color=color, label=name)
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    axes.set_yscale("log", base=2)
     axes.set_xticks(sorted({getattr(row, attribute) for row in rows}))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
@@ -111,7 +117,6 @@ def _curves(axes: Axes, rows: Sequence[Row], attribute: str, title: str) -> None
     axes.grid(which="major")
     axes.set_xlabel(title)
     axes.set_ylabel("milliseconds, median")
-    axes.legend(frameon=False, fontsize=8)
 
 
 def _caption(report: BenchmarkReport) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from optimum_ane.analysis.flops import count_flops
 from optimum_ane.analysis.flops import volume as lower_volume
@@ -19,6 +19,8 @@ from optimum_ane.runtimes.portable.values import Constant, by_name, volume
 
 MAX_ATTRIBUTE = 64
 """A constant of at most this many elements is an attribute as well as an operand."""
+
+Flexibility = Literal["none", "enumerated", "range"]
 
 OTHER = "other"
 """The dtype of strings, lists and dictionaries, which are no tensors."""
@@ -36,6 +38,8 @@ class Tensor:
         stored_bytes: Of a constant: what it takes in the package as it is stored, compressed or not. None for what
             the program computes.
         in_file: Whether it lies in the weight file, or part of it does.
+        stored_dtype: Of a constant: the type of most of what is stored, `"uint4"` say; iOS 16's packed forms state
+            `"uint8"` whatever they pack.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Tensor:
     is_constant: bool = False
     stored_bytes: int | None = None
     in_file: bool = False
+    stored_dtype: str | None = None
 
     @property
     def elements(self) -> int:
@@ -106,6 +111,7 @@ class Program:
         states: The states that it takes.
         weights: Every constant of the weight file that an operation reads, once.
         weight_bytes: What all of them take together; what several share is counted once.
+        flexibility: Whether the package declares inputs of flexible shape: `"none"`, `"enumerated"` or `"range"`.
     """
 
     path: Path
@@ -116,6 +122,7 @@ class Program:
     states: tuple[Tensor, ...]
     weights: tuple[Tensor, ...]
     weight_bytes: int
+    flexibility: Flexibility = "none"
 
     @property
     def flops(self) -> int:
@@ -161,7 +168,18 @@ def read_program(mlpackage: str | Path, function: str | None = None) -> Program:
         states=tuple(tensor for tensor in inputs if tensor.name in states),
         weights=reader.weights(),
         weight_bytes=reader.weight_bytes(),
+        flexibility=_flexibility(package.spec.description, name),
     )
+
+
+def _flexibility(description: Any, function: str) -> Flexibility:
+    """Reads from a model's description which shapes its inputs may have; ranges outweigh enumerations."""
+    own = [declared for declared in description.functions if declared.name == function]
+    inputs = own[0].input if own else description.input
+    kinds = {value.type.multiArrayType.WhichOneof("ShapeFlexibility") for value in inputs}
+    if "shapeRange" in kinds:
+        return "range"
+    return "enumerated" if "enumeratedShapes" in kinds else "none"
 
 
 class _Reader:
@@ -215,7 +233,9 @@ class _Reader:
             if isinstance(value, Constant):
                 leaves = _leaves(value)
                 in_file = any(leaf.in_file for leaf in leaves)
-                tensor = Tensor(value.name or place, dtype, shape, True, sum(map(_bytes, leaves)), in_file)
+                tensor = Tensor(
+                    value.name or place, dtype, shape, True, sum(map(_bytes, leaves)), in_file, _main_dtype(leaves)
+                )
             else:
                 tensor = Tensor(value.name, dtype, shape)
             self._tensors[value] = tensor
@@ -240,6 +260,12 @@ def _leaves(value: Constant) -> set[Constant]:
     if not value.sources:
         return {value}
     return {leaf for source in value.sources for leaf in _leaves(source)}
+
+
+def _main_dtype(leaves: set[Constant]) -> str:
+    """Returns the element type of the largest part that a constant is stored as."""
+    types = [leaf.type for leaf in sorted(leaves, key=_bytes) if leaf.type is not None]
+    return types[-1].dtype.name if types else OTHER
 
 
 def _bytes(leaf: Constant) -> int:

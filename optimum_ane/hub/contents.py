@@ -10,11 +10,10 @@ from functools import cached_property
 from pathlib import Path
 
 from optimum_ane.errors import PackageError, PublishError, UnsupportedOperationError
-from optimum_ane.exporters.package import ANE_CONFIG, MLPACKAGE, PackageConfig, verify_files
+from optimum_ane.exporters.package import ANE_CONFIG, CARD, MLPACKAGE, PackageConfig, verify_files
 from optimum_ane.hub.names import check_files, show
 from optimum_ane.runtimes import open_session
 
-README = "README.md"
 HTML_REPORT = "export_report.html"
 _MAX_README_BYTES = 1 << 20
 
@@ -90,12 +89,12 @@ def read_package(directory: Path) -> LocalPackage:
     names = [*check_files(config.files, str(directory)), ANE_CONFIG]
     if (directory / HTML_REPORT).exists() and HTML_REPORT not in names:
         names.append(HTML_REPORT)
-    files = {name: directory / name for name in names if name != README}
-    for path in (*files.values(), directory / README):
+    files = {name: directory / name for name in names if name != CARD}
+    for path in (*files.values(), directory / CARD):
         _refuse_link(path, directory)
     verify_files(directory, config)
     warnings = _check_program(directory, config)
-    left_out = _find_others(directory, {*files, README})
+    left_out = _find_others(directory, {*files, CARD})
     return LocalPackage(directory, config, files, _read_readme(directory), left_out, warnings)
 
 
@@ -135,7 +134,7 @@ def _find_others(directory: Path, known: set[str]) -> tuple[str, ...]:
 
 
 def _read_readme(directory: Path) -> str | None:
-    path = directory / README
+    path = directory / CARD
     if not path.exists():
         return None
     try:

@@ -20,7 +20,8 @@ from huggingface_hub.errors import (
 from optimum_ane.errors import ANEError, PublishError
 
 UNTOUCHED = "Nothing was published"
-UNCERTAIN = "The commit may have arrived or not"
+UNCERTAIN = "The commit may have arrived or not; a new run finds out"
+UNCERTAIN_PULL = "The pull request may have been opened or not: look first at"
 
 
 @contextmanager
@@ -76,16 +77,16 @@ def _explain(error: BaseException, repo_id: str, has_token: bool, state: str) ->
     if isinstance(error, HFValidationError):
         return f"{repo_id!r} is no id of a repository, which is like org/name; check it"
     if isinstance(error, HfHubHTTPError):
-        return _explain_status(error, repo_id, has_token)
+        return _explain_status(error, repo_id, has_token, state)
     if isinstance(error, HTTPError):
         return (
             f"the connection to {constants.ENDPOINT} failed ({type(error).__name__}). {state}; check the network and "
-            "run it again, what was uploaded is not sent twice"
+            "run it again"
         )
     return f"{type(error).__name__}: {' '.join(str(error).split())}. {state}"
 
 
-def _explain_status(error: HfHubHTTPError, repo_id: str, has_token: bool) -> str:
+def _explain_status(error: HfHubHTTPError, repo_id: str, has_token: bool, state: str) -> str:
     status = error.response.status_code
     said = " ".join((error.server_message or error.response.headers.get("X-Error-Message") or "").split())[:300]
     quoted = f" ({said})" if said else ""
@@ -117,7 +118,7 @@ def _explain_status(error: HfHubHTTPError, repo_id: str, has_token: bool) -> str
         when = f"in {wait} seconds" if wait.isdecimal() else "in some minutes"
         return f"there were too many requests (429). {UNTOUCHED}; run it again {when}"
     if status >= 500:
-        return f"the Hub is out of order (it answered {status}){quoted}; run it again in some minutes"
+        return f"the Hub is out of order (it answered {status}){quoted}. {state}; run it again in some minutes"
     return f"the Hub answered {status}{quoted}. {UNTOUCHED}"
 
 

@@ -11,8 +11,9 @@ import yaml
 from huggingface_hub import ModelCard
 
 from optimum_ane.errors import PackageError, PublishError
+from optimum_ane.exporters.package import CARD
 from optimum_ane.hub.card import PICTURE, CardPackage, is_generated, make_card, make_picture
-from optimum_ane.hub.contents import README, LocalFile, LocalPackage
+from optimum_ane.hub.contents import LocalFile, LocalPackage
 from optimum_ane.hub.names import show
 from optimum_ane.hub.neighbours import fetch_card_package, read_card_package
 from optimum_ane.hub.remote import Remote
@@ -65,16 +66,16 @@ def compose(package: LocalPackage, remote: Remote, folder: str, request: PageReq
     written = package.readme if package.readme is not None and not is_generated(package.readme) else None
     files: list[LocalFile] = []
     if written is not None and folder:
-        files.append(LocalFile(f"{folder}/{README}", written.encode()))
+        files.append(LocalFile(f"{folder}/{CARD}", written.encode()))
         written = None
     elif written is not None and request.template is not None:
-        warnings.append(f"{README} of the package was written by hand; what the template gives is published instead")
+        warnings.append(f"{CARD} of the package was written by hand; what the template gives is published instead")
         written = None
     license = request.license or package.config.source_license
     if license is None and written is not None:
-        license = _license_of(written, str(package.directory / README))
-    if license is None and README in remote.files:
-        license = _license_of(_read_card(remote), f"the {README} of {remote.repo_id}")
+        license = _license_of(written, str(package.directory / CARD))
+    if license is None and CARD in remote.files:
+        license = _license_of(_read_card(remote), f"the {CARD} of {remote.repo_id}")
     if license is None:
         raise PublishError(
             f"the licence of {package.config.source_name} is not known: its card names none; look it up and pass "
@@ -84,9 +85,9 @@ def compose(package: LocalPackage, remote: Remote, folder: str, request: PageReq
     if card is None:
         card = make_card(packages, repo_id=remote.repo_id, license=license, template=request.template)
     _check_license(card)
-    kept = _kept_card(LocalFile(README, card.encode()), remote, request.card)
+    kept = _kept_card(LocalFile(CARD, card.encode()), remote, request.card)
     if kept is None:
-        files.append(LocalFile(README, card.encode()))
+        files.append(LocalFile(CARD, card.encode()))
     picture = make_picture(packages) if PICTURE in (kept or card) else None
     if picture is not None:
         files.append(LocalFile(PICTURE, picture))
@@ -95,14 +96,14 @@ def compose(package: LocalPackage, remote: Remote, folder: str, request: PageReq
 
 def _kept_card(new: LocalFile, remote: Remote, choice: str) -> str | None:
     """The card on the Hub, if a person wrote it and wants to keep it."""
-    if README not in remote.files or remote.files[README].is_same(new) or choice == "replace":
+    if CARD not in remote.files or remote.files[CARD].is_same(new) or choice == "replace":
         return None
     current = _read_card(remote)
     if is_generated(current):
         return None
     if choice == "ask":
         raise PublishError(
-            f"the {README} of {remote.repo_id} was written or edited by a person; pass --card keep to leave it as it "
+            f"the {CARD} of {remote.repo_id} was written or edited by a person; pass --card keep to leave it as it "
             "is, or --card replace to publish the new one in its place"
         )
     return current
@@ -110,7 +111,7 @@ def _kept_card(new: LocalFile, remote: Remote, choice: str) -> str | None:
 
 def _read_card(remote: Remote) -> str:
     # What is no UTF-8 was not generated, and replaced characters keep it from being taken for what is.
-    return remote.read(README).decode("utf-8", errors="replace")
+    return remote.read(CARD).decode("utf-8", errors="replace")
 
 
 def _license_of(card: str, where: str) -> str | None:
@@ -119,11 +120,11 @@ def _license_of(card: str, where: str) -> str | None:
 
 
 def _check_license(card: str) -> None:
-    metadata = _metadata(card, f"the new {README}")
+    metadata = _metadata(card, f"the new {CARD}")
     if metadata.get("license") == "other" and not metadata.get("license_name"):
         raise PublishError(
             "the licence 'other' needs a name: write license_name and license_link into the metadata of the package's "
-            f"{README}, or of a template for --template"
+            f"{CARD}, or of a template for --template"
         )
 
 

@@ -89,7 +89,8 @@ def make_plan(files: Iterable[LocalFile], remote: Remote, folder: str, old_names
         _refuse_strangers([change.path for change in changed], prefix, remote.repo_id)
     stale = {f"{prefix}{name}" for name in old_names} - {f"{prefix}{name}" for name in DOCUMENTS}
     stale |= {path for path in remote.files if path.startswith(f"{prefix}{MLPACKAGE}/")}
-    stale |= {f"{prefix}{HTML_REPORT}"}
+    if any(change.path.startswith(prefix) and change.path not in DOCUMENTS for change in (*added, *changed)):
+        stale.add(f"{prefix}{HTML_REPORT}")  # it tells of another package
     others = tuple(f"{other}/" for other in remote.packages if other != folder and other.startswith(prefix) and other)
     removed = [
         Change(path, None, remote.files[path].size)

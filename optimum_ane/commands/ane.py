@@ -6,6 +6,7 @@ from optimum_ane.commands.benchmark import BenchmarkCommand
 from optimum_ane.commands.evaluate import EvaluateCommand
 from optimum_ane.commands.publish import PublishCommand
 from optimum_ane.commands.run import RunCommand
+from optimum_ane.commands.sweep import SweepCommand
 
 
 class ANECommand(BaseOptimumCLICommand):
@@ -32,5 +33,10 @@ class ANECommand(BaseOptimumCLICommand):
             name="run",
             help="Run a package once, on any machine; profile it, or write the values in between.",
             subcommand_class=RunCommand,
+        ),
+        CommandInfo(
+            name="sweep",
+            help="Compress a package with several recipes, and compare size, accuracy and latency.",
+            subcommand_class=SweepCommand,
         ),
     )

@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 _DETAILS = ("dataset_config", "split", "text_column", "text_pair_column", "label_column", "max_samples")
 
 
-def add_dataset_arguments(parser: ArgumentParser, dataset_flag: str = "--dataset", *, required: bool = False) -> None:
+def add_dataset_arguments(
+    parser: ArgumentParser, dataset_flag: str = "--dataset", *, required: bool = False, has_gate: bool = True
+) -> None:
     """Adds the options of a dataset, and `--max-accuracy-drop`, in a group of their own.
 
     Args:
         parser: The command's parser.
         dataset_flag: Name of the option that names the dataset; its value is `args.dataset` under any name.
         required: Whether the command cannot do without a dataset.
+        has_gate: Whether `--max-accuracy-drop` is among the options.
     """
     group = parser.add_argument_group(
         "dataset",
@@ -47,13 +50,14 @@ def add_dataset_arguments(parser: ArgumentParser, dataset_flag: str = "--dataset
     group.add_argument("--text-pair-column", metavar="NAME|NUMBER", help="the second text's column, for pairs")
     group.add_argument("--label-column", metavar="NAME|NUMBER", help="the label's column")
     group.add_argument("--max-samples", type=_positive, metavar="N", help="use only the first N rows")
-    group.add_argument(
-        "--max-accuracy-drop",
-        type=_not_negative,
-        metavar="POINTS",
-        help="fail if the package's primary metric is lower than the original's by more than this: percentage points, "
-        "hundredths for correlations (default: 1.0)",
-    )
+    if has_gate:
+        group.add_argument(
+            "--max-accuracy-drop",
+            type=_not_negative,
+            metavar="POINTS",
+            help="fail if the package's primary metric is lower than the original's by more than this: percentage "
+            "points, hundredths for correlations (default: 1.0)",
+        )
 
 
 def dataset_spec_from_args(args: Namespace) -> DatasetSpec | None:

@@ -1,0 +1,198 @@
+"""A sweep as a table and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from optimum_ane.compression.sweep import Point, Sweep
+from optimum_ane.evaluation.report import drop_unit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PICTURES = ("sweep.svg", "sweep.png")
+_INK, _PAPER, _GRID, _FRONT, _OTHER = "#2b2b33", "#fbfaf7", "#d9d6cf", "#2f5d9b", "#a49f95"
+_DPI = 160
+
+
+def print_sweep(sweep: Sweep, console: Console | None = None) -> None:
+    """Prints the table, on stdout unless another console is given."""
+    (console or Console()).print(as_table(sweep))
+
+
+def as_table(sweep: Sweep) -> Group:
+    """The table that `rich` prints, with what is worth a remark below it."""
+    table = Table()
+    table.add_column("recipe")
+    for name in ("weights", "of it", "right", "drop", "PSNR"):
+        table.add_column(name, justify="right")
+    if sweep.chip is not None:
+        table.add_column(f"{sweep.chip}, estimate", justify="right")
+    for point in sweep.points:
+        cells = [f"{point.recipe} *" if point.is_best else point.recipe]
+        if point.error is not None:
+            cells += ["failed"]
+        else:
+            cells += [f"{point.weight_bytes / 1e6:.2f} MB", f"{point.ratio:.3f}", _right(point), _drop(point)]
+            cells.append("equal" if point.psnr is None else f"{point.psnr:.1f} dB")
+            if point.latency_ms is not None:
+                low, typical, high = point.latency_ms
+                cells.append(f"{typical:.2f} ms ({low:.2f}–{high:.2f})")
+        table.add_row(*cells)
+    return Group(table, Text("\n".join(_remarks(sweep))))
+
+
+def _right(point: Point) -> str:
+    if point.right is not None:
+        return f"{point.right} of {point.rows}"
+    return "not defined" if point.score is None else f"{point.score:.4f}"
+
+
+def _drop(point: Point) -> str:
+    if point.drop is None:
+        return "not defined"
+    if point.drop_interval is None:
+        return f"{point.drop:+.2f}"
+    return f"{point.drop:+.2f} ({point.drop_interval[0]:+.2f} to {point.drop_interval[1]:+.2f})"
+
+
+def _remarks(sweep: Sweep) -> list[str]:
+    remarks = ["* no other recipe is both smaller and more accurate"]
+    scored = [point for point in sweep.points if point.error is None]
+    if scored:
+        unit = drop_unit(scored[0].metric)
+        remarks.append(f"drop in {unit} of {scored[0].metric} against {sweep.against}, with its 95 % interval")
+    if sweep.chip is not None:
+        remarks.append("latency is estimated from the program; nothing was run on a device")
+    remarks += [f"{point.recipe} failed: {point.error}" for point in sweep.points if point.error is not None]
+    remarks += [f"{point.recipe}: {point.advice}" for point in sweep.points if point.advice]
+    return remarks
+
+
+def draw_sweep(sweep: Sweep, output: Path) -> tuple[Path, ...]:
+    """Draws size against accuracy, the Pareto front marked, as SVG and PNG.
+
+    Args:
+        sweep: The sweep.
+        output: The directory to write into.
+
+    Returns:
+        The files; none where fewer than two recipes have a score.
+    """
+    points = [point for point in sweep.points if point.score is not None]
+    if len(points) < 2:
+        return ()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    svg, png = (output / name for name in PICTURES)
+    with _style():
+        figure = Figure(figsize=(8, 4.6), facecolor=_PAPER, layout="constrained")
+        axes = figure.add_subplot(facecolor=_PAPER)
+        places = _draw(axes, points)
+        figure.draw_without_rendering()  # where things stand on the page is settled by drawing
+        _label(axes, points, places)
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+        figure.set_dpi(_DPI)
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    return svg, png
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+
+    settings: dict[Any, Any] = {
+        "svg.hashsalt": "optimum-ane",
+        "svg.fonttype": "path",
+        "font.family": "DejaVu Sans",
+        "font.size": 10,
+        "text.color": _INK,
+        "axes.labelcolor": _INK,
+        "axes.edgecolor": _GRID,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "text.parse_math": False,
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def _draw(axes: Axes, points: Sequence[Point]) -> dict[str, tuple[float, float]]:
+    """Draws everything but the names; returns where each point stands."""
+    front = sorted((p for p in points if p.is_best), key=lambda p: p.weight_bytes)
+    places = {point.recipe: (point.weight_bytes / 1e6, 100 * (point.score or 0.0)) for point in points}
+    # A front of two measures is a staircase: between two points only the smaller one's accuracy is to be had.
+    axes.step(
+        [places[p.recipe][0] for p in front],
+        [places[p.recipe][1] for p in front],
+        where="post",
+        color=_FRONT,
+        linewidth=1.2,
+        alpha=0.6,
+        label="Pareto front",
+    )
+    for point in points:
+        color = _FRONT if point.is_best else _OTHER
+        axes.plot(*places[point.recipe], "o", color=color, markersize=7 if point.is_best else 5.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlim(left=0, right=1.12 * max(x for x, _ in places.values()))
+    axes.margins(y=0.12)
+    axes.set_xlabel("weights, MB")
+    axes.set_ylabel(f"{points[0].metric}, %")
+    axes.set_title(
+        f"Size against {points[0].metric}, {points[0].rows} rows, portable runtime", loc="left", fontsize=11
+    )
+    axes.legend(frameon=False, loc="lower right")
+    return places
+
+
+def _label(axes: Axes, points: Sequence[Point], places: dict[str, tuple[float, float]]) -> None:
+    """Names the points, each beside its own and clear of the others' names."""
+    taken: list[Any] = []
+    dots = [axes.transData.transform(place) for place in places.values()]
+    for point in sorted(points, key=lambda p: (not p.is_best, p.weight_bytes)):
+        best: tuple[int, Any] | None = None
+        for x, y, side in _OFFSETS:
+            text = axes.annotate(
+                point.recipe,
+                places[point.recipe],
+                xytext=(x, y),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=8.5 if point.is_best else 7.5,
+                color=_INK if point.is_best else "#6f6b63",
+                arrowprops={"arrowstyle": "-", "color": _GRID, "linewidth": 0.7} if abs(y) > 14 else None,
+            )
+            box = text.get_window_extent()
+            clashes = sum(box.overlaps(other) for other in taken) + sum(box.contains(*dot) for dot in dots)
+            outside = not axes.bbox.contains(box.x1, (box.y0 + box.y1) / 2)
+            if best is None or clashes + 2 * outside < best[0]:
+                if best is not None:
+                    best[1].remove()
+                best = (clashes + 2 * outside, text)
+            else:
+                text.remove()
+            if best[0] == 0:
+                break
+        assert best is not None
+        taken.append(best[1].get_window_extent())
+
+
+_OFFSETS = tuple(
+    (side * (8 if abs(height) < 20 else 14), height, "left" if side > 0 else "right")
+    for height in (0, 10, -10, 22, -22, 34, -34, 48, -48)
+    for side in (1, -1)
+)
+"""Where a name may stand, in points from its own point, the nearest first; and the side on which it begins."""

@@ -14,9 +14,10 @@ from huggingface_hub.repocard import metadata_load
 _MAX_BYTES = 2_000_000
 """A card with thousands of results in its metadata, as embedders have, is a tenth of this."""
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,100}")
-_LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
+LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
 """What the Hub accepts; it refuses the whole metadata for a `zh-CN`."""
-_DATASET = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
+DATASET = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
+"""What an id on the Hub looks like."""
 _MAX_TEXT = 300
 
 
@@ -67,8 +68,8 @@ def _from_metadata(metadata: Mapping[str, Any]) -> SourceCard:
         license_name=_line(metadata.get("license_name")) if is_other else None,
         license_link=_line(metadata.get("license_link")) if is_other else None,
         # YAML 1.1 reads the code of Norwegian as a truth value.
-        languages=_texts(_with_norwegian(metadata.get("language")), _LANGUAGE),
-        datasets=_texts(metadata.get("datasets"), _DATASET),
+        languages=_texts(_with_norwegian(metadata.get("language")), LANGUAGE),
+        datasets=_texts(metadata.get("datasets"), DATASET),
     )
 
 

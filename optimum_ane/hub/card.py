@@ -161,9 +161,9 @@ def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str |
 
 def _source(package: CardPackage) -> str:
     config = package.config
-    if not config.source_is_hub:
+    if package.source_id is None:
         return f"{code(config.source_name)} (a checkpoint on disk)"
-    link = f"[{escape(config.source_name)}]({HUB}/{config.source_name})"
+    link = f"[{escape(package.source_id)}]({HUB}/{package.source_id})"
     return f"{link} at revision {code(config.source_revision)}" if config.source_revision else link
 
 

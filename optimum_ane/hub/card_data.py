@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from huggingface_hub import EvalResult, ModelCardData
 
 from optimum_ane.exporters.package import EXPORT_REPORT
+from optimum_ane.exporters.source_card import DATASET, LANGUAGE
 from optimum_ane.hub.facts import CardPackage
 from optimum_ane.hub.markdown import plain
 
@@ -25,18 +26,19 @@ def card_data(packages: Sequence[CardPackage], *, repo_id: str | None, license: 
         license: The Hub's id of the licence; None carries the source's own over.
     """
     config = packages[0].config
+    is_carried = license in (None, config.source_license)
     results = [result for package in packages for result in _results(package, repo_id, len(packages) > 1)]
     return ModelCardData(
         library_name=LIBRARY,
         pipeline_tag=pipeline_tag(packages[0]),
         tags=_tags(packages),
-        base_model=config.source_name if config.source_is_hub else None,
-        base_model_relation=_relation(packages) if config.source_is_hub else None,
+        base_model=packages[0].source_id,
+        base_model_relation=None if packages[0].source_id is None else _relation(packages),
         license=plain(license or config.source_license or "") or None,
-        license_name=plain(config.source_license_name or "") or None if license is None else None,
-        license_link=license_link(packages[0]) if license is None else None,
-        language=[plain(language) for language in config.source_languages] or None,
-        datasets=[plain(dataset) for dataset in config.source_datasets] or None,
+        license_name=(plain(config.source_license_name or "") or None) if is_carried else None,
+        license_link=license_link(packages[0]) if is_carried else None,
+        language=list(filter(LANGUAGE.fullmatch, config.source_languages)) or None,
+        datasets=list(filter(DATASET.fullmatch, config.source_datasets)) or None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         model_name=(repo_id or plain(config.source_name)).split("/")[-1] if results else None,
         eval_results=results or None,
@@ -52,9 +54,9 @@ def license_link(package: CardPackage) -> str | None:
     """Where the text of a licence without an id is; a file of the source's repository becomes an address."""
     config = package.config
     link = plain(config.source_license_link or "")
-    if not link or "://" in link or not config.source_is_hub:
+    if not link or "://" in link or package.source_id is None:
         return link or None
-    return f"{HUB}/{config.source_name}/blob/{config.source_revision or 'main'}/{link}"
+    return f"{HUB}/{package.source_id}/blob/{config.source_revision or 'main'}/{link}"
 
 
 def _tags(packages: Sequence[CardPackage]) -> list[str]:

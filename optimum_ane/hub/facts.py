@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from optimum_ane.exporters.conversion import DESCRIPTIONS
 from optimum_ane.exporters.package import EXPORT_REPORT, PackageConfig
 from optimum_ane.hub.markdown import code, escape
 
+_HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
 _SYSTEMS = {
     ("iOS15", "macOS12", "watchOS8", "tvOS15"): "iOS 15 and macOS 12",
     ("iOS16", "macOS13", "watchOS9", "tvOS16"): "iOS 16 and macOS 13",
@@ -38,6 +40,12 @@ class CardPackage:
     config: PackageConfig
     report: Mapping[str, Any]
     model_config: Mapping[str, Any]
+
+    @property
+    def source_id(self) -> str | None:
+        """The Hub id of the source; None if it was a directory, or if what stands there is no id."""
+        config = self.config
+        return config.source_name if config.source_is_hub and _HUB_ID.fullmatch(config.source_name) else None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -118,12 +126,27 @@ def compression(package: CardPackage) -> str:
     if package.config.compression is None:
         return f"none; weights in {package.config.precision}"
     parts = [code(package.config.compression)]
-    ratio, coverage = package.number("compression", "ratio"), package.number("compression", "coverage")
+    ratio = package.number("compression", "ratio_to_float16")
     if ratio is not None:
-        parts.append(f"weights {ratio:.2f} times smaller")
+        parts.append(f"weights at {ratio:.1%} of their size in float16")
+    coverage = _coverage(package)
     if coverage is not None:
-        parts.append(f"{coverage:.1%} of the weights covered")
+        parts.append(f"{coverage:.1%} of the weights' bytes covered")
     return ", ".join(parts)
+
+
+def _coverage(package: CardPackage) -> float | None:
+    """Which part of the weights' bytes took another form; None where the report has no table of weights."""
+    report = package.report.get("compression")
+    weights = report.get("weights") if isinstance(report, Mapping) else None
+    if not isinstance(weights, list) or not weights:
+        return None
+    rows = [weight for weight in weights if isinstance(weight, Mapping)]
+    sizes = [weight.get("bytes_before") for weight in rows]
+    if len(rows) < len(weights) or not all(isinstance(size, int) and size >= 0 for size in sizes):
+        raise PackageError(f"{EXPORT_REPORT}: compression.weights is no table of weights; export it again")
+    covered = sum(weight["bytes_before"] for weight in rows if weight.get("form") is not None)
+    return covered / max(1, sum(sizes))
 
 
 def tensors(package: CardPackage) -> list[dict[str, str]]:

@@ -44,8 +44,8 @@ struct {type_name} {{
     init(folder: URL) async throws {{
         let configuration = MLModelConfiguration()
         configuration.computeUnits = {units}
-        // Compiling takes a while. Keep what it gives, or add {mlpackage} to the app's target in Xcode, which compiles
-        // it when the app is built: its URL is then Bundle.main.url(forResource: "{stem}", withExtension: "mlmodelc").
+        // Compiling takes a while. Keep what it gives, or add {mlpackage} to the app in Xcode, which compiles it when
+        // the app is built: its URL is then Bundle.main.url(forResource: "{stem}", withExtension: "mlmodelc").
         let compiled = try await MLModel.compileModel(at: folder.appendingPathComponent("{mlpackage}"))
         model = try await MLModel.load(contentsOf: compiled, configuration: configuration)
 {load_tokenizer}
@@ -58,7 +58,9 @@ struct {type_name} {{
 {task}
 }}
 
-{usage}"""
+func example(folder: URL) async throws {{
+{usage}
+}}"""
 
 _ENCODE = """\
     /// Token ids with the special tokens; a text that is too long loses its end{kept}.
@@ -85,14 +87,16 @@ _PREDICT = """\
     func predict(_ tokens: [Int]{parameter}) throws -> MLFeatureProvider {{
         func feature(_ values: [Int], padding: Int) -> MLFeatureValue {{
             let row = values.map {{ Int32($0) }} + Array(repeating: Int32(padding), count: length - values.count)
-            return MLFeatureValue(shapedArray: MLShapedArray<Int32>(scalars: {scalars}, shape: [{rows}, length]))
+{array}
+            return MLFeatureValue(shapedArray: array)
         }}
         return try model.prediction(from: MLDictionaryFeatureProvider(dictionary: [
 {features}
         ]))
-    }}
+    }}"""
 
-    /// An output without its batch dimension. {dtype}
+_ROW = """\
+    /// An output without its batch dimension. It is {dtype} in the package.
     func row(_ name: String, of output: MLFeatureProvider) -> MLShapedArraySlice<Float> {{
         MLShapedArray<Float>(converting: output.featureValue(for: name)!.multiArrayValue!)[0]
     }}"""
@@ -156,6 +160,7 @@ def _load_tokenizer(config: PackageConfig) -> str:
             "        let files = LanguageModelConfigurationFromHub(modelFolder: folder)",
             "        var settings = try await files.tokenizerConfig?.dictionary() ?? [:]",
             f'        settings["tokenizer_class"] = Config({swift_string(name)})',
+            '        settings["do_lower_case"] = Config(false)  // tokenizer.json lowers where it should',
             "        let vocabulary = try await files.tokenizerData",
             "        tokenizer = try AutoTokenizer.from(tokenizerConfig: Config(settings), tokenizerData: vocabulary)",
         ]
@@ -191,14 +196,17 @@ def _predict(package: CardPackage, is_pair: bool) -> str:
         for tensor in config.inputs
         if tensor.name in values
     ]
-    scalars = "row"
-    if config.batch_size > 1:  # one text in every row: the caller may put others there
-        scalars = f"Array(repeating: row, count: {config.batch_size}).flatMap {{ $0 }}"
-    dtypes = {tensor.dtype for tensor in config.outputs if tensor.shape}
-    return _PREDICT.format(
-        parameter=", secondFrom start: Int" if is_pair and has_types else "",
-        scalars=scalars,
-        rows=config.batch_size,
-        features="\n".join(lines),
-        dtype="It is Float16 in the package." if dtypes == {"float16"} else "It is Float32 in the package.",
+    array = f"            let array = MLShapedArray<Int32>(scalars: row, shape: [{config.batch_size}, length])"
+    if config.batch_size > 1:
+        array = (
+            f"            // {config.batch_size} rows at a time: all hold the same text here.\n"
+            f"            let rows = Array(repeating: row, count: {config.batch_size}).flatMap {{ $0 }}\n"
+            + array.replace("scalars: row", "scalars: rows")
+        )
+    code = _PREDICT.format(
+        parameter=", secondFrom start: Int" if is_pair and has_types else "", array=array, features="\n".join(lines)
     )
+    if config.class_labels:  # label and probabilities are no arrays
+        return code
+    dtypes = {tensor.dtype for tensor in config.outputs if tensor.shape}
+    return f"{code}\n\n{_ROW.format(dtype='Float16' if dtypes == {'float16'} else 'Float32')}"

@@ -20,7 +20,7 @@ class SwiftTask:
     Attributes:
         type_name: Of the struct.
         code: Its method, indented.
-        usage: How to call it.
+        usage: How to call it, indented.
         is_pair: Whether it takes two texts.
         constants: Properties of the struct, by name, as Swift expressions.
     """
@@ -188,7 +188,7 @@ def _multiple_choice(package: CardPackage) -> SwiftTask:
 
 
 def _usage(type_name: str, variable: str, call: str) -> str:
-    return f"let {variable} = try await {type_name}(folder: folder)\nprint(try {variable}.{call})"
+    return f"    let {variable} = try await {type_name}(folder: folder)\n    print(try {variable}.{call})"
 
 
 def _labels(package: CardPackage) -> dict[str, str]:

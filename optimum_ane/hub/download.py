@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import HfApi, hf_hub_download, is_offline_mode
+from huggingface_hub.errors import (
+    HFValidationError,
+    HTTPError,
+    RemoteEntryNotFoundError,
+    RevisionResolutionError,
+)
 
-from optimum_ane.errors import PackageError
+from optimum_ane.errors import PackageError, PublishError
+from optimum_ane.exporters.package import ANE_CONFIG, PackageConfig, verify_files
+from optimum_ane.hub.faults import check_token
+from optimum_ane.hub.names import check_files, check_subfolder, show, show_all
+from optimum_ane.hub.refusals import explain
+
+_MAX_CONFIG_BYTES = 2**20
 
 
 def fetch_package(
@@ -18,33 +30,141 @@ def fetch_package(
     token: str | None = None,
     subfolder: str = "",
     local_files_only: bool = False,
+    force_download: bool = False,
 ) -> Path:
     """Finds a package in a directory, or downloads it from the Hub into the client's cache.
+
+    From the Hub come `ane_config.json` and the files that it lists, and nothing else of the repository; all are of one
+    commit, and each must have its SHA-256. Where the Hub cannot be reached, what is cached is used, with a warning.
 
     Args:
         model_id: A directory or a Hub id.
         revision: Branch, tag or commit on the Hub.
-        cache_dir: Where downloads are kept.
-        token: Access token.
+        cache_dir: Where downloads are kept; None is the Hub client's own cache.
+        token: Access token; None takes the one that `hf auth login` stored.
         subfolder: Folder of the repository or directory that holds the package.
-        local_files_only: Do not go to the network.
+        local_files_only: Do not go to the network, as `HF_HUB_OFFLINE=1` does for all.
+        force_download: Fetch the files even if they are cached.
+
+    Returns:
+        The package's directory. Its files are symlinks where it comes from the Hub.
 
     Raises:
-        PackageError: There is no such directory or repository, or it cannot be reached.
+        PackageError: There is no such directory, repository, revision or package, it cannot be reached, or a file
+            does not match its checksum.
     """
-    if Path(model_id).is_dir():
-        return Path(model_id) / subfolder
-    patterns = [f"{subfolder}/**"] if subfolder else None
+    folder = check_subfolder(subfolder)
     try:
-        root = snapshot_download(
-            str(model_id),
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            allow_patterns=patterns,
+        check_token(token)
+    except PublishError as error:
+        raise PackageError(str(error)) from None
+    path = Path(model_id).expanduser()
+    if path.is_dir():
+        return _subfolder_of(path, folder)
+    name = str(model_id)
+    if path.exists():
+        raise PackageError(f"{name} is a file; give the directory that holds the package")
+    if isinstance(model_id, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise PackageError(f"there is no directory {name}, and a Hub id is like org/name; check the path")
+    is_offline = local_files_only or is_offline_mode()
+    if force_download and is_offline:
+        raise PackageError("force_download needs the network; drop it, or local_files_only and HF_HUB_OFFLINE")
+    return _Repository(name, revision, cache_dir, token, is_offline, force_download).fetch(folder)
+
+
+def _subfolder_of(directory: Path, folder: str) -> Path:
+    package = directory / folder
+    if (package / ANE_CONFIG).is_file():
+        return package
+    found = sorted(config.parent.name for config in directory.glob(f"*/{ANE_CONFIG}"))
+    if found:
+        raise PackageError(f"{package} holds no {ANE_CONFIG}; packages are in the subfolders {show_all(found)}")
+    raise PackageError(f"{package} holds no {ANE_CONFIG}; it is not an exported package")
+
+
+@dataclass(frozen=True)
+class _Repository:
+    """A repository on the Hub, and how to reach it."""
+
+    id: str
+    revision: str | None
+    cache_dir: str | None
+    token: str | None
+    is_offline: bool
+    force_download: bool
+
+    def fetch(self, folder: str) -> Path:
+        """Downloads the package of a folder, or finds it in the cache, and checks it."""
+        try:
+            # Once, for all files: a push in between would mix two states.
+            commit = self._resolve()
+            directory, config = self._fetch(commit, folder)
+        except (HTTPError, HFValidationError, RevisionResolutionError, OSError) as error:
+            if isinstance(error, PackageError):
+                raise
+            raise explain(error, self.id, self.revision, self.token, self.is_offline) from error
+        try:
+            verify_files(directory, config)
+        except PackageError as error:
+            remedy = f"force_download=True does; if that does not help, {self.id} itself is damaged: tell its owner"
+            raise PackageError(f"{error} ({remedy})") from error
+        return directory
+
+    def _resolve(self) -> str:
+        return (
+            HfApi(token=self.token)
+            .resolve_revision(
+                self.id, revision=self.revision, cache_dir=self.cache_dir, local_files_only=self.is_offline
+            )
+            .resolved
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise PackageError(f"{model_id} is neither a directory nor a package on the Hub: {reason}") from error
-    return Path(root) / subfolder
+
+    def _fetch(self, commit: str, folder: str) -> tuple[Path, PackageConfig]:
+        where = f"{self.id}/{folder}" if folder else self.id
+        try:
+            path = self._download(commit, folder, ANE_CONFIG)
+        except RemoteEntryNotFoundError as error:
+            raise PackageError(self._what_is_there(commit, folder)) from error
+        size = path.stat().st_size
+        if size > _MAX_CONFIG_BYTES:
+            raise PackageError(f"{where}: {ANE_CONFIG} has {size:,} bytes; a package's has fewer than 100,000")
+        config = PackageConfig.read(path.parent)
+        for name in check_files(config.files, where):
+            try:
+                self._download(commit, folder, name)
+            except RemoteEntryNotFoundError as error:
+                raise PackageError(
+                    f"{where} lacks {show(name)}, which its {ANE_CONFIG} lists; its owner must publish it again"
+                ) from error
+        return path.parent, config
+
+    def _download(self, commit: str, folder: str, name: str) -> Path:
+        path = hf_hub_download(
+            self.id,
+            name,
+            subfolder=folder,
+            revision=commit,
+            cache_dir=self.cache_dir,
+            token=self.token,
+            local_files_only=self.is_offline,
+            force_download=self.force_download,
+        )
+        return Path(path)
+
+    def _what_is_there(self, commit: str, folder: str) -> str:
+        """Says what a repository without a package at the place holds instead."""
+        paths = HfApi(token=self.token).list_repo_files(self.id, revision=commit)
+        folders = sorted(path.rpartition("/")[0] for path in paths if path.rpartition("/")[2] == ANE_CONFIG)
+        where = (
+            f"{self.id} has no package in the subfolder {show(folder)}"
+            if folder
+            else f"{self.id} has none at its root"
+        )
+        if folders:
+            return f"{where}; there are packages in {show_all(name or 'the root' for name in folders)}; name one"
+        if "config.json" in paths:
+            return (
+                f"{self.id} is a checkpoint, not a package; export it with `optimum-cli export ane --model {self.id} "
+                "out/`, or pass export=True"
+            )
+        return f"{self.id} holds no package: there is no {ANE_CONFIG} in it"

@@ -122,8 +122,13 @@ def sweep(
     if twice is not None:
         raise CompressionError(f"two recipes are called {twice}; rename one file, or leave one out")
     mlpackage = directory / MLPACKAGE
-    of: dict[str, Any] = {"package": digest_of_package(mlpackage), "scored_by": scored_by, "chip": chip, "format": _FORMAT}
-    of["recipes"] = {recipe.name: _digest(recipe) for recipe in recipes}
+    of = {
+        "package": digest_of_package(mlpackage),
+        "scored_by": scored_by,
+        "chip": chip,
+        "format": _FORMAT,
+        "recipes": {recipe.name: _digest(recipe) for recipe in recipes},
+    }
     size = measure_sizes(mlpackage)["weights"]
     try:
         output.mkdir(parents=True, exist_ok=True)

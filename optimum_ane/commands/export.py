@@ -26,6 +26,7 @@ examples:
   optimum-cli export ane --model bert-base-cased --task fill-mask --sequence-length 64 out/
   optimum-cli export ane --model sentence-transformers/all-MiniLM-L6-v2 --pooling mean --normalize out/
   optimum-cli export ane --model my-classifier/ --eval-dataset dev.tsv --max-accuracy-drop 0.5 out/
+  optimum-cli export ane --model my-classifier/ --compress int8 --eval-dataset dev.tsv out/
   optimum-cli export ane --list
 """
 
@@ -106,6 +107,11 @@ def _add_form(parser: ArgumentParser) -> None:
         "--pooling", choices=["mean", "cls"], help="sentence embeddings in place of hidden states (feature-extraction)"
     )
     group.add_argument("--normalize", action="store_true", help="divide sentence embeddings by their length")
+    group.add_argument(
+        "--compress",
+        metavar="RECIPE",
+        help="compress the weights: a recipe's name (`optimum-cli ane compress --list`) or a YAML file",
+    )
     group.add_argument("--overwrite", action="store_true", help="replace a package that is already there")
 
 
@@ -116,7 +122,7 @@ def _add_validation(parser: ArgumentParser) -> None:
         type=float,
         metavar="DB",
         help="fail if an output of the package is further from the original's (default: 50 for float16, 90 for "
-        "float32)",
+        "float32, the recipe's own with --compress)",
     )
     group.add_argument("--no-validate", action="store_true", help="do not compare with the original")
 
@@ -149,6 +155,7 @@ def _export(args: Namespace, command: str) -> ExportResult:
         eval_dataset=dataset_spec_from_args(args),
         psnr_threshold=args.psnr_threshold,
         validate=not args.no_validate,
+        compress=args.compress,
         overwrite=args.overwrite,
         hub=HubOptions(args.revision, args.cache_dir, args.token, args.trust_remote_code),
         command=command,
@@ -159,12 +166,15 @@ def _export(args: Namespace, command: str) -> ExportResult:
 def _print_result(result: ExportResult) -> None:
     from rich.console import Console
 
+    from optimum_ane.compression.coverage import print_coverage
     from optimum_ane.evaluation.report import print_report
 
     report = result.report
     console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
     if result.accuracy is not None:
         print_report(result.accuracy)
+    if report.compression is not None:
+        print_coverage(report.compression, console)
     for name, ratio in report.package_psnr.items():
         console.print(f"{name}: PSNR {ratio:.1f} dB against the original ({report.runtime} runtime)")
     operations = sum(report.operations.values())

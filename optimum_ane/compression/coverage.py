@@ -186,38 +186,46 @@ def _remainder(weight: Weight, axis: int, size: int, what: str) -> str | None:
     return None if extent % size == 0 else f"axis {axis} of {extent} does not divide into {what} of {size}"
 
 
-def print_coverage(coverage: Coverage, console: Console) -> None:
-    """Prints what became of the weights: one row for each form, one for each reason to skip."""
+def print_coverage(coverage: Mapping[str, Any], console: Console) -> None:
+    """Prints what became of the weights: a row for each form, and one for each reason to leave some as they were.
+
+    Args:
+        coverage: As `export_report.json` holds it.
+        console: Where to.
+    """
     from rich.table import Table
 
-    table = Table(title=f"Weights after {coverage.recipe['name']}")
-    for name in ("what became of them", "weights", "before", "after", "least PSNR"):
-        table.add_column(name, justify="left" if name.startswith("what") else "right")
-    for label, rows in _grouped(coverage.weights).items():
-        ratios = [row.psnr for row in rows if row.psnr is not None]
+    recipe, weights = coverage["recipe"], coverage["weights"]
+    table = Table(title=f"Weights after {recipe['name']}")
+    table.add_column("what became of them")
+    for name in ("weights", "before", "after", "least PSNR"):
+        table.add_column(name, justify="right")
+    for label, rows in _grouped(weights).items():
+        ratios = [float(row["psnr"]) for row in rows if row["psnr"] is not None]
         table.add_row(
             label,
             str(len(rows)),
-            _size(sum(row.bytes_before for row in rows)),
-            _size(sum(row.bytes_after for row in rows)),
+            _size(sum(row["bytes_before"] for row in rows)),
+            _size(sum(row["bytes_after"] for row in rows)),
             f"{min(ratios):.1f} dB" if ratios else "",
         )
     console.print(table)
-    for row in coverage.skipped:
-        if row.bytes_before > coverage.bytes_before / 100:
-            console.print(f"not compressed: {row.name} {row.shape}, {_size(row.bytes_before)}: {row.skipped}")
+    for row in weights:
+        if row["skipped"] is not None and row["bytes_before"] > coverage["bytes_before"] / 100:
+            console.print(f"not compressed: {row['name']}, {_size(row['bytes_before'])}: {row['skipped']}")
     console.print(
-        f"weights: {_size(coverage.bytes_before)} → {_size(coverage.bytes_after)}, "
-        f"{coverage.ratio:.3f} of float16; {len(coverage.compressed)} compressed, {len(coverage.skipped)} as they were"
+        f"weights: {_size(coverage['bytes_before'])} → {_size(coverage['bytes_after'])}, "
+        f"{coverage['ratio_to_float16']:.3f} of float16"
     )
-    if coverage.recipe["advice"]:
-        console.print(f"advice: {coverage.recipe['advice']}")
+    if recipe["advice"]:
+        console.print(f"advice on {recipe['name']}: {recipe['advice']}")
 
 
-def _grouped(weights: Iterable[CoveredWeight]) -> dict[str, list[CoveredWeight]]:
-    groups: dict[str, list[CoveredWeight]] = {}
+def _grouped(weights: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     for weight in weights:
-        label = f"{weight.form} ({', '.join(weight.op_types)})" if weight.form else f"as it was: {weight.skipped}"
+        readers = ", ".join(weight["op_types"])
+        label = f"{weight['form']} ({readers})" if weight["form"] else f"as it was: {weight['skipped']}"
         groups.setdefault(label, []).append(weight)
     return groups
 

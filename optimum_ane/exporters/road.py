@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from optimum_ane.compression import Recipe, compress_mlpackage, get_recipe
+from optimum_ane.compression.targets import target_of_name
 from optimum_ane.errors import CheckpointError, DatasetError, UnsupportedModelError
 from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, check_accuracy_drop, compare
 from optimum_ane.evaluation.datasets import DatasetSpec, Examples, load_examples
@@ -42,6 +45,7 @@ from optimum_ane.hub.card import PICTURE, CardPackage, make_card, make_picture
 from optimum_ane.modeling import MODEL_CLASSES
 from optimum_ane.runtimes import Session
 from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.version import __version__
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -83,6 +87,7 @@ def export(
     max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP,
     psnr_threshold: float | None = None,
     validate: bool = True,
+    compress: str | Path | Recipe | None = None,
     overwrite: bool = False,
     hub: HubOptions | None = None,
     quiet: bool = False,
@@ -108,8 +113,10 @@ def export(
         tokenizer: Goes into the package, for a model in memory; otherwise the checkpoint's own does.
         eval_dataset: A dataset to score the original and the package on; a string is a file or a Hub id.
         max_accuracy_drop: Percentage points that the package may lose on it.
-        psnr_threshold: dB that the package's answers must reach; None takes the default of the precision.
+        psnr_threshold: dB that the package's answers must reach; None takes the default of the precision, or the
+            recipe's own where the weights are compressed.
         validate: Compare with the original at all.
+        compress: A compression recipe: its name, the path of a YAML file, or the recipe itself.
         overwrite: Replace a package that is already there.
         hub: How to reach the Hub.
         quiet: Show no progress.
@@ -144,10 +151,13 @@ def export(
     )
     ane_config = get_ane_config_class(config.model_type, spec.task)(config, spec.task)
     ane_config.check(spec.sequence_length)
+    recipe = compress if compress is None or isinstance(compress, Recipe) else get_recipe(compress)
+    if recipe is not None:
+        recipe.check_target(target_of_name(spec.minimum_deployment_target), "the export")
     labels = _labels(config, spec)
     examples = None if dataset is None else _load_examples(dataset, config, spec)
 
-    count = 5 + 2 * validate + (examples is not None)
+    count = 5 + 2 * validate + (examples is not None) + (recipe is not None)
     with Stages(count, quiet) as stages, staged(output, overwrite) as directory:
         with stages.stage("load the checkpoint"):
             if isinstance(model, PreTrainedModel):
@@ -156,7 +166,7 @@ def export(
                 checkpoint = load_checkpoint(str(model), spec.task, config, hub)
             if examples is not None and checkpoint.tokenizer is None:
                 raise CheckpointError(f"{checkpoint.source.model} has no tokenizer, which the dataset needs")
-        road = _Road(checkpoint, spec, ane_config, labels, stages)
+        road = _Road(checkpoint, spec, ane_config, labels, stages, recipe)
         report = road.walk(directory, psnr_threshold, examples, max_accuracy_drop, validate)
         report.command = command or python_call(
             "model" if isinstance(model, PreTrainedModel) else repr(checkpoint.source.name),
@@ -166,6 +176,7 @@ def export(
                 "max_accuracy_drop": (max_accuracy_drop, DEFAULT_MAX_ACCURACY_DROP),
                 "psnr_threshold": (psnr_threshold, None),
                 "validate": (validate, True),
+                "compress": (None if recipe is None else recipe.name, None),
             },
         )
         with stages.stage("write the package"):
@@ -177,10 +188,16 @@ class _Road:
     """One export under way: what each stage leaves for the next."""
 
     def __init__(
-        self, checkpoint: Checkpoint, spec: ExportSpec, ane_config: ANEConfig, labels: list[str], stages: Stages
+        self,
+        checkpoint: Checkpoint,
+        spec: ExportSpec,
+        ane_config: ANEConfig,
+        labels: list[str],
+        stages: Stages,
+        recipe: Recipe | None,
     ) -> None:
         self.checkpoint, self.spec, self.ane_config, self.labels = checkpoint, spec, ane_config, labels
-        self.stages = stages
+        self.stages, self.recipe = stages, recipe
         self.names = conversion.output_names(ane_config, spec)
         self.accuracy: AccuracyReport | None = None
         self.outputs: tuple[TensorEntry, ...] = ()
@@ -212,13 +229,17 @@ class _Road:
             self._convert(module, inputs, mlpackage, report)
         del module
         gc.collect()
+        if self.recipe is not None:
+            with stages.stage(f"compress ({self.recipe.name})"):
+                self._compress(mlpackage, self.recipe, report)
         with stages.stage("load the package back"):
             session = PortableSession(mlpackage)
             self.inputs = tuple(TensorEntry(s.name, s.shape, s.dtype) for s in session.inputs.values())
             self.outputs = tuple(TensorEntry(s.name, s.shape, s.dtype) for s in session.outputs.values())
         if validate:
             with stages.stage("compare package with original"):
-                threshold = parity.PACKAGE_PSNR[spec.precision] if psnr_threshold is None else psnr_threshold
+                usual = parity.PACKAGE_PSNR[spec.precision] if self.recipe is None else self.recipe.psnr
+                threshold = usual if psnr_threshold is None else psnr_threshold
                 answer = parity.answer_of_package(session, inputs, self.names, spec.batch_size)
                 report.package_psnr = parity.measure(reference, answer, inputs["attention_mask"])
                 report.psnr_threshold, report.runtime = threshold, session.runtime
@@ -245,6 +266,13 @@ class _Road:
         conversion.describe(package, self.checkpoint, self.spec, self.labels)
         package.save(str(mlpackage))
         report.operations = count_operations(package)
+        report.sizes = measure_sizes(mlpackage)
+
+    def _compress(self, mlpackage: Path, recipe: Recipe, report: ExportReport) -> None:
+        with tempfile.TemporaryDirectory(dir=mlpackage.parent) as scratch, row_progress("compressing") as progress:
+            uncompressed = mlpackage.rename(Path(scratch) / MLPACKAGE)
+            coverage = compress_mlpackage(uncompressed, mlpackage, recipe, progress)
+        report.compression = coverage.to_dict()
         report.sizes = measure_sizes(mlpackage)
 
     def _evaluate(self, session: Session, examples: Examples) -> AccuracyReport:
@@ -286,10 +314,11 @@ class _Road:
             pooling=spec.pooling,
             normalize=spec.normalize,
             class_labels=spec.class_labels,
+            compression=None if self.recipe is None else self.recipe.name,
             labels=tuple(self.labels),
             padding_id=self.checkpoint.config.pad_token_id or 0,
             tokenizer=self.tokenizer,
-            versions=tool_versions(),
+            versions={"optimum-ane": __version__} | tool_versions(),
             files=files or {},
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,20 +164,25 @@ def tensors(package: CardPackage) -> list[dict[str, str]]:
     ]
 
 
-def accuracy_rows(package: CardPackage) -> list[tuple[str, str]]:
-    """The comparison on a dataset: what, and how much of it."""
+def accuracy_rows(package: CardPackage, show: Callable[[object], str] = escape) -> list[tuple[str, str]]:
+    """The comparison on a dataset: what, and how much of it.
+
+    Args:
+        package: What the package says of itself.
+        show: Makes the names in it fit for where they stand; Markdown, unless another is given.
+    """
     accuracy = package.accuracy
     if accuracy is None:
         return []
     rows = package.number("accuracy", "rows") or 0
-    dataset, primary = escape(accuracy.get("dataset", "")), str(accuracy.get("primary_metric", ""))
+    dataset, primary = show(accuracy.get("dataset", "")), str(accuracy.get("primary_metric", ""))
     table = []
     originals = package.numbers("accuracy", "original", "metrics")
     for metric, value in package.numbers("accuracy", "package", "metrics").items():
         original = show_metric(metric, originals[metric]) if metric in originals else "–"
         change = f"{original} → {show_metric(metric, value)}"
-        table.append((f"{escape(metric)} on {dataset}, {rows:.0f} rows, original → package", change))
-    table.append((f"drop in {escape(primary)}, positive is worse", drop(package)))
+        table.append((f"{show(metric)} on {dataset}, {rows:.0f} rows, original → package", change))
+    table.append((f"drop in {show(primary)}, positive is worse", drop(package)))
     agreement = package.number("accuracy", "agreement")
     if agreement is not None:
         table.append(("same prediction as the original", f"{agreement:.2%} of the rows"))

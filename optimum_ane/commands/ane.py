@@ -3,7 +3,9 @@
 from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
 
 from optimum_ane.commands.benchmark import BenchmarkCommand
+from optimum_ane.commands.compress import CompressCommand
 from optimum_ane.commands.evaluate import EvaluateCommand
+from optimum_ane.commands.inspect import InspectCommand
 from optimum_ane.commands.publish import PublishCommand
 from optimum_ane.commands.run import RunCommand
 from optimum_ane.commands.sweep import SweepCommand
@@ -20,9 +22,19 @@ class ANECommand(BaseOptimumCLICommand):
             subcommand_class=BenchmarkCommand,
         ),
         CommandInfo(
+            name="compress",
+            help="Compress a package's weights by a recipe, into a new package.",
+            subcommand_class=CompressCommand,
+        ),
+        CommandInfo(
             name="evaluate",
             help="Measure a package's accuracy on a dataset, beside the original's.",
             subcommand_class=EvaluateCommand,
+        ),
+        CommandInfo(
+            name="inspect",
+            help="Predict what runs on the Neural Engine, what it takes, and what to do about the rest.",
+            subcommand_class=InspectCommand,
         ),
         CommandInfo(
             name="publish",

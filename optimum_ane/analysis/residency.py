@@ -1,0 +1,62 @@
+"""Where each operation of a program is predicted to run, and the rule that says so.
+
+Everything here is a prediction: Apple publishes no list of what the Neural Engine takes, and Core ML decides anew with
+each version of the system. On a Mac, `analysis.compute_plan` asks Core ML itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optimum_ane.analysis.chips import Chip
+from optimum_ane.analysis.operations import Operation, Program, Tensor
+from optimum_ane.analysis.rules import Case, Rule, Verdict, residency_rules
+
+_LOAD_TIME = "constexpr_"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one operation is predicted to run.
+
+    Attributes:
+        operation: The operation.
+        verdict: `"ane"`, `"conditional"`: there under a condition that the program does not show, or `"fallback"`:
+            the CPU or the GPU.
+        rule: The rule that says so.
+        at_start: Whether nothing that the engine computes leads to it.
+    """
+
+    operation: Operation
+    verdict: Verdict
+    rule: Rule
+    at_start: bool
+
+
+def place(program: Program, chip: Chip | None = None, rules: Sequence[Rule] | None = None) -> tuple[Placement, ...]:
+    """Predicts for each operation where it runs.
+
+    Constants do not count, nor do compressed weights (`constexpr_*`), which are decoded when the program is loaded.
+
+    Args:
+        program: The program.
+        chip: The chip; None for any from A14 and M1 on, so that what differs between them is `"conditional"`.
+        rules: The table; None takes the one that comes with this library.
+
+    Returns:
+        A placement for each operation, in the order of the program.
+    """
+    table = residency_rules() if rules is None else tuple(rules)
+    placements = []
+    behind_engine: set[Tensor] = set()
+    for operation in program.operations:
+        if operation.type.startswith(_LOAD_TIME):
+            continue
+        at_start = behind_engine.isdisjoint(operation.operands)
+        case = Case(operation, program, chip, at_start)
+        rule = next(rule for rule in table if rule.fits(case))
+        placements.append(Placement(operation, rule.verdict, rule, at_start))
+        if rule.verdict != "fallback" or not at_start:
+            behind_engine.update(operation.outputs)
+    return tuple(placements)

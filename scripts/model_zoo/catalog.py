@@ -1,0 +1,325 @@
+"""The list of models: what `zoo.yaml` may say, checked before any work is done."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from model_zoo.strict_yaml import ListError, Section, read_yaml
+from optimum_ane.errors import ANEError
+
+NO_COMPRESSION = "none"
+REPOSITORY = "{org}/{name}-ane"
+_FIELDS = ("org", "name")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_LIST_KEYS = ("defaults", "models")
+_EVALUATION_KEYS = (
+    "dataset",
+    "config",
+    "split",
+    "text_column",
+    "text_pair_column",
+    "label_column",
+    "max_samples",
+    "max_accuracy_drop",
+)
+_OWN_KEYS = ("name", "model", "architecture", "task")
+_SHARED_KEYS = (
+    "batch_size",
+    "class_labels",
+    "compress",
+    "evaluation",
+    "first_at_root",
+    "license",
+    "minimum_deployment_target",
+    "normalize",
+    "pooling",
+    "precision",
+    "psnr_threshold",
+    "repository",
+    "revision",
+    "sequence_lengths",
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A dataset to score the original and the package on; see `DatasetSpec` for the first seven."""
+
+    dataset: str
+    config: str | None = None
+    split: str | None = None
+    text_column: str | None = None
+    text_pair_column: str | None = None
+    label_column: str | None = None
+    max_samples: int | None = None
+    max_accuracy_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """One entry of the list.
+
+    Attributes:
+        name: What jobs, folders and the repository are called by.
+        model: Hub id or directory of the checkpoint.
+        revision: Branch, tag or commit on the Hub; None is the default branch.
+        architecture: The checkpoint's `model_type`.
+        task: Optimum's name of it.
+        sequence_lengths: One package for each, in tokens.
+        compress: One package for each recipe of compression; `"none"` stores the weights as they are.
+        batch_size: Rows per prediction.
+        precision: Of weights and arithmetic.
+        minimum_deployment_target: Oldest system that runs the packages; None is the export's own.
+        class_labels: Make them Core ML classifiers.
+        pooling: Sentence embeddings instead of hidden states.
+        normalize: Divide embeddings by their length.
+        psnr_threshold: dB; None is the export's own.
+        evaluation: A dataset to score on.
+        repository: Where to publish, with the fields {org} and {name}.
+        first_at_root: Whether the first package stands at the repository's root, so that it loads without a
+            subfolder.
+        license: For a source that states none.
+    """
+
+    name: str
+    model: str
+    revision: str | None
+    architecture: str
+    task: str
+    sequence_lengths: tuple[int, ...]
+    compress: tuple[str, ...]
+    batch_size: int
+    precision: str
+    minimum_deployment_target: str | None
+    class_labels: bool
+    pooling: str | None
+    normalize: bool
+    psnr_threshold: float | None
+    evaluation: Evaluation | None
+    repository: str
+    first_at_root: bool
+    license: str | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One package to be made and published.
+
+    Attributes:
+        model: The entry of the list.
+        sequence_length: In tokens.
+        recipe: Of compression; None for none.
+        repository: Where to publish; None for nowhere.
+        subfolder: Where in that repository; empty for the root.
+    """
+
+    model: Model
+    sequence_length: int
+    recipe: str | None
+    repository: str | None
+    subfolder: str
+
+    @property
+    def variant(self) -> str:
+        """The package among those of its model: `seq128`, or `seq128-int8`."""
+        recipe = "" if self.recipe is None else f"-{Path(self.recipe).stem}"
+        return f"seq{self.sequence_length}{recipe}"
+
+    @property
+    def id(self) -> str:
+        """The package among all."""
+        return f"{self.model.name}/{self.variant}"
+
+
+def read_catalog(path: Path) -> list[Model]:
+    """Reads a list of models and checks every entry as far as that is possible without the checkpoints.
+
+    Paths in it that begin with `./`, `../` or `/` are files or directories, relative to the list.
+
+    Raises:
+        ListError: The first thing that is wrong: file, line, entry, and what is allowed.
+    """
+    root = read_yaml(path)
+    root.only(_LIST_KEYS)
+    defaults = root.section("defaults")
+    if defaults is not None:
+        defaults.only(_SHARED_KEYS)
+    models: dict[str, Model] = {}
+    for section in root.sections("models"):
+        name = section.text("name")
+        section.name = f"model {name!r}"
+        section.only((*_OWN_KEYS, *_SHARED_KEYS))
+        if name in models:
+            raise section.error("another model has this name", "name")
+        models[name] = _read_model(section if defaults is None else section.with_defaults(defaults), name)
+    return list(models.values())
+
+
+def make_jobs(models: Iterable[Model], org: str | None) -> list[Job]:
+    """Makes a job for each package of each model.
+
+    Args:
+        models: Entries of the list.
+        org: User or organization to publish under; None publishes nowhere.
+
+    Raises:
+        ListError: Two packages would stand at the same place, or a repository's name cannot be one.
+    """
+    jobs = []
+    places: dict[tuple[str, str], str] = {}
+    ids: set[str] = set()
+    for model in models:
+        repository = None if org is None else _expand(model, org)
+        variants = [(length, recipe) for length in model.sequence_lengths for recipe in model.compress]
+        for number, (length, recipe) in enumerate(variants):
+            job = Job(model, length, None if recipe == NO_COMPRESSION else recipe, repository, "")
+            if number or not model.first_at_root:
+                job = Job(model, length, job.recipe, repository, job.variant)
+            if job.id in ids:
+                raise ListError(f"{job.id} is there twice: two recipes have the same file name; rename one")
+            ids.add(job.id)
+            if repository is not None:
+                other = places.setdefault((repository, job.subfolder), job.id)
+                if other != job.id:
+                    place = "/".join(filter(None, (repository, job.subfolder)))
+                    raise ListError(f"{other} and {job.id} would both stand at {place}; give one another repository")
+            jobs.append(job)
+    return jobs
+
+
+def _expand(model: Model, org: str) -> str:
+    repository = model.repository.format(org=org, name=model.name)
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ListError(f"{repository!r} cannot be a repository; check --org and the entry {model.name}") from error
+    return repository
+
+
+def _read_model(section: Section, name: str) -> Model:
+    from optimum_ane.exporters.config import supported_tasks
+
+    if not _NAME.fullmatch(name):
+        raise section.error(f"{name!r} is no name; letters, digits, '.', '_' and '-' make one, 80 at most", "name")
+    model = Model(
+        name=name,
+        model=_path_or_id(section, "model", section.text("model"), is_directory=True),
+        revision=section.optional_text("revision"),
+        architecture=section.text("architecture", _architectures()),
+        task=section.text("task", supported_tasks()[section.text("architecture")]),
+        sequence_lengths=section.wholes("sequence_lengths", (128,)),
+        compress=_recipes(section),
+        batch_size=section.whole("batch_size", 1) or 1,
+        precision=section.optional_text("precision") or "float16",
+        minimum_deployment_target=_target(section),
+        class_labels=section.flag("class_labels"),
+        pooling=section.optional_text("pooling"),
+        normalize=section.flag("normalize"),
+        psnr_threshold=section.number("psnr_threshold"),
+        evaluation=_evaluation(section),
+        repository=_template(section),
+        first_at_root=section.flag("first_at_root", True),
+        license=section.optional_text("license"),
+    )
+    _check_form(section, model)
+    return model
+
+
+def _architectures() -> tuple[str, ...]:
+    import optimum_ane.models  # noqa: F401 - registers them
+    from optimum_ane.exporters.config import supported_tasks
+
+    return tuple(supported_tasks())
+
+
+def _check_form(section: Section, model: Model) -> None:
+    from optimum_ane.exporters.spec import ExportSpec
+
+    for length in model.sequence_lengths:
+        try:
+            ExportSpec(
+                task=model.task,
+                sequence_length=length,
+                batch_size=model.batch_size,
+                precision=model.precision,  # type: ignore[arg-type] # it is what the class checks
+                class_labels=model.class_labels,
+                pooling=model.pooling,  # type: ignore[arg-type]
+                normalize=model.normalize,
+            )
+        except ANEError as error:
+            raise section.error(str(error)) from error
+
+
+def _target(section: Section) -> str | None:
+    from optimum_ane.exporters.conversion import canonical_target
+
+    name = section.optional_text("minimum_deployment_target")
+    try:
+        return None if name is None else canonical_target(name)
+    except ANEError as error:
+        raise section.error(str(error), "minimum_deployment_target") from error
+
+
+def _recipes(section: Section) -> tuple[str, ...]:
+    from optimum_ane.compression.recipes import get_recipe
+
+    recipes = []
+    for name in section.texts("compress", (NO_COMPRESSION,)):
+        value = _path_or_id(section, "compress", name)
+        recipes.append(value)
+        if value == NO_COMPRESSION:
+            continue
+        try:
+            get_recipe(value)
+        except ANEError as error:
+            raise section.error(f"{error}; {NO_COMPRESSION!r} is allowed too", "compress") from error
+    return tuple(recipes)
+
+
+def _evaluation(section: Section) -> Evaluation | None:
+    from optimum_ane.evaluation.package import TASK
+
+    inner = section.section("evaluation")
+    if inner is None:
+        return None
+    inner.only(_EVALUATION_KEYS)
+    if section.text("task") != TASK:
+        raise section.error(f"only {TASK} is evaluated on a dataset, this is {section.text('task')}", "evaluation")
+    return Evaluation(
+        dataset=_path_or_id(inner, "dataset", inner.text("dataset")),
+        config=inner.optional_text("config"),
+        split=inner.optional_text("split"),
+        text_column=inner.optional_text("text_column"),
+        text_pair_column=inner.optional_text("text_pair_column"),
+        label_column=inner.optional_text("label_column"),
+        max_samples=inner.whole("max_samples"),
+        max_accuracy_drop=inner.number("max_accuracy_drop"),
+    )
+
+
+def _template(section: Section) -> str:
+    template = section.optional_text("repository") or REPOSITORY
+    try:
+        fields = [parts[1:] for parts in string.Formatter().parse(template) if parts[1] is not None]
+    except ValueError as error:
+        raise section.error(f"{template!r} is no template ({error})", "repository") from error
+    if not all(field in _FIELDS and not form and not conversion for field, form, conversion in fields):
+        raise section.error(f"{template!r} may use {{org}} and {{name}} alone, as in {REPOSITORY}", "repository")
+    return template
+
+
+def _path_or_id(section: Section, key: str, value: str, is_directory: bool = False) -> str:
+    """A path relative to the list becomes absolute; anything else is a name and stays."""
+    if not value.startswith(("./", "../", "/")):
+        return value
+    path = (section.path.parent / value).resolve()
+    if not (path.is_dir() if is_directory else path.is_file()):
+        raise section.error(f"there is no {'directory' if is_directory else 'file'} {path}", key)
+    return str(path)

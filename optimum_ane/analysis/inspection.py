@@ -139,7 +139,7 @@ class Inspection:
             "shapes_are_lower_bounds": self.program.has_unknown_shapes,
             "first_offender": _offender(self.offenders[0] if self.offenders else None),
             "worst_offender": _offender(self.worst),
-            "rules": [_group(group) for group in self.groups()],
+            "offenders": [_group(group) for group in self.groups()],
         }
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""One self-contained page on a package: what was measured when it was made, and what is predicted of it."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
+
+from optimum_ane.analysis.html_report import measured, predicted
+from optimum_ane.analysis.html_report.parts import Figure, Section
+from optimum_ane.analysis.inspection import Inspection
+from optimum_ane.errors import OutputError, PackageError
+from optimum_ane.exporters.package import ANE_CONFIG, EXPORT_REPORT, PackageConfig
+from optimum_ane.hub.facts import CardPackage
+from optimum_ane.version import __version__
+
+HTML_REPORT = "export_report.html"
+
+
+def write_html(path: str | Path, inspection: Inspection, package: str | Path | None = None) -> None:
+    """Writes the report: one HTML file without scripts, links or anything from the network.
+
+    Args:
+        path: The file to write.
+        inspection: What is predicted of the package.
+        package: The exported directory, whose `ane_config.json` and `export_report.json` say what was measured; None,
+            or a bare `.mlpackage`, leaves those sections out.
+
+    Raises:
+        PackageError: One of these files is damaged.
+        OutputError: The page cannot be written.
+    """
+    page = render_html(inspection, None if package is None else read_package(Path(package)))
+    try:
+        Path(path).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def render_html(inspection: Inspection, package: CardPackage | None) -> str:
+    """Renders the page; `package` holds what was measured, if anything was."""
+    sections = [predicted.residency(inspection), predicted.cost(inspection), predicted.memory(inspection)]
+    title, subtitle = inspection.program.path.name, f"function {inspection.program.function}"
+    if package is not None:
+        config = package.config
+        sections = [
+            measured.accuracy(package),
+            measured.parity(package),
+            *sections,
+            measured.compression(package),
+            measured.road(package),
+        ]
+        title = f"{config.source_name} for the Apple Neural Engine"
+        subtitle = f"{config.task}, {config.batch_size} × {config.sequence_length} tokens, {package.systems} and later"
+    shown = [section for section in sections if section.parts]
+    environment = Environment(autoescape=True, trim_blocks=True)
+    template = environment.from_string(files(__name__).joinpath("page.html").read_text(encoding="utf-8"))
+    return template.render(
+        title=title,
+        subtitle=f"{subtitle} · optimum-ane {__version__}",
+        sections=[_marked(section) for section in shown],
+        facts=[fact for section in shown for fact in section.facts],
+    )
+
+
+def read_package(directory: Path) -> CardPackage | None:
+    """Reads what an exported directory says of itself; None where it is a bare `.mlpackage`.
+
+    Raises:
+        PackageError: A file is damaged.
+    """
+    if not (directory / ANE_CONFIG).is_file():
+        return None
+    config = PackageConfig.read(directory)
+    return CardPackage(directory.name, config, _object(directory / EXPORT_REPORT), _object(directory / "config.json"))
+
+
+def _object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PackageError(f"{path} is not readable JSON ({error}); export the package again") from error
+    if not isinstance(value, dict):
+        raise PackageError(f"{path} should hold an object; export the package again")
+    return value
+
+
+def _marked(section: Section) -> dict[str, Any]:
+    """A section as the template takes it; figures are ours and are not escaped."""
+    return {"id": section.id, "title": section.title, "parts": [_part(part) for part in section.parts]}
+
+
+def _part(part: Any) -> Any:
+    return {"kind": part.kind, "svg": Markup(part.svg)} if isinstance(part, Figure) else part

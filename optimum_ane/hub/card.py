@@ -122,7 +122,7 @@ def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str |
         "task": config.task,
         "repo_id": repo_id,
         "folder": folder,
-        "license": escape(license or config.source_license or ""),
+        "license": _license(main, license),
         "packages": [_row(package, repo_id) for package in packages],
         "sequence_length": config.sequence_length,
         "batch_size": config.batch_size,
@@ -165,6 +165,12 @@ def _source(package: CardPackage) -> str:
         return f"{code(config.source_name)} (a checkpoint on disk)"
     link = f"[{escape(package.source_id)}]({HUB}/{package.source_id})"
     return f"{link} at revision {code(config.source_revision)}" if config.source_revision else link
+
+
+def _license(package: CardPackage, license: str | None) -> str:
+    config = package.config
+    name = config.source_license_name if license in (None, config.source_license) else None
+    return escape(name or license or config.source_license or "")
 
 
 def _row(package: CardPackage, repo_id: str | None) -> dict[str, str]:

@@ -141,7 +141,8 @@ def _draw_devices(axes: Axes, packages: Sequence[CardPackage]) -> None:
         counts = [_counts(package).get(key, 0.0) for package in packages]
         if not any(counts):
             continue
-        bars = axes.barh(places, counts, left=starts, height=0.62, color=color, label=device, edgecolor=_PAPER)
+        label = f"{device}: {counts[0]:.0f}" if len(packages) == 1 else device
+        bars = axes.barh(places, counts, left=starts, height=0.62, color=color, label=label, edgecolor=_PAPER)
         axes.bar_label(
             bars,
             labels=[f"{count:.0f}" if count >= 0.04 * _total(packages) else "" for count in counts],

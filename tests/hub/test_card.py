@@ -1,0 +1,395 @@
+"""The card of a package: what it says is what the files say."""
+
+import ast
+import hashlib
+import json
+import re
+
+import coremltools as ct
+import pytest
+from card_packages import ACCURACY, RESIDENCY, blocks_of, card_package, changed, read_json, tables_of, tokens_of
+from tiny_models import make_tokenizer, save_checkpoint
+
+from optimum_ane import export
+from optimum_ane.errors import CardError, PackageError
+from optimum_ane.hub.card import is_generated, make_card
+
+LABELS = ["bad | worse", 'good "q" `x`', "🎉 très\n---\n<script>alert(1)</script>"]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A package that was scored on a dataset, from a checkpoint in somebody's home."""
+    home = tmp_path_factory.mktemp("home") / "annabelle"
+    save_checkpoint(home / "reviews", "distilbert", "text-classification", has_fresh_norms=True)
+    (home / "reviews" / "README.md").write_text("---\nlicense: mit\nlanguage: en\ndatasets: glue\n---\n")
+    (home / "dev.tsv").write_text("a fine film\t1\na dull story\t0\nthe plot is not bad\t1\n" * 4)
+    export(home / "reviews", home / "made", sequence_length=16, eval_dataset=str(home / "dev.tsv"), quiet=True)
+    return home / "made"
+
+
+@pytest.fixture(scope="module")
+def package(directory):
+    return card_package(directory)
+
+
+def row(card, start):
+    """The second cell of the row that starts so."""
+    found = [cells[1] for table in tables_of(card) for cells in table if cells[0].startswith(start)]
+    assert len(found) == 1, (start, found)
+    return found[0]
+
+
+def numbers(text):
+    return [float(number) for number in re.findall(r"[-+]?\d+\.?\d*", text)]
+
+
+def test_the_export_wrote_this_card(directory, package):
+    written = (directory / "README.md").read_text(encoding="utf-8")
+    assert is_generated(written)
+    assert 'from_pretrained("made")' in written
+    assert make_card([changed(package, path="made")], repo_id=None) == written
+
+
+def test_measured_numbers_are_those_of_the_report(package):
+    report = package.report
+    card = make_card([package], repo_id="org/model")
+    accuracy = report["accuracy"]
+    original, own = numbers(row(card, "accuracy on dev.tsv, 12 rows"))
+    assert original == pytest.approx(100 * accuracy["original"]["metrics"]["accuracy"], abs=0.005)
+    assert own == pytest.approx(100 * accuracy["package"]["metrics"]["accuracy"], abs=0.005)
+    drop, confidence, low, high = numbers(row(card, "drop in accuracy"))
+    assert [drop, low, high] == pytest.approx([accuracy["drop"], *accuracy["drop_interval"]], abs=0.005)
+    assert confidence == 95
+    assert numbers(row(card, "same prediction")) == pytest.approx([100 * accuracy["agreement"]], abs=0.005)
+    assert numbers(row(card, "PSNR of the logits on that")) == pytest.approx([accuracy["psnr"]], abs=0.05)
+    assert numbers(row(card, "PSNR of logits against")) == pytest.approx([report["package_psnr"]["logits"]], abs=0.05)
+    size, weights = numbers(row(card, "size on disk"))
+    assert [size, weights] == pytest.approx([report["sizes"][n] / 1e6 for n in ("package", "weights")], abs=0.05)
+    assert row(card, "operations of the program") == str(sum(report["operations"].values()))
+    assert report["machine"] in card.replace("\\", "")
+    for name, version in package.config.versions.items():
+        assert f"{name} {version}" in card
+    assert "was not run on an Apple device" in card
+
+
+def test_other_numbers_give_another_card(package):
+    """No number is typed: each that is changed in the report changes in the card."""
+    card = make_card([changed(package, report={"accuracy": ACCURACY, "residency": RESIDENCY})], repo_id="org/model")
+    assert row(card, "accuracy on dev.tsv, 872 rows") == "88.99% → 88.76%"
+    assert row(card, "f1 on dev.tsv") == "87.60% → 87.50%"
+    assert row(card, "drop in accuracy") == "+0.23 percentage points, 95% interval -0.11 to +0.57"
+    assert row(card, "same prediction") == "99.77% of the rows"
+    assert row(card, "rows cut at 16 tokens") == "3"
+    assert numbers(row(card, "arithmetic predicted")) == [97.3]
+    assert "a prediction from the program for A15" in card
+
+
+def test_residency_is_called_a_prediction_and_counts_are_its_own(package):
+    card = make_card([changed(package, report={"residency": RESIDENCY})], repo_id="org/model")
+    predicted = {cells[0]: cells[1] for table in tables_of(card) for cells in table if "predicted" in cells[0]}
+    assert list(predicted.values()) == ["391", "6", "3", "97.3%", "5"]
+
+
+def test_compression_is_what_the_report_states(package):
+    weights = [{"bytes_before": 90, "form": "int8"}, {"bytes_before": 10, "form": None}]
+    report = {"compression": {"ratio_to_float16": 0.5021, "weights": weights}}
+    card = make_card([changed(package, compression="linear-int8", report=report)], repo_id="org/model")
+    expected = "linear-int8, weights at 50.2% of their size in float16, 90.0% of the weights' bytes covered"
+    assert row(card, "compression") == expected
+    assert row(make_card([package], repo_id="org/model"), "compression") == "none; weights in float16"
+
+
+def test_equal_answers_and_undefined_metrics_are_said_so(package):
+    accuracy = ACCURACY | {"psnr": "inf", "drop": None, "drop_interval": None}
+    card = make_card([changed(package, report={"accuracy": accuracy})], repo_id="org/model")
+    assert row(card, "PSNR of the logits on that") == "equal"
+    assert row(card, "drop in accuracy") == "–"
+
+
+def test_what_was_not_measured_is_said_plainly(tiny_package):
+    card = make_card([card_package(tiny_package("bert", "feature-extraction"))], repo_id="org/model")
+    assert "Nothing was compared with the original" in card
+    assert "Accuracy on a dataset was not measured" in card
+    assert "How closely it follows the original was not measured" in card
+    assert "None" not in card
+    assert "runtime on" not in card
+
+
+def test_a_runtime_of_core_ml_is_named(package):
+    card = make_card([changed(package, report={"runtime": "coreml", "accuracy": None})], repo_id="org/model")
+    assert "coreml runtime" in card
+    assert "was not run on an Apple device" not in card
+
+
+def test_inputs_and_outputs_are_those_of_the_program(directory, package):
+    description = ct.utils.load_spec(str(directory / "model.mlpackage")).description
+    types = {65568: "float32", 65552: "float16", 131104: "int32"}
+    expected = [
+        [kind, feature.name, " × ".join(map(str, array.shape)), types[array.dataType], feature.shortDescription]
+        for kind, features in (("input", description.input), ("output", description.output))
+        for feature in features
+        for array in [feature.type.multiArrayType]
+    ]
+    table = next(table for table in tables_of(make_card([package], repo_id=None)) if table[0][1:2] == ["name"])
+    assert table[1:] == expected
+
+
+def test_every_file_stands_with_its_digest(directory, package):
+    card = make_card([package], repo_id="org/model")
+    table = next(table for table in tables_of(card) if table[0] == ["file", "SHA-256"])
+    present = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+    assert {cells[0] for cells in table[1:]} == present - {"README.md", "ane_config.json"}
+    for name, digest in table[1:]:
+        assert hashlib.sha256((directory / name).read_bytes()).hexdigest() == digest
+
+
+def test_no_path_and_no_user_is_in_what_is_published(directory, package):
+    for name in ("README.md", "export_report.json"):
+        text = (directory / name).read_text()
+        assert "annabelle" not in text
+        assert str(directory.parent) not in text
+    card = make_card([package], repo_id="org/model")
+    assert "annabelle" not in card
+    assert "reviews" in card
+
+
+def test_the_call_that_made_it_is_python_that_asks_for_the_same(package):
+    block = blocks_of(make_card([package], repo_id=None))["python"]
+    call = ast.parse(block.strip(), mode="eval").body
+    assert ast.unparse(call.func) == "optimum_ane.export"
+    assert [ast.literal_eval(value) for value in call.args] == ["reviews", "out"]
+    settings = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    assert settings == {"task": "text-classification", "sequence_length": 16, "eval_dataset": "dev.tsv"}
+
+
+class TestSeveralPackages:
+    @pytest.fixture
+    def packages(self, package):
+        scored = changed(package, report={"accuracy": ACCURACY})
+        int8 = changed(scored, path="int8", compression="linear-int8", sequence_length=64)
+        return [changed(int8, path="a/256", minimum_deployment_target="iOS18"), int8, scored]
+
+    def test_they_stand_in_one_table_and_the_root_is_described(self, packages):
+        card = make_card(packages, repo_id="org/model")
+        table = next(table for table in tables_of(card) if table[0][0] == "folder")
+        assert [cells[0] for cells in table[1:]] == ["the root", "a/256", "int8"]
+        by_folder = {cells[0]: dict(zip(table[0], cells, strict=True)) for cells in table[1:]}
+        assert by_folder["int8"]["tokens"] == "64"
+        assert by_folder["int8"]["weights"] == "linear-int8"
+        assert by_folder["a/256"]["target"] == "iOS18"
+        assert by_folder["the root"]["weights"] == "float16"
+        assert by_folder["the root"]["accuracy, original → package"] == "88.99% → 88.76%"
+        assert "let length = 16" in card
+        assert "subfolder" not in card
+        assert "![" in card
+
+    def test_without_a_root_the_first_by_name_is_described(self, packages):
+        card = make_card(packages[:2], repo_id="org/model")
+        assert 'from_pretrained("org/model", subfolder="a/256")' in card
+        assert "What follows is of\n`a/256`" in card
+
+    def test_their_order_does_not_matter(self, packages):
+        assert make_card(packages, repo_id="org/model") == make_card(packages[::-1], repo_id="org/model")
+
+    def test_one_alone_needs_no_table(self, package):
+        card = make_card([package], repo_id="org/model")
+        assert all(table[0][0] != "folder" for table in tables_of(card))
+        assert "![" not in card
+
+    def test_none_at_all_is_a_mistake(self):
+        with pytest.raises(ValueError, match="at least one"):
+            make_card([], repo_id="org/model")
+
+
+class TestHostileFiles:
+    @pytest.fixture
+    def hostile(self, package):
+        evil = "x|y`z\n\n# Owned\n<img src=x onerror=alert(1)> [a](javascript:b) --> {{ 7 * 7 }} \ud800 \u202e"
+        report = {
+            "machine": evil,
+            "runtime": evil,
+            "package_psnr": {evil: 50.0},
+            "command": f"rm -rf /\n```\n{evil}",
+            "accuracy": ACCURACY | {"dataset": evil, "runtime": evil, "primary_metric": evil},
+            "residency": RESIDENCY | {"chip": evil},
+            "compression": {},
+        }
+        return changed(
+            package,
+            labels=(*LABELS, evil),
+            source_name=evil,
+            source_license=evil,
+            source_license_name=evil,
+            source_languages=(evil, "de"),
+            source_datasets=(evil,),
+            compression=evil,
+            versions={evil: evil},
+            files={evil: evil},
+            report=report,
+        )
+
+    @pytest.mark.parametrize("is_hub", [True, False])
+    def test_no_text_leaves_its_place(self, hostile, package, is_hub):
+        other = changed(hostile, path="x`|y", source_is_hub=is_hub)
+        card = make_card([changed(hostile, source_is_hub=is_hub), other], repo_id="org/model")
+        card.encode("utf-8")
+        plain = make_card([package, changed(package, path="b")], repo_id="org/model")
+
+        def outline(text):
+            tokens = tokens_of(text)
+            return [tokens[n + 1].content for n, token in enumerate(tokens) if token.type == "heading_open"][1:]
+
+        assert outline(card) == outline(plain)
+        kinds = [child.type for token in tokens_of(card) for child in token.children or []]
+        assert "html_inline" not in kinds
+        blocks = [token.content for token in tokens_of(card) if token.type == "html_block"]
+        assert [text.startswith("<!-- written by optimum-ane") for text in blocks] == [True]
+        links = [child.attrGet("href") for token in tokens_of(card) for child in token.children or []]
+        assert not [link for link in links if link and "javascript" in link]
+        assert "49" not in card.split("## Integrity")[0].split("## How")[1]
+        assert is_generated(card)
+
+    def test_tables_keep_their_columns(self, hostile):
+        for table in tables_of(make_card([hostile], repo_id="org/model")):
+            assert {len(cells) for cells in table} == {len(table[0])}
+
+    def test_labels_are_shown_as_they_are(self, package):
+        card = make_card([changed(package, labels=tuple(LABELS))], repo_id="org/model")
+        paragraphs = [token.children for token in tokens_of(card) if token.type == "inline"]
+        shown = next(c for c in paragraphs if c and c[0].content.startswith("Labels"))
+        text = "".join(child.content for child in shown)
+        assert (
+            text
+            == 'Labels, in the order of the scores: bad | worse, good "q" `x`, ' + " ".join(LABELS[2].split()) + "."
+        )
+
+    @pytest.mark.parametrize(
+        ("report", "place"),
+        [
+            ({"package_psnr": {"logits": "many"}}, r"package_psnr\.logits is 'many'"),
+            ({"sizes": {"package": [1]}}, r"sizes\.package"),
+            ({"accuracy": ACCURACY | {"rows": True}}, r"accuracy\.rows is True"),
+            ({"accuracy": ACCURACY | {"drop_interval": "wide"}}, r"accuracy\.drop_interval"),
+            ({"residency": {"operations": {"ane": None, "fallback": "3"}}}, r"operations\.fallback"),
+            ({"compression": {"weights": ["w"]}}, r"compression\.weights"),
+        ],
+    )
+    def test_a_report_of_other_types_is_refused_by_name(self, package, report, place):
+        with pytest.raises(PackageError, match=place):
+            make_card([changed(package, compression="int8", report=report)], repo_id="org/model")
+
+    def test_a_report_of_nothing_gives_a_card_of_no_numbers(self, package):
+        bare = changed(package)
+        card = make_card([type(bare)("", bare.config, {}, {})], repo_id="org/model")
+        assert "by which command" in card
+        assert row(card, "size on disk").startswith("–")
+
+
+class TestTemplates:
+    HEAD = "---\n{{ card_data }}\n---\n"
+
+    def card(self, package, tmp_path, text):
+        path = tmp_path / "mine.md"
+        path.write_text(text, encoding="utf-8")
+        return make_card([package], repo_id="org/model", template=path)
+
+    def test_a_template_of_ones_own_is_used(self, package, tmp_path):
+        card = self.card(
+            package, tmp_path, self.HEAD + "\n# {{ title }}\n{% for t in tensors %}{{ t.name }} {% endfor %}\n"
+        )
+        assert "# reviews for the Apple Neural Engine\ninput_ids attention_mask logits" in card
+        assert "license: mit" in card
+        assert is_generated(card)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("a\n{% if %}\n", r"mine\.md, line 5: Expected an expression"),
+            ("a\n\n{{ licens }}\n", r"line 6: there is no 'licens'; a card has .*license"),
+            ("a\n{{ tensors.more.most }}\n", r"line 5: .*has no attribute"),
+            ("{{ 1 / 0 }}", r"line 4: .*division"),
+            ("{% include 'other.md' %}", r"line 4: "),
+        ],
+    )
+    def test_its_errors_are_one_line_that_names_theirs(self, package, tmp_path, text, message):
+        with pytest.raises(CardError, match=message) as caught:
+            self.card(package, tmp_path, self.HEAD + text)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("text", ["# no metadata\n", "---\nlicense: mit\n---\n", "a\n---\n{{ card_data }}\n---\n"])
+    def test_it_must_begin_with_the_metadata(self, package, tmp_path, text):
+        with pytest.raises(CardError, match=r"mine\.md, line 1: a template begins with"):
+            self.card(package, tmp_path, text)
+
+    def test_it_must_be_a_text(self, package, tmp_path):
+        (tmp_path / "mine.md").write_bytes(b"\xff\xfe\x00")
+        for path in (tmp_path / "mine.md", tmp_path / "missing.md", tmp_path):
+            with pytest.raises(CardError, match="template cannot be read"):
+                make_card([package], repo_id="org/model", template=path)
+
+
+class TestWhoWroteIt:
+    @pytest.fixture(scope="class")
+    def card(self, package):
+        return make_card([changed(package, report={"accuracy": ACCURACY})], repo_id="org/model")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda card: card,
+            lambda card: card.replace("\n", "\r\n"),
+            lambda card: "\ufeff" + card,
+            lambda card: card.rstrip("\n"),
+            lambda card: card + "\n\n",
+            lambda card: card.replace(".\n", ".  \n"),
+            lambda card: card.replace("license: mit", 'license: "mit"'),
+            lambda card: card.replace("license: mit\n", "", 1).replace("---\n", "---\nlicense: mit\n", 1),
+        ],
+        ids=["same", "crlf", "bom", "no last newline", "more newlines", "spaces", "quotes", "order"],
+    )
+    def test_what_git_and_the_hub_do_to_a_file_does_not_matter(self, card, change):
+        assert is_generated(change(card))
+
+    def test_a_card_that_the_client_read_and_wrote_is_still_ours(self, card, tmp_path):
+        from huggingface_hub import ModelCard
+
+        ModelCard(card).save(tmp_path / "README.md")
+        assert is_generated((tmp_path / "README.md").read_text(encoding="utf-8"))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda card: card.replace("Limits", "Limitations"),
+            lambda card: card.replace("88.76%", "98.76%"),
+            lambda card: card.replace("license: mit", "license: apache-2.0"),
+            lambda card: card.replace("- coreml\n", "- coreml\n- mine\n"),
+            lambda card: card + "I wrote this.\n",
+            lambda card: card.replace("\n## Limits", "\nMy words.\n\n## Limits"),
+            lambda card: card.replace("sha256:", "sha256:0", 1),
+            lambda card: re.sub(r"<!--.*-->", "", card),
+            lambda card: card + card[card.index("<!--") :],
+            lambda card: "# Mine\n",
+            lambda card: "",
+            lambda card: card.replace("license: mit", "license: [mit"),
+        ],
+    )
+    def test_what_a_person_does_to_it_is_seen(self, card, change):
+        assert change(card) != card
+        assert not is_generated(change(card))
+
+
+def test_old_packages_still_get_a_card(directory, tmp_path):
+    """`ane_config.json` of before there were cards with this much to say."""
+    config = read_json(directory, "ane_config.json")
+    new = [name for name in config if name.startswith("source_") and name not in ("source_model", "source_revision")]
+    for name in [*new, "labels", "padding_id", "tokenizer"]:
+        del config[name]
+    for name in ("export_report.json", "config.json"):
+        (tmp_path / name).write_bytes((directory / name).read_bytes())
+    (tmp_path / "ane_config.json").write_text(json.dumps(config))
+    card = make_card([card_package(tmp_path)], repo_id="org/model")
+    assert "`reviews`" in card
+    assert "annabelle" not in card
+    assert "padding: 1)" in card  # of config.json
+    assert make_tokenizer().pad_token_id == 1

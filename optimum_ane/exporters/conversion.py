@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from optimum_ane.errors import OutputError, UnsupportedModelError
+from optimum_ane.exporters.layers import named_hidden_states
 from optimum_ane.exporters.passes import pass_pipeline
 from optimum_ane.nn import SentencePooling, raise_epsilons_for_float16
 from optimum_ane.version import __version__
@@ -69,7 +70,7 @@ def prepare(module: nn.Module, spec: ExportSpec) -> None:
 
 
 def trace(module: nn.Module, inputs: Mapping[str, Tensor], spec: ExportSpec) -> torch.jit.ScriptModule:
-    """Traces the module for one fixed shape.
+    """Traces the module for one fixed shape, with names on its hidden states (see `layers`).
 
     `torch.jit.trace` and not `torch.export`: the latter decomposes the einsums, which Core ML maps as they are.
 
@@ -81,7 +82,7 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor], spec: ExportSpec) -> 
     if spec.precision == "float16":
         raise_epsilons_for_float16(module)
     traced = _WithProbabilities(module) if spec.class_labels else module
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), named_hidden_states(module), warnings.catch_warnings():
         # The tracer warns of every shape that becomes a constant; all of ours are meant to.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         return torch.jit.trace(traced, tuple(inputs.values()), check_trace=False)

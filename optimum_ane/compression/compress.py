@@ -12,12 +12,12 @@ import numpy as np
 from optimum_ane.analysis.operations import read_program
 from optimum_ane.compression.coverage import Coverage, measure_coverage
 from optimum_ane.compression.kmeans import palette, uniform_palette
-from optimum_ane.compression.quiet import quiet_coremltools
 from optimum_ane.compression.recipes import Recipe, Step
 from optimum_ane.compression.settings import LutFunction, Palettize, Settings
 from optimum_ane.compression.targets import target_of_program
 from optimum_ane.compression.weights import Weight, find_again, read_weights
 from optimum_ane.errors import CompressionError
+from optimum_ane.exporters.conversion import quiet, writing
 from optimum_ane.runtimes.portable.package import Package
 
 if TYPE_CHECKING:
@@ -50,14 +50,14 @@ def compress_mlpackage(source: Path, target: Path, recipe: Recipe, progress: Pro
 
     check_source(source, recipe)
     before = read_weights(read_program(source))
-    with quiet_coremltools():
+    with quiet(), writing():
         model = ct.models.MLModel(str(source), skip_model_load=True)
     plan: dict[str, tuple[Settings, ...]] = {}
     ticks = _Ticks(recipe, before, progress)
     for step in recipe.steps:
         current = find_again(before, read_weights(read_program(model.package_path)), target)
         model = _apply(model, step, _asked(step, before, current, plan), ticks)
-    with quiet_coremltools():
+    with quiet(), writing():
         model.save(str(target))
     return measure_coverage(source, target, recipe, plan)
 
@@ -116,7 +116,7 @@ def _apply(model: ct.models.MLModel, step: Step, asked: dict[str, Settings], tic
     }
     # By name only: by type of operation, coremltools refuses a weight that two types of operation read.
     configs = {name: settings.config(ticks.lut_function(settings, step.joint)) for name, settings in asked.items()}
-    with quiet_coremltools():
+    with quiet(), writing():
         return passes[step.kind](model, cto.OptimizationConfig(op_name_configs=configs), joint_compression=step.joint)
 
 

@@ -23,10 +23,11 @@ from optimum_ane.evaluation.progress import row_progress
 from optimum_ane.evaluation.report import AccuracyReport, machine_kind, tool_versions
 from optimum_ane.exporters import conversion, parity
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
+from optimum_ane.exporters.documents import write_documents
 from optimum_ane.exporters.invocation import public_name, python_call
+from optimum_ane.exporters.layers import find_fault, measure_layers
 from optimum_ane.exporters.modules import infer_task, load_module
 from optimum_ane.exporters.package import (
-    CARD,
     EXPORT_REPORT,
     MLPACKAGE,
     PackageConfig,
@@ -41,7 +42,6 @@ from optimum_ane.exporters.report import ExportReport, count_operations, measure
 from optimum_ane.exporters.source import Checkpoint, HubOptions, Source, load_checkpoint, load_config, resolve_task
 from optimum_ane.exporters.spec import ExportSpec, Precision
 from optimum_ane.exporters.tokenizer_entry import describe_tokenizer
-from optimum_ane.hub.card import PICTURE, CardPackage, make_card, make_picture
 from optimum_ane.modeling import MODEL_CLASSES
 from optimum_ane.runtimes import Session
 from optimum_ane.runtimes.portable import PortableSession
@@ -243,7 +243,9 @@ class _Road:
                 answer = parity.answer_of_package(session, inputs, self.names, spec.batch_size)
                 report.package_psnr = parity.measure(reference, answer, inputs["attention_mask"])
                 report.psnr_threshold, report.runtime = threshold, session.runtime
-                parity.check(report.package_psnr, threshold, "package")
+                report.layers = measure_layers(session, self.checkpoint.model, inputs, spec) or None
+                fault = find_fault(report.layers or {}, usual)
+                parity.check(report.package_psnr, threshold, "package", fault)
         if examples is not None:
             with stages.stage(f"evaluate on {len(examples)} rows"):
                 self.accuracy = self._evaluate(session, examples)
@@ -265,7 +267,7 @@ class _Road:
         package = conversion.convert(traced, example, self.names, self.spec, self.labels)
         conversion.describe(package, self.checkpoint, self.spec, self.labels)
         package.save(str(mlpackage))
-        report.operations = count_operations(package)
+        report.operations = count_operations(mlpackage)
         report.sizes = measure_sizes(mlpackage)
 
     def _compress(self, mlpackage: Path, recipe: Recipe, report: ExportReport) -> None:
@@ -333,12 +335,9 @@ class _Road:
             self.tokenizer = describe_tokenizer(tokenizer, directory)
         report.seconds = dict(self.stages.seconds)
         report.write(directory / EXPORT_REPORT)
-        package = CardPackage(name, self.package_config(), report.to_dict(), self.checkpoint.config.to_dict())
-        (directory / CARD).write_text(make_card([package], repo_id=None), encoding="utf-8", newline="\n")
-        picture = make_picture([package])
-        if picture is not None:
-            (directory / PICTURE).write_bytes(picture)
-        self.package_config(hash_files(directory)).write(directory)
+        config = self.package_config(hash_files(directory))
+        config.write(directory)
+        write_documents(directory, name, config, report, self.checkpoint.config.to_dict())
 
 
 def _from_memory(model: PreTrainedModel, task: str, tokenizer: PreTrainedTokenizerBase | None) -> Checkpoint:

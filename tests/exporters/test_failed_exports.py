@@ -46,7 +46,7 @@ def without_conversion(monkeypatch):
     monkeypatch.setattr(conversion, "describe", lambda *_, **__: None)
     monkeypatch.setattr(road, "count_operations", lambda _: {})
     monkeypatch.setattr(road, "PortableSession", lambda _: SimpleNamespace(inputs={}, outputs={}))
-    monkeypatch.setattr(road, "make_card", lambda *_, **__: "")
+    monkeypatch.setattr(road, "write_documents", lambda *_, **__: None)
 
 
 class BrokenError(Exception):
@@ -61,7 +61,7 @@ class BrokenError(Exception):
         (conversion, "convert"),
         (conversion, "describe"),
         (road, "PortableSession"),
-        (road, "make_card"),
+        (road, "write_documents"),
         (road, "hash_files"),
     ],
 )

@@ -1,0 +1,141 @@
+"""`optimum-cli ane compress`: a package with weights in fewer bits."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optimum_ane.commands.base import BaseANECommand
+from optimum_ane.commands.dataset_arguments import add_dataset_arguments, dataset_spec_from_args
+
+if TYPE_CHECKING:
+    from optimum_ane.compression.package import CompressionResult
+
+
+class CompressCommand(BaseANECommand):
+    """Makes a compressed package from a package."""
+
+    DESCRIPTION = """\
+Compresses the weights of an exported package into a new package, compares it with the package before and with the
+original, and shows what became of each weight. A package whose answers are too far off is not written.
+
+examples:
+  optimum-cli ane compress --list
+  optimum-cli ane compress out/ int8 out-int8/
+  optimum-cli ane compress out/ palette4-g16 out-4bit/ --dataset dev.tsv --max-accuracy-drop 1
+  optimum-cli ane compress out/ mine.yaml out-mine/
+
+Some recipes need a package that was exported with --minimum-deployment-target iOS18; the error says so.
+docs/compression.md tells how to choose a recipe and how to write one, and what each measured."""
+
+    @classmethod
+    def add_arguments(cls, parser: ArgumentParser) -> None:
+        """Adds the package, the recipe, what it is compared with and the dataset's options."""
+        parser.add_argument(
+            "package", nargs="?", metavar="PACKAGE", help="directory that `optimum-cli export ane` wrote"
+        )
+        parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a recipe's name, or a .yaml file")
+        parser.add_argument(
+            "output", nargs="?", type=Path, metavar="OUTPUT", help="directory to make; empty or absent"
+        )
+        parser.add_argument("--list", action="store_true", help="print the recipes, and stop")
+        parser.add_argument("--overwrite", action="store_true", help="replace a package that is already there")
+        parser.add_argument(
+            "--psnr-threshold",
+            type=float,
+            metavar="DB",
+            help="fail if an output of the package is further from the original's (default: the recipe's own)",
+        )
+        against = parser.add_mutually_exclusive_group()
+        against.add_argument(
+            "--reference",
+            metavar="MODEL",
+            help="the original: Hub id or directory (default: the source that the package names, if it is there)",
+        )
+        against.add_argument(
+            "--no-reference", action="store_true", help="compare with the package before, not with the original"
+        )
+        parser.add_argument(
+            "--trust-remote-code",
+            action="store_true",
+            help="let code from the original's repository run; only for repositories that you have read",
+        )
+        add_dataset_arguments(parser, "--dataset")
+
+    def execute(self) -> None:
+        """Compresses, or lists the recipes.
+
+        Raises:
+            ANEError: Anything that the user can mend.
+        """
+        args = self.args
+        if args.list:
+            _print_recipes()
+            return
+        missing = [name.upper() for name in ("package", "recipe", "output") if getattr(args, name) is None]
+        if missing:
+            self.parser.error(f"{' and '.join(missing)} must be given; see --help")
+        from optimum_ane.compression.package import Original, compress_package
+        from optimum_ane.compression.recipes import get_recipe
+        from optimum_ane.exporters.source import HubOptions
+
+        hub = HubOptions(trust_remote_code=args.trust_remote_code)
+        wanted = "no" if args.no_reference else "if there" if args.reference is None else "yes"
+        result = compress_package(
+            args.package,
+            get_recipe(args.recipe),
+            args.output,
+            original=Original(args.reference, wanted, hub),
+            dataset=dataset_spec_from_args(args),
+            max_accuracy_drop=args.max_accuracy_drop,
+            psnr_threshold=args.psnr_threshold,
+            overwrite=args.overwrite,
+            command=self._command_line(),
+        )
+        _print_result(result)
+
+    def _command_line(self) -> str:
+        """This command as a line to copy, with files and directories by their names alone."""
+        import shlex
+
+        from optimum_ane.exporters.invocation import public_name
+
+        words = [shlex.quote(public_name(word)) for word in (self.args.package, self.args.recipe)]
+        return f"optimum-cli ane compress {' '.join(words)} out/"
+
+
+def _print_recipes() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from optimum_ane.compression.recipes import get_recipe, recipe_names
+
+    table = Table("recipe", "needs", "what it does", title="Compression recipes")
+    for name in recipe_names():
+        recipe = get_recipe(name)
+        advice = f"\n{recipe.advice}" if recipe.advice else ""
+        table.add_row(name, recipe.minimum_deployment_target, recipe.summary + advice)
+    Console().print(table)
+
+
+def _print_result(result: CompressionResult) -> None:
+    from rich.console import Console
+
+    from optimum_ane.compression.coverage import print_coverage
+    from optimum_ane.evaluation.report import print_report
+
+    report = result.report
+    console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    if result.accuracy is not None:
+        print_report(result.accuracy)
+    if report.compression is not None:
+        print_coverage(report.compression, console)
+        for name, ratio in report.compression["psnr_to_uncompressed"].items():
+            console.print(f"{name}: PSNR {ratio:.1f} dB against the package before ({report.runtime} runtime)")
+    for name, ratio in report.package_psnr.items():
+        console.print(f"{name}: PSNR {ratio:.1f} dB against the original")
+    if result.missing_original is not None:
+        console.print(f"not compared with the original: {result.missing_original}")
+    console.print(f"{report.sizes['package'] / 1e6:.1f} MB: {result.path}/")

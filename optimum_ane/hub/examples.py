@@ -35,7 +35,8 @@ print(model(**inputs).last_hidden_state.shape)  # (texts, tokens, width)""",
     "sentence-embedding": """\
 texts = [{text}, "a dull and lifeless mess"]
 inputs = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
-embeddings = model(**inputs).pooler_output  # (texts, width){norm}""",
+embeddings = model(**inputs).pooler_output  # (texts, width)
+print(embeddings @ embeddings.T)  # {products}""",
 }
 _PIPELINES = ("text-classification", "token-classification", "fill-mask")
 """Of our tasks, those that transformers 5 has a pipeline for and that give more there than a call of the model."""
@@ -66,9 +67,9 @@ def python_snippet(package: CardPackage, repo_id: str | None) -> str:
         arguments += f", subfolder={python_string(package.path)}"
     tokenizer = arguments if package.has_tokenizer else python_string(config.source_name)
     call = "sentence-embedding" if config.pooling else config.task
-    norm = "; their dot products are cosine similarities" if config.normalize else ""
+    products = "cosine similarities" if config.normalize else "dot products"
     body = _CALLS[call].format(
-        text=python_string(EXAMPLE_TEXT), masked=python_string(example_with_mask(package)), norm=norm
+        text=python_string(EXAMPLE_TEXT), masked=python_string(example_with_mask(package)), products=products
     )
     imported = "AutoTokenizer, pipeline" if config.task in _PIPELINES else "AutoTokenizer"
     return f"""\

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from optimum_ane.errors import ValidationError
+from optimum_ane.errors import CheckpointError, ValidationError
 from optimum_ane.evaluation.psnr import psnr
 from optimum_ane.runtimes.portable.inspection import Recorder
 
@@ -47,7 +47,7 @@ def named_hidden_states(module: nn.Module) -> Iterator[None]:
 
             def name_next(value: Tensor) -> None:
                 nonlocal count
-                torch._C._get_value_trace(value).setDebugName(f"{_NAME}{count}")
+                torch._C._get_value_trace(value).setDebugName(f"{_NAME}{count}")  # type: ignore[attr-defined]
                 count += 1
 
             for layer in _layers(stack):
@@ -91,6 +91,7 @@ def measure_layers(
 
     Raises:
         ValidationError: A hidden state has another shape than the original's.
+        CheckpointError: The original's hidden states are not finite.
     """
     rows = -(-_ROWS // spec.batch_size) * spec.batch_size
     few = {name: value[:rows] for name, value in inputs.items()}
@@ -105,6 +106,8 @@ def measure_layers(
         name = "embeddings" if index == 0 else f"layer.{index - 1}"
         if ours[index].shape != state.shape:
             raise ValidationError(f"{name} has shape {tuple(ours[index].shape)}, the original's {tuple(state.shape)}")
+        if not state[tokens].isfinite().all():
+            raise CheckpointError(f"the original's own {name} holds NaN or infinity; its weights are damaged")
         ratios[name] = psnr(state[tokens], ours[index][tokens])
     return ratios
 

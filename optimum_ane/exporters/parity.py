@@ -114,18 +114,25 @@ def measure(reference: Mapping[str, Tensor], candidate: Mapping[str, Tensor], ma
     return ratios
 
 
-def check(ratios: Mapping[str, float], threshold: float, what: str) -> None:
+def check(ratios: Mapping[str, float], threshold: float, what: str, fault: str = "") -> None:
     """Refuses an answer that is too far from the original's.
+
+    Args:
+        ratios: dB by output, from `measure`.
+        threshold: dB that each must reach.
+        what: What answered.
+        fault: Where it leaves the original, in a few words, if that is known; see `layers.find_fault`.
 
     Raises:
         ValidationError: A PSNR is below the threshold; the message holds both numbers.
     """
+    place = f" ({fault})" if fault else ""
     for name, ratio in ratios.items():
         if not ratio >= threshold:
             raise ValidationError(
                 f"the {what} does not answer as the original does: PSNR of {name} is {ratio:.1f} dB, "
-                f"{threshold:.1f} are asked for; nothing was written. Try --precision float32 to tell rounding from "
-                "a wrong export, or set --psnr-threshold"
+                f"{threshold:.1f} are asked for{place}; nothing was written. Try --precision float32 to tell rounding "
+                "from a wrong export, or set --psnr-threshold"
             )
 
 

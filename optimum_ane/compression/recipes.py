@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 
-from optimum_ane.compression.settings import KINDS, Settings, near_miss, read_settings
+from optimum_ane.compression.settings import KINDS, NO_CHANNEL_SCALE, Settings, near_miss, read_settings
 from optimum_ane.compression.targets import TARGETS, latest
 from optimum_ane.errors import CompressionError
 
 _MAX_BYTES = 2**20
+_REFUSED = ("palette4-scale", "palette4-g16-scale")
 _RECIPE_KEYS = ("summary", "psnr", "advice", "residency", "sources", "steps")
 _STEP_KEYS = ("kind", "joint", "global", "op_types", "weights")
 
@@ -147,6 +148,8 @@ def get_recipe(name_or_yaml: str | Path) -> Recipe:
     if str(name_or_yaml).endswith((".yaml", ".yml")):
         return _read_file(Path(name_or_yaml).expanduser())
     shipped = _shipped()
+    if str(name_or_yaml) in _REFUSED:
+        raise CompressionError(f"there is no recipe {str(name_or_yaml)!r}: {NO_CHANNEL_SCALE}")
     if str(name_or_yaml) not in shipped:
         raise CompressionError(
             f"there is no recipe {str(name_or_yaml)!r}{near_miss(str(name_or_yaml), shipped)} "

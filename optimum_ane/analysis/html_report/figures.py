@@ -11,7 +11,7 @@ from html import escape
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 
 INK = "#010203"
 """Stands for the page's own text colour until the SVG is written; no figure uses it for anything else."""
@@ -103,8 +103,9 @@ def ranges(values: Mapping[str, tuple[float, float, float]], unit: str, notes: M
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.6)))
-        axes.grid(axis="x", which="both")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.grid(axis="x")
         # Room for the words on the right.
         left, right = axes.get_xlim()
         axes.set_xlim(left, right * (right / left) ** 0.25)

@@ -88,13 +88,16 @@ def _results(package: CardPackage, repo_id: str | None, is_one_of_several: bool)
     if accuracy is None:
         return []
     dataset = plain(accuracy.get("dataset", ""))
+    dataset_id, dataset_config, split = _dataset(dataset)
     folder = f"{package.path}/" if package.path else ""
     source = None if repo_id is None else f"{HUB}/{repo_id}/blob/main/{folder}{EXPORT_REPORT}"
     return [
         EvalResult(
             task_type=pipeline_tag(package),
-            dataset_type=_dataset_id(dataset),
+            dataset_type=dataset_id,
             dataset_name=dataset or "unnamed",
+            dataset_config=dataset_config,
+            dataset_split=split,
             metric_type=plain(metric),
             metric_name=f"{plain(metric)} of {package.path or 'the root'}" if is_one_of_several else None,
             metric_value=round(value, 6),
@@ -106,8 +109,15 @@ def _results(package: CardPackage, repo_id: str | None, is_one_of_several: bool)
     ]
 
 
-def _dataset_id(name: str) -> str:
-    """The Hub id in a report's name of a dataset, `glue/sst2, split validation`, or a file's name as an id."""
-    dataset = name.split(", split ")[0]
-    parts = [_NOT_IN_DATASET_ID.sub("-", part).strip("-.") for part in dataset.split("/")[:2]]
-    return "/".join(part for part in parts if part) or "unnamed"
+def _dataset(name: str) -> tuple[str, str | None, str | None]:
+    """The id, the config and the split in a report's name of a dataset; a file's name becomes an id.
+
+    A dataset of the Hub is called `owner/name/config, split validation`, where owner and config may be missing.
+    """
+    whole, _, split = name.partition(", split ")
+    parts = [_NOT_IN_DATASET_ID.sub("-", part).strip("-.") for part in whole.split("/")]
+    parts = [part for part in parts if part]
+    if parts[:1] == ["glue"]:  # the name that GLUE had before datasets had owners
+        parts.insert(0, "nyu-mll")
+    config = parts[2] if len(parts) > 2 and split else None
+    return "/".join(parts[:2]) or "unnamed", config, split or None

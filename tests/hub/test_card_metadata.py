@@ -133,24 +133,22 @@ class TestModelIndex:
         assert said["metrics"] == ["accuracy"]
 
     @pytest.mark.parametrize(
-        ("dataset", "expected"),
+        ("name", "expected"),
         [
-            ("glue/sst2, split validation", "glue/sst2"),
-            ("stanfordnlp/imdb, split test", "stanfordnlp/imdb"),
-            ("my dev set (1).tsv", "my-dev-set-1-.tsv"),
-            ("../../etc/passwd", "unnamed"),
-            ("", "unnamed"),
+            ("glue/sst2, split validation", {"type": "nyu-mll/glue", "config": "sst2", "split": "validation"}),
+            ("nyu-mll/glue/sst2, split dev", {"type": "nyu-mll/glue", "config": "sst2", "split": "dev"}),
+            ("stanfordnlp/imdb, split test", {"type": "stanfordnlp/imdb", "split": "test"}),
+            ("my dev set (1).tsv", {"type": "my-dev-set-1-.tsv"}),
+            ("../../etc/passwd", {"type": "etc/passwd"}),
+            ("..", {"type": "unnamed"}),
+            ("", {"type": "unnamed", "name": "unnamed"}),
         ],
     )
-    def test_every_dataset_has_an_id_of_the_hubs_form(self, package, dataset, expected):
-        card = make_card([changed(package, report={"accuracy": ACCURACY | {"dataset": dataset}})], repo_id=REPO)
-        assert (
-            metadata(changed(package, report={"accuracy": ACCURACY | {"dataset": dataset}}))["model-index"][0][
-                "results"
-            ][0]["dataset"]["type"]
-            == expected
-        )
-        assert_valid(card)
+    def test_every_dataset_has_an_id_of_the_hubs_form(self, package, name, expected):
+        scored = changed(package, report={"accuracy": ACCURACY | {"dataset": name}})
+        dataset = metadata(scored)["model-index"][0]["results"][0]["dataset"]
+        assert dataset == {"name": name} | expected
+        assert_valid(make_card([scored], repo_id=REPO))
 
 
 def test_no_text_of_a_package_makes_the_metadata_invalid(package):

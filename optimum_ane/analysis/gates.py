@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optimum_ane.analysis.inspection import Inspection
-from optimum_ane.errors import ValidationError
+from optimum_ane.errors import InputError, ValidationError
 
 
 @dataclass(frozen=True)
@@ -16,18 +16,31 @@ class Gates:
         min_residency: The least share of the arithmetic that must be predicted on the engine without a condition,
             0 to 1.
         max_regions: The most regions, on and off the engine.
+        max_latency_ms: The most milliseconds that a prediction is estimated to take, typically.
     """
 
     min_residency: float | None = None
     max_regions: int | None = None
+    max_latency_ms: float | None = None
+
+    def check_chip(self, chip: str | None) -> None:
+        """Makes sure that there is a chip where a limit needs one.
+
+        Raises:
+            InputError: A latency is limited, and no chip is named.
+        """
+        if self.max_latency_ms is not None and chip is None:
+            raise InputError("--max-latency-ms needs --chip: a latency is estimated for one chip")
 
     def check(self, inspection: Inspection) -> None:
         """Checks a package.
 
         Raises:
             ValidationError: A limit is not kept; the message names each that is not, with the cause.
+            InputError: A latency is limited, and the inspection is for no chip.
         """
-        broken = [*self._residency(inspection), *self._regions(inspection)]
+        self.check_chip(None if inspection.chip is None else inspection.chip.name)
+        broken = [*self._residency(inspection), *self._regions(inspection), *self._latency(inspection)]
         if broken:
             raise ValidationError(f"the prediction breaks {'; '.join(broken)}")
 
@@ -55,3 +68,12 @@ class Gates:
             operation = worst.placement.operation
             because = f", cut most by {operation.type} {operation.name}: {worst.placement.rule.remedy}"
         return [f"--max-regions {self.max_regions}: there are {count}{because}"]
+
+    def _latency(self, inspection: Inspection) -> list[str]:
+        cost = inspection.cost
+        if self.max_latency_ms is None or cost is None or cost.typical_ms <= self.max_latency_ms:
+            return []
+        return [
+            f"--max-latency-ms {self.max_latency_ms:g}: {cost.typical_ms:.2f} ms are estimated for {cost.chip.name} "
+            f"({cost.low_ms:.2f} to {cost.high_ms:.2f}), most of it {cost.bound}"
+        ]

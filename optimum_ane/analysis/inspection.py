@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optimum_ane.analysis.chips import Chip, get_chip
+from optimum_ane.analysis.cost import BOUNDS, CostEstimate, estimate
 from optimum_ane.analysis.memory import Memory, measure_memory
 from optimum_ane.analysis.operations import Operation, Program, read_program
 from optimum_ane.analysis.partition import (
@@ -78,6 +79,7 @@ class Inspection:
         offenders: What is off the engine.
         shares: By verdict.
         memory: What it takes.
+        cost: How long a prediction is estimated to take; None where no chip was named.
     """
 
     program: Program
@@ -87,6 +89,7 @@ class Inspection:
     offenders: tuple[Offender, ...]
     shares: Mapping[str, Share]
     memory: Memory
+    cost: CostEstimate | None
 
     @property
     def crossings(self) -> int:
@@ -136,6 +139,7 @@ class Inspection:
             "flops_share_conditional": self.flops_share("conditional"),
             "regions": len(self.regions),
             "crossings": self.crossings,
+            "latency_ms": None if self.cost is None else _latency(self.cost),
             "shapes_are_lower_bounds": self.program.has_unknown_shapes,
             "first_offender": _offender(self.offenders[0] if self.offenders else None),
             "worst_offender": _offender(self.worst),
@@ -155,11 +159,12 @@ class Inspection:
             ],
             "operations": [_operation(placement, where[placement.operation]) for placement in self.placements],
             "memory": asdict(self.memory),
+            "cost": None if self.cost is None else _cost(self.cost),
         }
 
 
 def inspect(package: str | Path, chip: str | None = None, function: str | None = None) -> Inspection:
-    """Predicts where a package's operations run and what it takes.
+    """Predicts where a package's operations run, what it takes, and for a chip how long a prediction takes.
 
     Args:
         package: An exported directory, or any `.mlpackage` of an ML Program.
@@ -182,6 +187,7 @@ def inspect(package: str | Path, chip: str | None = None, function: str | None =
         offenders=find_offenders(placements, regions),
         shares=_shares(placements),
         memory=measure_memory(program, placements),
+        cost=None if named is None else estimate(program, regions, named),
     )
 
 
@@ -195,6 +201,24 @@ def _shares(placements: Sequence[Placement]) -> dict[str, Share]:
         moved = sum(step.weight_bytes + step.activation_bytes for _, step in own)
         shares[verdict] = Share(len(own), sum(operation.flops for operation, _ in own), moved)
     return shares
+
+
+def _latency(cost: CostEstimate) -> dict[str, Any]:
+    return {"low": cost.low_ms, "typical": cost.typical_ms, "high": cost.high_ms, "bound": cost.bound}
+
+
+def _cost(cost: CostEstimate) -> dict[str, Any]:
+    return {
+        "estimate": True,
+        "chip": cost.chip.name,
+        "milliseconds": _latency(cost),
+        "parts": {name: getattr(cost.parts, name) for name in BOUNDS},
+        "operations": [
+            {"index": each.operation.index, "milliseconds": each.milliseconds, "bound": each.parts.bound}
+            for each in cost.operations
+        ],
+        "assumptions": list(cost.assumptions),
+    }
 
 
 def _offender(offender: Offender | None) -> dict[str, Any] | None:

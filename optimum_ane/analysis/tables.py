@@ -6,17 +6,19 @@ from rich.console import Console
 from rich.table import Table
 
 from optimum_ane.analysis.compute_plan import DevicePlan
+from optimum_ane.analysis.cost import BOUNDS, CostEstimate
 from optimum_ane.analysis.inspection import VERDICTS, Inspection, RuleGroup
 from optimum_ane.analysis.memory import Memory
 from optimum_ane.analysis.partition import Offender
 
 _NAMES_SHOWN = 3
 _REGIONS_SHOWN = 9
+_SLOWEST_SHOWN = 5
 _DISAGREEMENTS_SHOWN = 20
 
 
 def print_inspection(inspection: Inspection, console: Console | None = None) -> None:
-    """Prints what is predicted: the summary, where operations run, what keeps them off the engine, and memory.
+    """Prints what is predicted: the summary, where operations run, what keeps them off the engine, memory and cost.
 
     Args:
         inspection: What to print.
@@ -43,6 +45,8 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     for group in groups:
         console.print(_explained(group))
     _print_memory(inspection.memory, console)
+    if inspection.cost is not None:
+        _print_cost(inspection.cost, console)
 
 
 def _devices(inspection: Inspection) -> Table:
@@ -120,6 +124,24 @@ def _print_memory(memory: Memory, console: Console) -> None:
         kind = "state" if held.is_state else "cache, passed in and out"
         shape = " × ".join("?" if extent is None else str(extent) for extent in held.shape)
         console.print(f"{kind}: {held.name}, {held.dtype} {shape}, {held.bytes / 1e6:.2f} MB")
+
+
+def _print_cost(cost: CostEstimate, console: Console) -> None:
+    console.print(
+        f"\nlatency on {cost.chip.name}, an estimate: {cost.typical_ms:.2f} ms, "
+        f"likely {cost.low_ms:.2f} to {cost.high_ms:.2f}; most of it {cost.bound}"
+    )
+    parts = ", ".join(f"{name} {getattr(cost.parts, name):.2f} ms" for name in BOUNDS)
+    console.print(f"of it: {parts}")
+    for assumption in cost.assumptions:
+        console.print(f"assumed: {assumption}")
+    slowest = sorted(cost.operations, key=lambda each: -each.milliseconds)[:_SLOWEST_SHOWN]
+    table = Table("operation", "type", title="Costs most, estimated", title_justify="left")
+    table.add_column("ms", justify="right")
+    table.add_column("bound by")
+    for each in slowest:
+        table.add_row(each.operation.name, each.operation.type, f"{each.milliseconds:.3f}", each.parts.bound)
+    console.print(table)
 
 
 def print_device_plan(plan: DevicePlan, console: Console | None = None) -> None:

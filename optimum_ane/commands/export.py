@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optimum.commands.base import CommandInfo
 
 from optimum_ane.commands.base import BaseANECommand
 from optimum_ane.commands.dataset_arguments import add_dataset_arguments, dataset_spec_from_args
+from optimum_ane.commands.gate_arguments import add_gate_arguments, gates_from_args
 
 if TYPE_CHECKING:
     from optimum_ane.exporters.road import ExportResult
@@ -27,6 +29,7 @@ examples:
   optimum-cli export ane --model sentence-transformers/all-MiniLM-L6-v2 --pooling mean --normalize out/
   optimum-cli export ane --model my-classifier/ --eval-dataset dev.tsv --max-accuracy-drop 0.5 out/
   optimum-cli export ane --model my-classifier/ --compress int8 --eval-dataset dev.tsv out/
+  optimum-cli export ane --model my-classifier/ --chip A15 --min-residency 0.98 --max-latency-ms 5 out/
   optimum-cli export ane --list
 """
 
@@ -50,6 +53,7 @@ class ANEExportCommand(BaseANECommand):
         _add_form(parser)
         _add_validation(parser)
         add_dataset_arguments(parser, "--eval-dataset")
+        add_gate_arguments(parser)
         _add_hub(parser)
 
     def execute(self) -> None:
@@ -156,6 +160,8 @@ def _export(args: Namespace, command: str) -> ExportResult:
         psnr_threshold=args.psnr_threshold,
         validate=not args.no_validate,
         compress=args.compress,
+        chip=args.chip,
+        gates=gates_from_args(args),
         overwrite=args.overwrite,
         hub=HubOptions(args.revision, args.cache_dir, args.token, args.trust_remote_code),
         command=command,
@@ -177,8 +183,25 @@ def _print_result(result: ExportResult) -> None:
         print_coverage(report.compression, console)
     for name, ratio in report.package_psnr.items():
         console.print(f"{name}: PSNR {ratio:.1f} dB against the original ({report.runtime} runtime)")
+    if report.residency is not None:
+        console.print(_residency(report.residency))
     operations = sum(report.operations.values())
     console.print(f"{operations} operations, {report.sizes['package'] / 1e6:.1f} MB: {result.path}/")
+
+
+def _residency(residency: Mapping[str, Any]) -> str:
+    """One line on what is predicted."""
+    counts, latency = residency["operations"], residency["latency_ms"]
+    text = (
+        f"predicted on the Neural Engine: {counts['ane']} of {sum(counts.values())} operations, "
+        f"{residency['flops_share_on_ane']:.1%} of the arithmetic; crossings between devices: {residency['crossings']}"
+    )
+    if latency is None:
+        return text
+    return (
+        f"{text}; {latency['typical']:.2f} ms estimated on {residency['chip']} "
+        f"({latency['low']:.2f} to {latency['high']:.2f})"
+    )
 
 
 def _print_supported() -> None:

@@ -39,19 +39,38 @@ def add_gate_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="fail if the program falls into more regions, on and off the Neural Engine; 2 allows one crossing",
     )
+    group.add_argument(
+        "--max-latency-ms",
+        type=_milliseconds,
+        metavar="MS",
+        help="fail if a prediction is estimated to take longer on the chip, typically; needs --chip",
+    )
 
 
 def gates_from_args(args: Namespace) -> Gates:
-    """Returns the limits that the options set."""
+    """Returns the limits that the options set.
+
+    Raises:
+        InputError: A latency is limited, and no chip is named.
+    """
     from optimum_ane.analysis.gates import Gates
 
-    return Gates(min_residency=args.min_residency, max_regions=args.max_regions)
+    gates = Gates(args.min_residency, args.max_regions, args.max_latency_ms)
+    gates.check_chip(args.chip)
+    return gates
 
 
 def _share(text: str) -> float:
     number = _number(text)
     if not 0 <= number <= 1:
         raise ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
+    return number
+
+
+def _milliseconds(text: str) -> float:
+    number = _number(text)
+    if number <= 0:
+        raise ArgumentTypeError(f"{text!r} is not a number above 0")
     return number
 
 

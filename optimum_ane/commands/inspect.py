@@ -13,7 +13,8 @@ class InspectCommand(BaseANECommand):
 
     DESCRIPTION = """\
 Predicts what a Core ML package will do on a device: which operations run on the Neural Engine, with the rule, its
-source and what to do about it; into how many regions the program falls; what memory it takes.
+source and what to do about it; into how many regions the program falls; what memory it takes; and for one chip, how
+long a prediction takes.
 
 PACKAGE is a directory that `optimum-cli export ane` wrote, or any .mlpackage that holds an ML Program, also one with
 operations that no runtime of this library executes. Each operation is one of
@@ -25,7 +26,7 @@ can be trusted. On a Mac, --device asks Core ML for its plan and prints where th
 
 examples:
   optimum-cli ane inspect out/
-  optimum-cli ane inspect model.mlpackage --chip A15
+  optimum-cli ane inspect model.mlpackage --chip A15 --max-latency-ms 5
   optimum-cli ane inspect out/ --json > inspection.json
   optimum-cli ane inspect out/ --min-residency 0.98 --max-regions 2
     (for a build server: exit code 1, and the reason, if a limit is not kept)"""
@@ -58,6 +59,7 @@ examples:
         from optimum_ane.analysis.tables import print_device_plan, print_inspection
 
         args = self.args
+        gates = gates_from_args(args)
         inspection = inspect(args.package, args.chip, args.function)
         plan = None
         if args.device:
@@ -71,4 +73,4 @@ examples:
             print_inspection(inspection)
             if plan is not None:
                 print_device_plan(plan)
-        gates_from_args(args).check(inspection)
+        gates.check(inspection)

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from optimum_ane.analysis.chips import get_chip
+from optimum_ane.analysis.gates import Gates
+from optimum_ane.analysis.inspection import inspect
 from optimum_ane.compression import Recipe, compress_mlpackage, get_recipe
 from optimum_ane.compression.targets import target_of_name
 from optimum_ane.errors import CheckpointError, DatasetError, UnsupportedModelError
@@ -88,6 +91,8 @@ def export(
     psnr_threshold: float | None = None,
     validate: bool = True,
     compress: str | Path | Recipe | None = None,
+    chip: str | None = None,
+    gates: Gates | None = None,
     overwrite: bool = False,
     hub: HubOptions | None = None,
     quiet: bool = False,
@@ -117,6 +122,8 @@ def export(
             recipe's own where the weights are compressed.
         validate: Compare with the original at all.
         compress: A compression recipe: its name, the path of a YAML file, or the recipe itself.
+        chip: The chip that residency and latency are predicted for; None predicts for any, and no latency.
+        gates: Limits that the prediction must keep.
         overwrite: Replace a package that is already there.
         hub: How to reach the Hub.
         quiet: Show no progress.
@@ -154,10 +161,14 @@ def export(
     recipe = compress if compress is None or isinstance(compress, Recipe) else get_recipe(compress)
     if recipe is not None:
         recipe.check_target(target_of_name(spec.minimum_deployment_target), "the export")
+    gates = gates or Gates()
+    gates.check_chip(chip)
+    if chip is not None:
+        get_chip(chip)
     labels = _labels(config, spec)
     examples = None if dataset is None else _load_examples(dataset, config, spec)
 
-    count = 5 + 2 * validate + (examples is not None) + (recipe is not None)
+    count = 6 + 2 * validate + (examples is not None) + (recipe is not None)
     with Stages(count, quiet) as stages, staged(output, overwrite) as directory:
         with stages.stage("load the checkpoint"):
             if isinstance(model, PreTrainedModel):
@@ -167,7 +178,7 @@ def export(
             if examples is not None and checkpoint.tokenizer is None:
                 raise CheckpointError(f"{checkpoint.source.model} has no tokenizer, which the dataset needs")
         road = _Road(checkpoint, spec, ane_config, labels, stages, recipe)
-        report = road.walk(directory, psnr_threshold, examples, max_accuracy_drop, validate)
+        report = road.walk(directory, psnr_threshold, examples, max_accuracy_drop, validate, chip, gates)
         report.command = command or python_call(
             "model" if isinstance(model, PreTrainedModel) else repr(checkpoint.source.name),
             spec,
@@ -177,6 +188,8 @@ def export(
                 "psnr_threshold": (psnr_threshold, None),
                 "validate": (validate, True),
                 "compress": (None if recipe is None else recipe.name, None),
+                "chip": (chip, None),
+                "gates": (gates, Gates()),
             },
         )
         with stages.stage("write the package"):
@@ -211,6 +224,8 @@ class _Road:
         examples: Examples | None,
         max_accuracy_drop: float,
         validate: bool,
+        chip: str | None,
+        gates: Gates,
     ) -> ExportReport:
         """Goes from the loaded checkpoint to the saved and checked program."""
         spec, stages = self.spec, self.stages
@@ -236,6 +251,10 @@ class _Road:
             session = PortableSession(mlpackage)
             self.inputs = tuple(TensorEntry(s.name, s.shape, s.dtype) for s in session.inputs.values())
             self.outputs = tuple(TensorEntry(s.name, s.shape, s.dtype) for s in session.outputs.values())
+        with stages.stage("predict residency"):
+            inspection = inspect(mlpackage, chip)
+            report.residency = inspection.summary()
+            gates.check(inspection)
         if validate:
             with stages.stage("compare package with original"):
                 usual = parity.PACKAGE_PSNR[spec.precision] if self.recipe is None else self.recipe.psnr

@@ -120,8 +120,9 @@ def get_chip(name: str) -> Chip:
     if found is not None:
         return found
     written = {_key(each): each for chip in _table().values() for each in (chip.name, *chip.devices)}
-    near = [written[key] for key in difflib.get_close_matches(_key(name), written, n=3, cutoff=0.6)]
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    longer = [key for key in written if key.startswith(_key(name)) and key]
+    near = [written[key] for key in longer or difflib.get_close_matches(_key(name), written, n=3, cutoff=0.6)][:3]
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
     raise InputError(f"no chip is known as {name!r}{hint} Known are {', '.join(chip_names())}, and devices by name")
 
 

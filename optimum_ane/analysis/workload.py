@@ -22,15 +22,59 @@ ALIGNMENT = 64
 Engine", 2022)."""
 
 _RENAMING = frozenset(
-    """reshape expand_dims squeeze flatten2d identity read_state write_state coreml_update_state shape
-    classify""".split()
+    [
+        "reshape",
+        "expand_dims",
+        "squeeze",
+        "flatten2d",
+        "identity",
+        "read_state",
+        "write_state",
+        "coreml_update_state",
+        "shape",
+        "classify",
+    ]
 )
 """What gives a buffer another name or shape."""
 
 _FUNCTIONS = frozenset(
-    """relu relu6 leaky_relu clip gelu silu sigmoid sigmoid_hard tanh scaled_tanh softplus softplus_parametric softsign
-    elu prelu clamped_relu thresholded_relu linear_activation erf cast abs square sqrt rsqrt exp exp2 log inverse ceil
-    floor round sign threshold logical_not batch_norm""".split()
+    [
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "clip",
+        "gelu",
+        "silu",
+        "sigmoid",
+        "sigmoid_hard",
+        "tanh",
+        "scaled_tanh",
+        "softplus",
+        "softplus_parametric",
+        "softsign",
+        "elu",
+        "prelu",
+        "clamped_relu",
+        "thresholded_relu",
+        "linear_activation",
+        "erf",
+        "cast",
+        "abs",
+        "square",
+        "sqrt",
+        "rsqrt",
+        "exp",
+        "exp2",
+        "log",
+        "inverse",
+        "ceil",
+        "floor",
+        "round",
+        "sign",
+        "threshold",
+        "logical_not",
+        "batch_norm",
+    ]
 )
 """Functions of one element, which the engine applies on the way out of the operation before."""
 
@@ -125,8 +169,14 @@ def _is_free(operation: Operation) -> bool:
     return operation.type in _RENAMING | _FUNCTIONS and bool(operation.operands) and bool(operation.outputs)
 
 
+def is_converting(operation: Operation) -> bool:
+    """Tells whether an operation only renames a buffer or changes its type, as Core ML does at a program's edges."""
+    return operation.type in _RENAMING or operation.type == "cast"
+
+
 def _host_step(operation: Operation) -> Step:
-    if operation.type in _RENAMING:
+    # What the CPU hands to the engine is converted on the way in any case.
+    if is_converting(operation):
         return Step("free", 0, 0, 0)
     activations = sum(padded_bytes(tensor) for tensor in {*operation.operands, *operation.outputs})
     return Step("host", operation.flops, _weights(operation), activations)

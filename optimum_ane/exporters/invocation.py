@@ -17,7 +17,7 @@ OUTPUT = "out"
 
 
 def public_name(name: str) -> str:
-    """A file or directory that is there, without the path that leads to it; anything else, a Hub id for one, as it is."""
+    """A file or directory without the path that leads to it; anything else, a Hub id for one, as it is."""
     path = Path(name).expanduser()
     is_local = path.exists() or path.is_absolute() or name.startswith((".", "~"))
     return path.resolve().name if is_local else name

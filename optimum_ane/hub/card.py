@@ -183,7 +183,7 @@ def _row(package: CardPackage, repo_id: str | None) -> dict[str, str]:
         "compression": code(config.compression) if config.compression else config.precision,
         "size": facts.size(package),
         "accuracy": facts.headline(package),
-        "drop": facts.drop(package),
+        "drop": facts.short_drop(package),
         "psnr": facts.worst_psnr(package),
         "target": config.minimum_deployment_target,
     }

@@ -24,6 +24,9 @@ _SYSTEMS = {
 }
 """Each row is one version of Core ML under coremltools' names for it."""
 
+DEVICES = {"ane": "Neural Engine", "conditional": "Neural Engine on some chips", "fallback": "CPU or GPU"}
+"""What a reader calls the verdicts of the prediction."""
+
 
 @dataclass(frozen=True)
 class CardPackage:
@@ -141,12 +144,14 @@ def _coverage(package: CardPackage) -> float | None:
     weights = report.get("weights") if isinstance(report, Mapping) else None
     if not isinstance(weights, list) or not weights:
         return None
-    rows = [weight for weight in weights if isinstance(weight, Mapping)]
-    sizes = [weight.get("bytes_before") for weight in rows]
-    if len(rows) < len(weights) or not all(isinstance(size, int) and size >= 0 for size in sizes):
-        raise PackageError(f"{EXPORT_REPORT}: compression.weights is no table of weights; export it again")
-    covered = sum(weight["bytes_before"] for weight in rows if weight.get("form") is not None)
-    return covered / max(1, sum(sizes))
+    whole, covered = 0, 0
+    for weight in weights:
+        size = weight.get("bytes_before") if isinstance(weight, Mapping) else None
+        if not isinstance(size, int) or size < 0:
+            raise PackageError(f"{EXPORT_REPORT}: compression.weights is no table of weights; export it again")
+        whole += size
+        covered += size if weight.get("form") is not None else 0
+    return covered / max(1, whole)
 
 
 def tensors(package: CardPackage) -> list[dict[str, str]]:
@@ -206,6 +211,14 @@ def drop(package: CardPackage) -> str:
     return f"{text}, {share}interval {interval[0]:+.2f} to {interval[1]:+.2f}"
 
 
+def short_drop(package: CardPackage) -> str:
+    """The same for a table's cell."""
+    value, interval = package.number("accuracy", "drop"), drop_interval(package)
+    if package.accuracy is None or value is None:
+        return "–"
+    return f"{value:+.2f}" if interval is None else f"{value:+.2f} ({interval[0]:+.2f} to {interval[1]:+.2f})"
+
+
 def drop_interval(package: CardPackage) -> tuple[float, float] | None:
     """Both ends of the drop's confidence interval; None where there is none."""
     interval = (package.accuracy or {}).get("drop_interval")
@@ -233,14 +246,13 @@ def residency_rows(package: CardPackage) -> list[tuple[str, str]]:
     counts = package.numbers("residency", "operations")
     if not counts:
         return []
-    names = {"ane": "Neural Engine", "conditional": "Neural Engine on some chips", "fallback": "elsewhere"}
-    rows = [(f"operations predicted for: {names[key]}", f"{counts[key]:.0f}") for key in names if key in counts]
+    rows = [(f"operations predicted for: {DEVICES[key]}", f"{counts[key]:.0f}") for key in DEVICES if key in counts]
     share = package.number("residency", "flops_share_on_ane")
     if share is not None:
         rows.append(("arithmetic predicted for the Neural Engine", f"{share:.1%}"))
     regions = package.number("residency", "regions")
     if regions is not None:
-        rows.append(("predicted runs of operations on one device", f"{regions:.0f}"))
+        rows.append(("predicted regions, each of one device", f"{regions:.0f}"))
     return rows
 
 

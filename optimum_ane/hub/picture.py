@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 PICTURE = "card.svg"
 """Its name in the repository."""
 
-_DEVICES = {
-    "ane": ("Neural Engine", "#1b7f5c"),
-    "conditional": ("Neural Engine on some chips", "#e0a526"),
-    "fallback": ("elsewhere", "#b5485d"),
-}
+_COLORS = {"ane": "#1b7f5c", "conditional": "#e0a526", "fallback": "#b5485d"}
 _PAPER, _INK, _GRID = "#fbfaf7", "#2b2b33", "#d9d6cf"
 _POINT = "#2f5d9b"
 _MAX_NAME = 28
@@ -103,7 +99,7 @@ def _metric(package: CardPackage) -> tuple[str, str]:
 
 def _counts(package: CardPackage) -> dict[str, float]:
     counts = package.numbers("residency", "operations")
-    return {key: counts[key] for key in _DEVICES if counts.get(key, 0) > 0}
+    return {key: counts[key] for key in facts.DEVICES if counts.get(key, 0) > 0}
 
 
 def _name(package: CardPackage) -> str:
@@ -137,12 +133,12 @@ def _draw_devices(axes: Axes, packages: Sequence[CardPackage]) -> None:
     names = [_name(package) for package in packages]
     places = range(len(packages))
     starts = [0.0] * len(packages)
-    for key, (device, color) in _DEVICES.items():
+    for key, device in facts.DEVICES.items():
         counts = [_counts(package).get(key, 0.0) for package in packages]
         if not any(counts):
             continue
         label = f"{device}: {counts[0]:.0f}" if len(packages) == 1 else device
-        bars = axes.barh(places, counts, left=starts, height=0.62, color=color, label=label, edgecolor=_PAPER)
+        bars = axes.barh(places, counts, left=starts, height=0.62, color=_COLORS[key], label=label, edgecolor=_PAPER)
         axes.bar_label(
             bars,
             labels=[f"{count:.0f}" if count >= 0.04 * _total(packages) else "" for count in counts],

@@ -25,16 +25,10 @@ def test_what_was_written_is_read(tmp_path, entries):
 
 
 def test_entries_that_old_packages_lack_have_defaults(tmp_path, entries):
-    required = [
-        "task",
-        "model_type",
-        "sequence_length",
-        "batch_size",
-        "precision",
-        "minimum_deployment_target",
-        "compute_units",
-    ]
-    kept = {name: entries[name] for name in [*required, "format_version"]}
+    line = (
+        "task model_type sequence_length batch_size precision minimum_deployment_target compute_units inputs outputs"
+    )
+    kept = {name: entries[name] for name in [*line.split(), "format_version"]}
     config = read(tmp_path, kept | {"source_model": "/home/somebody/models/reviews"})
     assert config.source_name == "reviews"
     assert (config.source_is_hub, config.source_license, config.labels, config.tokenizer) == (False, None, (), None)

@@ -179,7 +179,8 @@ class TestSeveralPackages:
         assert by_folder["int8"]["weights"] == "linear-int8"
         assert by_folder["a/256"]["target"] == "iOS18"
         assert by_folder["the root"]["weights"] == "float16"
-        assert by_folder["the root"]["accuracy, original → package"] == "88.99% → 88.76%"
+        assert by_folder["the root"]["score, original → package"] == "88.99% → 88.76%"
+        assert by_folder["int8"]["drop"] == "+0.23 (-0.11 to +0.57)"
         assert "let length = 16" in card
         assert "subfolder" not in card
         assert "![" in card

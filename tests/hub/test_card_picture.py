@@ -61,7 +61,7 @@ def _points(picture):
 def test_operations_are_drawn_by_predicted_device(package):
     picture = make_picture([changed(package, report={"residency": RESIDENCY})])
     words = words_of(picture)
-    assert {"Neural Engine: 391", "Neural Engine on some chips: 6", "elsewhere: 3"} <= set(words)
+    assert {"Neural Engine: 391", "Neural Engine on some chips: 6", "CPU or GPU: 3"} <= set(words)
     assert "operations, predicted from the program; not measured on a device" in words
 
 
@@ -69,7 +69,7 @@ def test_what_no_operation_runs_on_is_not_in_the_key(package):
     operations = {"operations": {"ane": 400, "conditional": 0}}
     words = words_of(make_picture([changed(package, report={"residency": operations})]))
     assert "Neural Engine: 400" in words
-    assert not [word for word in words if word.startswith("elsewhere")]
+    assert not [word for word in words if word.startswith("CPU")]
 
 
 def test_it_carries_its_own_background_and_fonts(scored):

@@ -139,7 +139,12 @@ def test_every_file_stands_with_its_digest(directory, package):
     card = make_card([package], repo_id="org/model")
     table = next(table for table in tables_of(card) if table[0] == ["file", "SHA-256"])
     present = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
-    assert {cells[0] for cells in table[1:]} == present - {"README.md", "ane_config.json"}
+    assert {cells[0] for cells in table[1:]} == present - {
+        "ane_config.json",
+        "README.md",
+        "card.svg",
+        "export_report.html",
+    }
     for name, digest in table[1:]:
         assert hashlib.sha256((directory / name).read_bytes()).hexdigest() == digest
 
@@ -196,7 +201,6 @@ class TestSeveralPackages:
     def test_one_alone_needs_no_table(self, package):
         card = make_card([package], repo_id="org/model")
         assert all(table[0][0] != "folder" for table in tables_of(card))
-        assert "![" not in card
 
     def test_none_at_all_is_a_mistake(self):
         with pytest.raises(ValueError, match="at least one"):

@@ -13,7 +13,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture(scope="module")
 def package(tiny_package):
-    return card_package(tiny_package("bert", "text-classification"))
+    return changed(card_package(tiny_package("bert", "text-classification")), report={"residency": None})
 
 
 @pytest.fixture(scope="module")

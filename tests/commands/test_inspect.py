@@ -1,0 +1,97 @@
+import json
+from argparse import ArgumentParser
+
+import coremltools as ct
+import pytest
+from coremltools.converters.mil import Builder as mb  # noqa: N813
+from coremltools.converters.mil.mil import types
+from optimum.commands.base import CommandInfo
+
+from optimum_ane.commands.inspect import InspectCommand
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A program whose relu is on the engine and whose topk is off it."""
+
+    @mb.program(input_specs=[mb.TensorSpec(shape=(1, 8), dtype=types.fp16)], opset_version=ct.target.iOS17)
+    def program(x):
+        return mb.topk(x=mb.relu(x=x, name="activated"), k=2, axis=1, name="best")[0]
+
+    model = ct.convert(
+        program, convert_to="mlprogram", minimum_deployment_target=ct.target.iOS17, skip_model_load=True,
+        pass_pipeline=ct.PassPipeline.EMPTY, compute_precision=ct.precision.FLOAT32,
+    )  # fmt: skip
+    directory = tmp_path_factory.mktemp("out")
+    model.save(str(directory / "model.mlpackage"))
+    return directory
+
+
+@pytest.fixture
+def run(package, capsys):
+    """Runs the command; returns stdout, or the one line of an error."""
+
+    def command(*line, code=0, where=package):
+        parser = ArgumentParser()
+        InspectCommand(parser.add_subparsers(), command=CommandInfo(name="inspect", help=""))
+        args = parser.parse_args(["inspect", str(where), *line])
+        if code:
+            with pytest.raises(SystemExit) as ended:
+                args.func(args).run()
+            assert ended.value.code == code
+            output = capsys.readouterr()
+            assert len(output.err.splitlines()) == 1, output.err
+            return output.err
+        args.func(args).run()
+        return capsys.readouterr().out
+
+    return command
+
+
+def test_the_tables_name_the_rule_the_reason_the_remedy_and_the_source(run):
+    said = " ".join(run().split())
+    assert "a prediction for any chip from A14 and M1 on, nothing was run" in said
+    assert "topk best_0, at the end (topk)" in said
+    assert "Core ML runs topk on the CPU. Remedy: Return the scores" in said
+    assert "roboflow/rf-detr, issue 1495" in said
+
+
+def test_json_is_pure(run):
+    answer = json.loads(run("--json"))
+    assert answer["residency"]["operations"] == {"ane": 1, "conditional": 0, "fallback": 1}
+    assert [operation["rule"] for operation in answer["operations"]] == ["activations", "topk"]
+
+
+def test_a_chip_adds_an_estimate_of_latency(run):
+    assert "latency on M2, an estimate" in run("--chip", "M2")
+    assert json.loads(run("--chip", "M2", "--json"))["cost"]["chip"] == "M2"
+
+
+def test_a_limit_that_is_not_kept_ends_with_code_1_and_the_reason(run):
+    assert "--max-regions 1: there are 2" in run("--max-regions", "1", code=1)
+    assert "--min-residency 0.9" in run("--min-residency", "0.9", "--json", code=1)
+    assert "--max-latency-ms 1e-05" in run("--chip", "M2", "--max-latency-ms", "0.00001", code=1)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (("--chip", "B52"), "no chip is known as 'B52'"),
+        (("--function", "other"), "no function 'other'"),
+        (("--max-latency-ms", "5"), "needs --chip"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_in_one_line(line, says, run):
+    assert says in run(*line, code=1)
+
+
+def test_a_path_without_a_package_is_named(run, tmp_path):
+    assert "holds no .mlpackage" in run(where=tmp_path, code=1)
+
+
+@pytest.mark.parametrize("line", [("--min-residency", "98"), ("--max-regions", "0"), ("--max-latency-ms", "-1")])
+def test_a_limit_that_makes_no_sense_is_refused_as_a_usage_error(line, run, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(*line)
+    assert ended.value.code == 2
+    assert line[0] in capsys.readouterr().err

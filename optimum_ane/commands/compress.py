@@ -26,6 +26,15 @@ examples:
   optimum-cli ane compress out/ int8 out-int8/
   optimum-cli ane compress out/ palette4-g16 out-4bit/ --dataset dev.tsv --max-accuracy-drop 1
   optimum-cli ane compress out/ mine.yaml out-mine/
+  optimum-cli ane compress out/ mixed out-mixed/ --calibration-dataset train.tsv --dataset dev.tsv \\
+      --max-accuracy-drop 0.5
+  optimum-cli ane compress out/ mixed out-mixed/ --max-size-ratio 0.25
+  optimum-cli ane compress out/ int8-activations out-w8a8/ --calibration-dataset train.tsv
+
+Two recipes are made for the package that they are applied to:
+  mixed             the bits of each weight by measured sensitivity, the smallest package within a budget: of size
+                    (--max-size-ratio), of accuracy (--dataset with --max-accuracy-drop), or of both
+  int8-activations  activations of 8 bits beside weights of 8 bits, for the int8 arithmetic of A17 Pro and M4 on
 
 Some recipes need a package that was exported with --minimum-deployment-target iOS18; the error says so.
 docs/compression.md tells how to choose a recipe and how to write one, and what each measured."""
@@ -63,6 +72,7 @@ docs/compression.md tells how to choose a recipe and how to write one, and what 
             help="let code from the original's repository run; only for repositories that you have read",
         )
         add_dataset_arguments(parser, "--dataset")
+        _add_calibration_arguments(parser)
 
     def execute(self) -> None:
         """Compresses, or lists the recipes.
@@ -77,24 +87,46 @@ docs/compression.md tells how to choose a recipe and how to write one, and what 
         missing = [name.upper() for name in ("package", "recipe", "output") if getattr(args, name) is None]
         if missing:
             self.parser.error(f"{' and '.join(missing)} must be given; see --help")
+        from optimum_ane.compression.calibrated import Calibrating, prepare_recipe
         from optimum_ane.compression.package import Original, compress_package
-        from optimum_ane.compression.recipes import get_recipe
+        from optimum_ane.exporters.package import check_output
         from optimum_ane.exporters.source import HubOptions
 
         hub = HubOptions(trust_remote_code=args.trust_remote_code)
         wanted = "no" if args.no_reference else "if there" if args.reference is None else "yes"
+        original, dataset = Original(args.reference, wanted, hub), dataset_spec_from_args(args)
+        calibrating = Calibrating(
+            args.calibration_dataset, args.calibration_samples, args.max_size_ratio, args.search_dir
+        )
+        check_output(args.output, args.overwrite)
+        prepared = prepare_recipe(
+            args.package,
+            args.recipe,
+            args.output,
+            calibrating,
+            original=original,
+            dataset=dataset,
+            max_accuracy_drop=args.max_accuracy_drop,
+        )
+        # Without the original, `mixed` has kept the budget against the package before, which is no gate of this call.
+        has_gate = prepared.mixed is None or not args.no_reference
         result = compress_package(
             args.package,
-            get_recipe(args.recipe),
+            prepared.recipe,
             args.output,
-            original=Original(args.reference, wanted, hub),
-            dataset=dataset_spec_from_args(args),
-            max_accuracy_drop=args.max_accuracy_drop,
+            original=original,
+            dataset=dataset,
+            max_accuracy_drop=args.max_accuracy_drop if has_gate else None,
             psnr_threshold=args.psnr_threshold,
+            calibration=prepared.calibration,
             overwrite=args.overwrite,
             command=self._command_line(),
         )
+        recipe_file = args.output.with_name(f"{args.output.name}.yaml")
+        prepared.finish(recipe_file)
         _print_result(result)
+        if prepared.mixed is not None:
+            print(f"{prepared.mixed.describe()}; the recipe, to apply again: {recipe_file}")
 
     def _command_line(self) -> str:
         """This command as a line to copy, with files and directories by their names alone."""
@@ -104,6 +136,34 @@ docs/compression.md tells how to choose a recipe and how to write one, and what 
 
         words = [shlex.quote(public_name(word)) for word in (self.args.package, self.args.recipe)]
         return f"optimum-cli ane compress {' '.join(words)} out/"
+
+
+def _add_calibration_arguments(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "calibration", "For the recipes mixed and int8-activations, which look at what the package computes."
+    )
+    group.add_argument(
+        "--calibration-dataset",
+        metavar="FILE|ID",
+        help="rows to run the package on; its columns are named as those of --dataset. Not the rows that judge the "
+        "result, so that these judge fairly (default: --dataset's own; without any, random tokens)",
+    )
+    group.add_argument(
+        "--calibration-samples", type=int, default=128, metavar="N", help="how many rows (default: %(default)s)"
+    )
+    group.add_argument(
+        "--max-size-ratio",
+        type=float,
+        metavar="RATIO",
+        help="mixed: bytes of the weights, over those of the package before, at most",
+    )
+    group.add_argument(
+        "--search-dir",
+        type=Path,
+        metavar="DIR",
+        help="mixed: keep measurements here, for a search with another budget (default: OUTPUT.search, removed when "
+        "the package is written). A search that was interrupted goes on from them",
+    )
 
 
 def _print_recipes() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -27,8 +27,16 @@ from optimum_ane.runtimes.session import Session
 MIXED = "mixed"
 """The name by which the command line asks for it."""
 
-Judge = Callable[[Session], float]
-"""Returns the drop of a package in percentage points; positive is worse."""
+
+class Judge(Protocol):
+    """Tells what a variant of the package loses; `judging.Judge` is one."""
+
+    name: str
+    """Tells dataset and original from others: what was measured under another name is measured again."""
+
+    def drop(self, session: Session) -> float:
+        """Returns the drop in percentage points; positive is worse, NaN not defined."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class Budget:
     accuracy_drop: float | None = None
 
     def __post_init__(self) -> None:
+        """Refuses a budget that allows everything, or nothing."""
         if self.size_ratio is None and self.accuracy_drop is None:
             raise CompressionError("mixed needs a budget: --max-size-ratio 0.3, or --dataset with --max-accuracy-drop")
         if self.size_ratio is not None and not 0 < self.size_ratio <= 1:
@@ -72,6 +81,11 @@ class MixedRecipe:
     calibration: str
     evaluations: int
 
+    def describe(self) -> str:
+        """One line for the screen."""
+        forms = ", ".join(f"{count} {form}" for form, count in self.forms.items())
+        return f"{self.bits:.2f} bits a weight ({forms}), calibrated on {self.calibration}"
+
 
 def search_mixed(
     directory: Path,
@@ -79,7 +93,6 @@ def search_mixed(
     budget: Budget,
     calibration: Calibration,
     judge: Judge | None = None,
-    judged_by: str = "",
     *,
     quiet: bool = False,
 ) -> MixedRecipe:
@@ -95,7 +108,6 @@ def search_mixed(
         budget: What the result may cost.
         calibration: What the package is run on to measure harm.
         judge: Measures the drop; needed for a budget of accuracy.
-        judged_by: Names dataset and measure of the judge; drops that were measured under another name are not taken.
         quiet: Show no progress.
 
     Raises:
@@ -131,7 +143,7 @@ def search_mixed(
         else:
             assert judge is not None
             with stages.stage("search within the accuracy"):
-                choice = search.accurate(budget, notebook, judge, judged_by)
+                choice = search.accurate(budget, notebook, judge)
     return search.result(choice, calibration.name)
 
 
@@ -157,7 +169,7 @@ class _Search:
             )
         return choice
 
-    def accurate(self, budget: Budget, notebook: Notebook, judge: Judge, judged_by: str) -> Choice:
+    def accurate(self, budget: Budget, notebook: Notebook, judge: Judge) -> Choice:
         """The smallest choice whose drop the budget allows."""
         assert budget.accuracy_drop is not None
         allowed = budget.accuracy_drop
@@ -168,10 +180,10 @@ class _Search:
                 self.within(budget.size_ratio)
 
         def accepts(choice: Choice) -> bool:
-            key = ("drop", judged_by, ",".join(f"{weight}={form}" for weight, form in sorted(choice.forms.items())))
+            key = ("drop", judge.name, ",".join(f"{weight}={form}" for weight, form in sorted(choice.forms.items())))
             drop = notebook.number(*key)
             if drop is None:
-                drop = judge(self._session(choice))
+                drop = judge.drop(self._session(choice))
                 self._evaluations += 1
                 notebook.write(drop, *key)
             # A drop of exactly the limit must not fail for the last bit of a division; NaN, of a metric that is not

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optimum_ane.compression.activations import quantize_activations
+from optimum_ane.compression.calibration import Calibration
 from optimum_ane.compression.compress import check_source, compress_mlpackage
 from optimum_ane.compression.recipes import Recipe
 from optimum_ane.errors import CheckpointError, CompressionError, DatasetError, UnsupportedModelError
@@ -82,6 +84,7 @@ def compress_package(
     dataset: DatasetSpec | None = None,
     max_accuracy_drop: float | None = None,
     psnr_threshold: float | None = None,
+    calibration: Calibration | None = None,
     overwrite: bool = False,
     quiet: bool = False,
     command: str | None = None,
@@ -101,6 +104,7 @@ def compress_package(
         max_accuracy_drop: Percentage points that it may lose on them against the original; None takes 1.
         psnr_threshold: dB that its answers must reach, against the original where it is there and against the old
             package where not; None takes the recipe's.
+        calibration: Rows on which activations of 8 bits are calibrated; None leaves activations as they are.
         overwrite: Replace a package that is already there.
         quiet: Show no progress.
         command: What the card says that made the package.
@@ -117,9 +121,9 @@ def compress_package(
     check_source(source / MLPACKAGE, recipe)
     job = _Job(source, config, recipe)
     examples = None if dataset is None else job.load_examples(dataset)
-    count = 4 + (original.wanted != "no") + (examples is not None)
+    count = 4 + (calibration is not None) + (original.wanted != "no") + (examples is not None)
     with Stages(count, quiet) as stages, staged(output, overwrite) as directory:
-        report = job.compress(directory, stages)
+        report = job.compress(directory, stages, calibration)
         missing = job.compare(original, psnr_threshold, report, stages)
         accuracy = None
         if examples is not None:
@@ -160,11 +164,18 @@ class _Job:
         problem_type = problem_type_of(self.model_config)
         return load_examples(dataset, id2label=self.model_config.id2label or {}, problem_type=problem_type)
 
-    def compress(self, directory: Path, stages: Stages) -> ExportReport:
+    def compress(self, directory: Path, stages: Stages, calibration: Calibration | None) -> ExportReport:
         """Writes the compressed program and loads it back."""
-        mlpackage = directory / MLPACKAGE
+        mlpackage, source = directory / MLPACKAGE, self.source / MLPACKAGE
+        activations = {}
+        if calibration is not None:
+            # Beside the package and not in it: what is left of it goes with the stage.
+            source = directory.parent / "activations.mlpackage"
+            with stages.stage("calibrate activations"), row_progress("calibrating") as progress:
+                done = quantize_activations(self.source / MLPACKAGE, source, calibration, progress)
+            activations = {"activations": asdict(done)}
         with stages.stage(f"compress ({self.recipe.name})"), row_progress("compressing") as progress:
-            coverage = compress_mlpackage(self.source / MLPACKAGE, mlpackage, self.recipe, progress)
+            coverage = compress_mlpackage(source, mlpackage, self.recipe, progress)
         with stages.stage("load the package back"):
             self.session = PortableSession(mlpackage)
         return ExportReport(
@@ -173,7 +184,7 @@ class _Job:
             runtime=self.session.runtime,
             operations=count_operations(mlpackage),
             sizes=measure_sizes(mlpackage),
-            compression=coverage.to_dict(),
+            compression=coverage.to_dict() | activations,
         )
 
     def compare(self, original: Original, threshold: float | None, report: ExportReport, stages: Stages) -> str | None:

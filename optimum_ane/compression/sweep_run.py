@@ -8,6 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from optimum_ane.analysis.chips import get_chip
+from optimum_ane.analysis.cost import estimate
+from optimum_ane.analysis.operations import read_program
+from optimum_ane.analysis.partition import partition
+from optimum_ane.analysis.residency import place
 from optimum_ane.compression.compress import check_source
 from optimum_ane.compression.judging import Judge
 from optimum_ane.compression.recipes import Recipe, get_recipe, recipe_names
@@ -55,7 +60,7 @@ def run_sweep(
         directory, spec, reference=reference, with_reference=with_reference, trust_remote_code=trust_remote_code
     )
     console = Console(file=sys.stderr)
-    count = len(chosen) + 1
+    done, count = 0, len(chosen) + 1
 
     def tell(point: Point) -> None:
         nonlocal done
@@ -63,7 +68,6 @@ def run_sweep(
         state = "failed" if point.error is not None else f"{point.ratio:.3f} of the weights"
         console.print(f"[{done}/{count}] {point.recipe:<34} {state}", highlight=False, markup=False)
 
-    done = 0
     found = sweep(
         directory,
         chosen,
@@ -88,12 +92,6 @@ def _fitting(mlpackage: Path) -> list[Recipe]:
 
 
 def _estimator(name: str) -> Estimate:
-    from optimum_ane.analysis.chips import get_chip
-    from optimum_ane.analysis.cost import estimate
-    from optimum_ane.analysis.operations import read_program
-    from optimum_ane.analysis.partition import partition
-    from optimum_ane.analysis.residency import place
-
     chip = get_chip(name)
 
     def latency(mlpackage: Path) -> tuple[float, float, float]:

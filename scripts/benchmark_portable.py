@@ -8,6 +8,9 @@ The model is DistilBERT-base (6 layers of 768, 12 heads) with seeded random weig
 does not depend on what a model has learnt. All contenders live in one process and take turns, so that what slows the
 machine down slows all of them; the ratio of two is the median of their ratios within a round. ONNX Runtime takes part
 where `pip install onnxruntime onnx onnxscript` has been run.
+
+This holds the portable runtime itself to its targets: both precisions, several threads on one session, what loading
+takes. To time a package of yours, beside its original and a stock conversion, use `optimum-cli ane benchmark`.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ from rich.table import Table
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from optimum_ane import export
+from optimum_ane.benchmark.machine import chip_name
+from optimum_ane.benchmark.timing import Blocks, Settings, summarize, time_bursts, times_as_fast
 from optimum_ane.exporters.package import MLPACKAGE
 from optimum_ane.runtimes.portable import PortableSession, kernels
 
@@ -135,17 +140,19 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     onnx = onnx_contender(model, ids, mask, folder)
     if onnx is not None:
         contenders[ORT] = onnx
-    times = alternate(contenders, args.repeats)
+    time_bursts(contenders, Settings(iterations=3, rounds=3, warmup=0))  # warms up
+    # Blocks of one: nothing here sleeps while another contender runs.
+    times = time_bursts(contenders, Settings(iterations=args.repeats, rounds=args.repeats, warmup=0))
     reference = contenders[EAGER]()
     return {
         "machine": machine(),
         "versions": versions(),
         "model": f"DistilBERT, {args.layers} × 768, 12 heads, batch 1, 128 tokens, {weights / 1e6:.0f} MB in fp32",
         "rounds": args.repeats,
-        "milliseconds": {name: statistics.median(taken) * 1e3 for name, taken in times.items()},
-        "spread": {name: [q * 1e3 for q in statistics.quantiles(taken, n=4)[::2]] for name, taken in times.items()},
-        "speed_over_eager": {name: speed(times, name, EAGER) for name in times},
-        "speed_over_ort": {name: speed(times, name, ORT) for name in times} if ORT in times else {},
+        "milliseconds": {name: summarize(blocks).median_ms for name, blocks in times.items()},
+        "spread": {name: quartiles(blocks) for name, blocks in times.items()},
+        "speed_over_eager": {name: times_as_fast(times[name], times[EAGER]) for name in times},
+        "speed_over_ort": {name: times_as_fast(times[name], times[ORT]) for name in times} if ORT in times else {},
         "error": {name: float(np.abs(run() - reference).max()) for name, run in contenders.items()},
         "weights_bytes": weights,
         "load": alone,
@@ -189,23 +196,9 @@ def onnx_contender(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor
     return lambda: session.run(None, feed)[0]
 
 
-def alternate(contenders: dict[str, Contender], repeats: int) -> dict[str, list[float]]:
-    """Runs all contenders in turn, each round in another order; returns seconds, round by round."""
-    names = list(contenders)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(-3, repeats):  # the first three warm up
-        offset = turn % len(names)
-        for name in names[offset:] + names[:offset]:
-            start = time.perf_counter()
-            contenders[name]()
-            if turn >= 0:
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
-def speed(times: dict[str, list[float]], name: str, other: str) -> float:
-    """How many times as fast as the other: the median over the rounds."""
-    return statistics.median(theirs / ours for ours, theirs in zip(times[name], times[other], strict=True))
+def quartiles(blocks: Blocks) -> list[float]:
+    """The lower and the upper one, in milliseconds."""
+    return [1e3 * q for q in statistics.quantiles([seconds for block in blocks for seconds in block], n=4)[::2]]
 
 
 def load_alone(package: Path, precision: str) -> dict[str, float]:
@@ -244,18 +237,12 @@ def parallel(run: Contender) -> dict[str, dict[str, float]]:
 
 
 def machine() -> str:
-    """System, architecture and kind of processor."""
-    name, features = platform.processor(), ""
+    """System, architecture and kind of processor, with what it offers for matrix products."""
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-        values = {key.strip(): value.strip() for key, value in fields.items()}
-        name = values.get("model name", name)
-        flags = values.get("flags", "").split()
-        features = "".join(f", {flag}" for flag in ("avx2", "avx512f", "avx512_fp16") if flag in flags)
-    return (
-        f"{platform.system()} {platform.machine()}, {name}{features}; torch {torch.backends.cpu.get_cpu_capability()}"
-    )
+    flags = info.read_text().split() if info.is_file() else []
+    features = "".join(f", {flag}" for flag in ("avx2", "avx512f", "avx512_fp16") if flag in flags)
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.system()} {platform.machine()}, {chip_name()}{features}; torch {capability}"
 
 
 def versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ import torch
 
 from optimum_ane.benchmark.stock import convert_stock
 from optimum_ane.benchmark.subjects import Subject, open_checkpoint
+from optimum_ane.compression import recipe_names
 from optimum_ane.errors import CheckpointError, InputError, UnsupportedModelError
 from optimum_ane.exporters.config import get_ane_config_class
 from optimum_ane.exporters.package import MLPACKAGE, PackageConfig
@@ -59,10 +60,10 @@ class Target:
                 f"the package has the shape {own[0]} × {own[1]}; to time {other[0]} × {other[1]} it is exported anew, "
                 "which needs the checkpoint: leave out --no-compare"
             )
-        if other is not None and self.config.compression is not None:
+        if other is not None and self.config.compression not in (None, *recipe_names()):
             raise InputError(
-                f"the package is compressed and has the shape {own[0]} × {own[1]}; export it for {other[0]} × "
-                f"{other[1]} with the same recipe and time that one"
+                f"the package has the shape {own[0]} × {own[1]} and is compressed with {self.config.compression!r}, a "
+                f"recipe of its own; export it for {other[0]} × {other[1]} with that recipe and time that one"
             )
         return [*shapes]
 
@@ -175,6 +176,7 @@ def make_package(target: Target, shape: Shape, folder: Path) -> Path:
         class_labels=spec.class_labels,
         pooling=spec.pooling,
         normalize=spec.normalize,
+        compress=config.compression,
         validate=False,
         quiet=True,
     )

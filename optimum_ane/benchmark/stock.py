@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import coremltools as ct
 import numpy as np
 import torch
+import transformers
 from coremltools.converters.mil import Builder as mb  # noqa: N813 - the name that coremltools' own documentation uses
 from coremltools.converters.mil import register_torch_op
 from coremltools.converters.mil.frontend.torch.ops import _get_inputs
@@ -89,8 +90,7 @@ def convert_stock(
     target = ct.target[canonical_target(minimum_deployment_target)]
     head = _Head(model, task, list(inputs)).eval()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of every shape that becomes a constant
+        with torch.no_grad(), _quiet_tracing():
             traced = torch.jit.trace(head, tuple(value.long() for value in inputs.values()), check_trace=False)
         with _missing_translations(), quiet(), writing():
             return ct.convert(
@@ -109,6 +109,20 @@ def convert_stock(
             f"{type(model).__name__} has no stock-layout conversion: coremltools {ct.__version__} stops with "
             f"{type(error).__name__}: {reason[-1] if reason else 'no reason given'}"
         ) from error
+
+
+@contextmanager
+def _quiet_tracing() -> Iterator[None]:
+    """Without the tracer's warning of every shape that becomes a constant, and what reading a model's every attribute
+    makes transformers say."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
 
 
 @contextmanager

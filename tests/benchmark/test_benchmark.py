@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import coremltools as ct
@@ -225,6 +226,25 @@ def test_an_original_that_is_gone_or_another_is_named_with_the_remedy(made, tmp_
 def test_another_shape_without_the_checkpoint_is_refused(made):
     with pytest.raises(InputError, match=r"shape 1 × 16; to time 1 × 32 .*leave out --no-compare"):
         benchmark_package(made / "package", sequence_lengths=[32], with_original=False, engines=without_processes())
+
+
+def compressed(made, folder, recipe):
+    """The package, with a recipe written into its description."""
+    shutil.copytree(made / "package", folder)
+    description = json.loads((folder / "ane_config.json").read_text())
+    (folder / "ane_config.json").write_text(json.dumps(description | {"compression": recipe}))
+    return folder
+
+
+def test_another_shape_of_a_compressed_package_is_compressed_as_well(made, tmp_path):
+    package = compressed(made, tmp_path / "int8", "int8")
+    options = {"with_stock": False, "settings": QUICK, "engines": without_processes()}
+    (small, *_) = benchmark_package(package, sequence_lengths=[24], **options).rows
+    (large, *_) = benchmark_package(made / "package", sequence_lengths=[24], **options).rows
+    assert small.size_bytes < 0.85 * large.size_bytes
+    package = compressed(made, tmp_path / "own", "my.yaml")
+    with pytest.raises(InputError, match=r"compressed with 'my\.yaml', a recipe of its own; export it for 1 × 24"):
+        benchmark_package(package, sequence_lengths=[24], **options)
 
 
 def test_a_checkpoint_without_a_stock_conversion_is_timed_without_it_and_the_reason_stands_there(made, monkeypatch):

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from optimum_ane.errors import PackageError, PublishError, UnsupportedOperationError
-from optimum_ane.exporters.package import ANE_CONFIG, CARD, MLPACKAGE, PackageConfig, verify_files
+from optimum_ane.exporters.package import ANE_CONFIG, CARD, DOCUMENTS, MLPACKAGE, PackageConfig, verify_files
 from optimum_ane.hub.names import check_files, show
 from optimum_ane.runtimes import open_session
 
@@ -94,7 +94,7 @@ def read_package(directory: Path) -> LocalPackage:
         _refuse_link(path, directory)
     verify_files(directory, config)
     warnings = _check_program(directory, config)
-    left_out = _find_others(directory, {*files, CARD})
+    left_out = _find_others(directory, {*files, *DOCUMENTS})
     return LocalPackage(directory, config, files, _read_readme(directory), left_out, warnings)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,3 +85,21 @@ def hub(hub_server, hub_worker, hub_env):
     hub_server.forget()
     yield Hub(hub_server, hub_worker, hub_env)
     hub_server.forget()
+
+
+@pytest.fixture(scope="session")
+def large_package(tiny_package):
+    """A package whose weight file is over 10 MiB, which only LFS takes; for reading."""
+    return tiny_package("distilbert", "text-classification", model={"vocab_size": 120_000})
+
+
+@pytest.fixture(scope="session")
+def small_package(tiny_package):
+    """A package of a few hundred kilobytes; for reading."""
+    return tiny_package("distilbert", "text-classification")
+
+
+@pytest.fixture
+def package(small_package, tmp_path):
+    """A copy of the small package, to do anything with."""
+    return Path(shutil.copytree(small_package, tmp_path / "package"))

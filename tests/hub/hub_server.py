@@ -12,6 +12,7 @@
 
         server.requests                             # each Request: method, path, received, sent, status
         server.count("POST", "/commit/")            # how many there were
+        server.bodies("/preupload/")                # what they brought
         server.forget()                             # forgets requests and faults
 
 Faults go by a part of the path (with its query), are used `times` times, and stand until `forget`:
@@ -57,6 +58,7 @@ class Request:
     sent: int = 0
     status: int | None = None
     token: str | None = None
+    body: bytes = b""
 
 
 @dataclass
@@ -68,6 +70,9 @@ class Fault:
     times: int | None = None
     kind: str = "fail"
     options: dict = field(default_factory=dict)
+
+    def fits(self, method, path):
+        return self.times != 0 and self.path_contains in path and self.method in (None, method)
 
 
 class CutError(Exception):
@@ -163,16 +168,26 @@ class HubServer:
         """Number of requests by method."""
         return dict(Counter(request.method for request in list(self.requests)))
 
+    def bodies(self, path_contains):
+        """What requests brought, LFS content apart."""
+        return [request.body for request in list(self.requests) if path_contains in request.path]
+
     def take_fault(self, kinds, method, path):
         """The first fault of these kinds that fits, used up by one."""
         with self._lock:
             for fault in self._faults:
-                if fault.kind not in kinds or fault.path_contains not in path or fault.method not in (None, method):
-                    continue
-                if fault.times is None or fault.times > 0:
+                if fault.kind in kinds and fault.fits(method, path):
                     fault.times = None if fault.times is None else fault.times - 1
                     return fault
         return None
+
+    def take_callbacks(self, method, path):
+        """What is to be called before a request is answered, each used up by one."""
+        with self._lock:
+            faults = [f for f in self._faults if f.kind == "before" and f.fits(method, path)]
+            for fault in faults:
+                fault.times = None if fault.times is None else fault.times - 1
+        return [fault.options["callback"] for fault in faults]
 
     # Who asks.
 
@@ -227,8 +242,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(self.request_log)
         try:
             self.body = self._read_body()
-            while (fault := self._fault("before")) is not None:
-                fault.options["callback"]()
+            if "/lfs-" not in self.path:
+                self.request_log.body = self.body
+            for callback in self.hub.take_callbacks(self.command, self.path):
+                callback()
             if (fault := self._fault("fail")) is not None:
                 refusal = Refusal(fault.options["status"], fault.options["message"], fault.options["code"])
                 self._refuse(refusal, fault.options["headers"])
@@ -391,7 +408,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, repo_id, revision):
         repository = self.hub.visible(repo_id, self._token)
         commit = repository.resolve(revision)
-        card = commit.files.get("README.md", Blob(b"")).data.decode()
+        card = commit.files.get("README.md", Blob(b"")).data.decode(errors="replace")
         self._send(200, {
             "id": repo_id, "modelId": repo_id, "author": repo_id.split("/")[0], "sha": commit.oid,
             "private": repository.is_private, "gated": False, "disabled": False, "downloads": 0, "likes": 0,

@@ -48,6 +48,7 @@ def test_the_files_of_a_package(package):
     assert sorted(path.name for path in package.iterdir()) == [
         "README.md",
         "ane_config.json",
+        "card.svg",
         "config.json",
         "export_report.json",
         "model.mlpackage",
@@ -105,7 +106,7 @@ def test_ane_config_says_what_the_package_is(package, source):
 def test_ane_config_holds_the_sha256_of_every_other_file(package):
     files = json.loads((package / "ane_config.json").read_text())["files"]
     present = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
-    assert files.keys() == present - {"ane_config.json", "README.md"}
+    assert files.keys() == present - {"ane_config.json", "README.md", "card.svg"}
     for name, digest in files.items():
         assert hashlib.sha256((package / name).read_bytes()).hexdigest() == digest
 

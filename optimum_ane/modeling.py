@@ -26,8 +26,9 @@ from transformers.modeling_outputs import (
 )
 
 from optimum_ane.errors import InputError, PackageError, UnsupportedModelError
-from optimum_ane.exporters.package import MLPACKAGE, PackageConfig, staged
+from optimum_ane.exporters.package import ANE_CONFIG, DOCUMENTS, MLPACKAGE, PackageConfig, staged
 from optimum_ane.hub.download import fetch_package
+from optimum_ane.hub.names import check_files
 from optimum_ane.runtimes import Session, open_session
 
 
@@ -69,6 +70,7 @@ class ANEModel(OptimizedModel):
         token: str | None = None,
         subfolder: str = "",
         local_files_only: bool = False,
+        force_download: bool = False,
         trust_remote_code: bool = False,
         sequence_length: int = 128,
         batch_size: int = 1,
@@ -83,18 +85,25 @@ class ANEModel(OptimizedModel):
             compute_units: Where Core ML may run it; None takes what the package recommends.
             revision: Branch, tag or commit on the Hub.
             cache_dir: Where downloads are kept; None is the Hub client's own cache.
-            token: Access token for the Hub.
+            token: Access token for the Hub; None takes the one that `hf auth login` stored.
             subfolder: Folder of the repository or directory that holds the package.
             local_files_only: Do not go to the network.
+            force_download: Fetch a package's files even if they are cached.
             trust_remote_code: Whether Python code of a checkpoint's repository may be run, with `export`.
             sequence_length: Tokens per row, with `export`.
             batch_size: Rows per prediction, with `export`.
 
         Raises:
-            PackageError: There is no package, it is damaged, or it is for another task.
+            PackageError: There is no package, it cannot be reached, it is damaged, or it is for another task.
+            UnsupportedModelError: An argument for packages was given with `export`.
             RuntimeUnavailableError: The runtime cannot run here.
         """
         if export:
+            if subfolder or local_files_only or force_download:
+                raise UnsupportedModelError(
+                    "subfolder, local_files_only and force_download are for packages; drop them, or drop export=True "
+                    "(HF_HUB_OFFLINE=1 keeps an export off the network)"
+                )
             return cls._from_checkpoint(
                 model_id,
                 runtime=runtime,
@@ -113,6 +122,7 @@ class ANEModel(OptimizedModel):
             token=token,
             subfolder=subfolder,
             local_files_only=local_files_only,
+            force_download=force_download,
         )
         return cls._from_directory(directory, runtime, compute_units)
 
@@ -166,29 +176,120 @@ class ANEModel(OptimizedModel):
         model._temporary = temporary
         return model
 
-    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **push_arguments: Any) -> None:
-        """Copies the whole package to a directory, which must be empty or absent.
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        push_to_hub: bool = False,
+        *,
+        repo_id: str | None = None,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        license: str | None = None,
+    ) -> None:
+        """Copies the whole package to a directory, which must be empty or absent, and publishes it if asked to.
 
         Args:
             save_directory: Where to.
-            push_to_hub: Publishing is a command of its own; this must stay False.
-            push_arguments: None may be given.
+            push_to_hub: Publish it as well; the arguments below are those of `push_to_hub`.
+            repo_id: Where on the Hub; None takes the directory's name, in the token's own account.
+            commit_message: See `push_to_hub`, as for the rest.
+            private: Whether a new repository is private.
+            token: Access token.
+            revision: Branch.
+            create_pr: Whether to open a pull request.
+            license: The licence's id.
 
         Raises:
             OutputError: The directory is not empty, or cannot be written.
-            UnsupportedModelError: `push_to_hub` was asked for.
+            PackageError: The model was not loaded from a directory.
+            PublishError: The Hub refused, or cannot be reached; the directory is written nevertheless.
         """
-        if push_to_hub or push_arguments:
-            raise UnsupportedModelError("save_pretrained writes to a directory only; upload it with `hf upload`")
+        with staged(Path(save_directory)) as directory:
+            self._copy_package(directory)
+        if push_to_hub:
+            from optimum_ane.hub.publish import publish
+
+            publish(
+                save_directory,
+                repo_id or Path(save_directory).absolute().name,
+                message=commit_message,
+                private=private,
+                token=token,
+                revision=revision,
+                create_pr=create_pr,
+                license=license,
+            )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        subfolder: str = "",
+        license: str | None = None,
+        card: str = "ask",
+    ) -> str:
+        """Publishes the package with its card in one commit, as `optimum-cli ane publish` does.
+
+        Args:
+            repo_id: `org/name`, or a name alone for the token's own account. Created if it is not there.
+            commit_message: Of the commit.
+            private: Whether a new repository is private; None leaves it to the Hub.
+            token: Access token; None takes the one that `hf auth login` stored.
+            revision: Branch; created from main if it is not there.
+            create_pr: Open a pull request in an existing repository instead of committing.
+            subfolder: Folder of the repository, so that it can hold several packages.
+            license: The licence's id on the Hub, where the package does not know the one of its source.
+            card: `"keep"` or `"replace"` a README.md on the Hub that a person wrote; `"ask"` is an error then.
+
+        Returns:
+            The URL of the package, or of the pull request.
+
+        Raises:
+            PackageError: The model was not loaded from a directory, or the package was changed since.
+            PublishError: The Hub refused or cannot be reached, or something would be lost.
+        """
+        from optimum_ane.hub.publish import publish
+
+        source = self._package_directory()
+        with tempfile.TemporaryDirectory(prefix="optimum-ane-") as temporary:
+            if any(path.is_symlink() for path in source.rglob("*")):
+                # The Hub's cache, whose links lead out of the directory: what publish would refuse.
+                source = Path(temporary) / source.name
+                self._copy_package(source)
+            publication = publish(
+                source,
+                repo_id,
+                message=commit_message,
+                private=private,
+                token=token,
+                revision=revision,
+                create_pr=create_pr,
+                subfolder=subfolder,
+                license=license,
+                card=card,
+            )
+        return publication.url
+
+    def _copy_package(self, target: Path) -> None:
+        """Copies the package alone, as real files: in the Hub's cache it is symlinks, with others beside it."""
+        source = self._package_directory()
+        for name in (*check_files(self.ane_config.files, str(source)), ANE_CONFIG, *DOCUMENTS):
+            if (source / name).is_file():
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, target / name)
+
+    def _package_directory(self) -> Path:
         if self._directory is None:
             raise PackageError("this model was not loaded from a directory, so there is nothing to copy")
-        with staged(Path(save_directory)) as directory:
-            # Real files: the Hub's cache holds symlinks.
-            shutil.copytree(self._directory, directory, symlinks=False, dirs_exist_ok=True)
-
-    def push_to_hub(self, *_: Any, **__: Any) -> str:
-        """Refused: Optimum's own keeps only the base name of each file, which destroys an `.mlpackage`."""
-        raise UnsupportedModelError("push_to_hub is not available; save_pretrained, then upload it with `hf upload`")
+        return self._directory
 
     def _save_pretrained(self, save_directory: str | Path) -> None:
         self.save_pretrained(save_directory)

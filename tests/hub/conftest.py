@@ -36,6 +36,7 @@ class Hub:
     def __init__(self, server, worker, env):
         self.server, self.worker, self.env = server, worker, env
         self.url = server.url
+        self.home = Path(env["HF_HOME"])
         self.repo_id = f"org/model-{next(_NUMBERS)}"
 
     def run(self, arguments, env=None, **options):

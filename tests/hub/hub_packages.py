@@ -18,7 +18,7 @@ def files_of(directory):
 
 
 def published_files_of(directory):
-    """The files that go to the Hub as they are: all but the card and its picture, which tell of the whole repository."""
+    """What goes to the Hub as it is: all but the card and its picture, which tell of the whole repository."""
     return {name: data for name, data in files_of(directory).items() if name not in ("README.md", "card.svg")}
 
 

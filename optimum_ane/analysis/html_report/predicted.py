@@ -9,7 +9,7 @@ from optimum_ane.analysis.cost import CostEstimate, estimate
 from optimum_ane.analysis.html_report import figures
 from optimum_ane.analysis.html_report.parts import Fact, Figure, Key, Part, Section, Table, Text
 from optimum_ane.analysis.inspection import VERDICTS, Inspection
-from optimum_ane.analysis.partition import partition
+from optimum_ane.analysis.partition import Region, partition
 from optimum_ane.analysis.residency import place
 
 _REGIONS_SHOWN = 24
@@ -120,7 +120,7 @@ def memory(inspection: Inspection) -> Section:
 
 def cost(inspection: Inspection) -> Section:
     """The estimated latency on each chip with what bounds it, and which operations take it."""
-    estimates = {name: _estimate(inspection, name) for name in chip_names()}
+    estimates = _estimates(inspection)
     ranges = {name: (each.low_ms, each.typical_ms, each.high_ms) for name, each in estimates.items()}
     own = estimates[chip_names()[0] if inspection.chip is None else inspection.chip.name]
     verdicts = {placement.operation: placement.verdict for placement in inspection.placements}
@@ -151,10 +151,15 @@ def _costliest(own: CostEstimate) -> Table:
     return Table((f"costliest on {own.chip.name}", "operation", "ms, estimated", "bound by"), rows, ("ms, estimated",))
 
 
-def _estimate(inspection: Inspection, name: str) -> CostEstimate:
-    # Placed anew: what runs where differs by chip.
-    chip = get_chip(name)
-    return estimate(inspection.program, partition(place(inspection.program, chip)), chip)
+def _estimates(inspection: Inspection) -> dict[str, CostEstimate]:
+    """Estimates for every chip; what runs where differs by generation, so each is placed once."""
+    program, regions = inspection.program, dict[str, tuple[Region, ...]]()
+    estimates = {}
+    for chip in map(get_chip, chip_names()):
+        if chip.generation not in regions:
+            regions[chip.generation] = partition(place(program, chip))
+        estimates[chip.name] = estimate(program, regions[chip.generation], chip)
+    return estimates
 
 
 def _count(number: int, noun: str) -> str:

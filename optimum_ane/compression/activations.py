@@ -132,7 +132,7 @@ class _Ranges:
                 self._errors[name][index] += float((rounded - value).square_().sum())
 
     def snr(self, name: str) -> float:
-        """Returns in dB what 8 bits leave of a value under its best range; -inf of one that the program never makes."""
+        """Returns in dB what 8 bits leave of a value under its best range; -inf where it is always 0."""
         error = float(self._errors[name].min())
         power = self._power[name]
         if power == 0 or not np.isfinite(power):

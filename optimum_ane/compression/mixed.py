@@ -117,14 +117,15 @@ def search_mixed(
     if budget.accuracy_drop is not None and judge is None:
         raise CompressionError("a budget of accuracy needs a dataset to measure it on; name one with --dataset")
     mlpackage = directory / MLPACKAGE
-    library = FormLibrary(mlpackage, folder / "forms")
+    digest = digest_of_package(mlpackage)
+    library = FormLibrary(mlpackage, folder / f"forms-{digest[:16]}")
     if not library.weights:
         raise CompressionError(f"{directory} holds no float weights that are large enough to compress")
     of_classes = has_classes(directory)
     notebook = Notebook(
         folder,
         {
-            "package": digest_of_package(mlpackage),
+            "package": digest,
             "calibration": calibration.digest,
             "classes": of_classes,
             "forms": {name: repr(form.settings) for name, form in library.forms.items()},

@@ -1,6 +1,7 @@
 """The search for bits on tiny packages: what it measures, what it decides, what it keeps, how it goes on."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -59,6 +60,11 @@ def searched(package, calibration, tmp_path_factory):
     return folder
 
 
+def forms_of(folder):
+    (forms,) = folder.glob("forms-*")
+    return forms
+
+
 def weight_bytes(mlpackage):
     return (mlpackage / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size
 
@@ -104,7 +110,7 @@ def test_a_weight_that_matters_more_gets_more_bits(package, calibration, searche
 
 def test_harms_are_those_of_packages_with_one_weight_compressed(package, calibration, searched, tmp_path):
     """Independent of branching: the package is compressed by a recipe of one weight and run whole."""
-    library = FormLibrary(package / MLPACKAGE, searched / "forms")
+    library = FormLibrary(package / MLPACKAGE, forms_of(searched))
     weight = next(name for name in library.weights if SENSITIVE in name)
     path = tmp_path / "one.yaml"
     path.write_text(f"steps:\n  - {{kind: palettize, weights: {{{weight}: {{nbits: 3}}}}}}\n")
@@ -228,6 +234,19 @@ def test_other_data_begin_another_notebook(package, searched):
     assert len(set(searched.glob("measured-*.json")) - before) == 1
 
 
+def test_another_package_begins_other_forms_in_the_same_folder(package, calibration, tmp_path):
+    folder = tmp_path / "search"
+    search_mixed(package, folder, Budget(size_ratio=0.4), calibration, quiet=True)
+    other = tmp_path / "other"
+    shutil.copytree(package, other)
+    weights = other / MLPACKAGE / "Data/com.apple.CoreML/weights/weight.bin"
+    content = bytearray(weights.read_bytes())
+    content[200:202] = b"\x00\x00"  # one number of the first weight, the embedding table
+    weights.write_bytes(content)
+    search_mixed(other, folder, Budget(size_ratio=0.4), calibration, quiet=True)
+    assert len(list(folder.glob("forms-*"))) == len(list(folder.glob("measured-*.json"))) == 2
+
+
 def test_a_damaged_notebook_is_begun_anew(tmp_path):
     notebook = Notebook(tmp_path, {"a": 1})
     notebook.write(0.5, "harm", "w", "int8")
@@ -262,7 +281,7 @@ def test_a_trial_leaves_no_trace_on_the_next(package, calibration):
 
 
 def test_tables_have_forms_of_their_own(package, searched):
-    library = FormLibrary(package / MLPACKAGE, searched / "forms")
+    library = FormLibrary(package / MLPACKAGE, forms_of(searched))
     table = next(name for name in library.weights if "word_embeddings" in name)
     other = next(name for name in library.weights if SENSITIVE in name)
     assert "int4-block32" in library.forms_of(table)
@@ -314,7 +333,7 @@ def test_rows_of_a_dataset_are_tokenised_as_the_package_takes_them(package, tmp_
 
 
 def test_options_are_measured_only_where_they_are_missing(package, calibration, searched):
-    library = FormLibrary(package / MLPACKAGE, searched / "forms")
+    library = FormLibrary(package / MLPACKAGE, forms_of(searched))
     seen = []
     options = measure_options(
         library, calibration, Notebook(searched, {"fresh": 1}), of_classes=True, progress=lambda *n: seen.append(n)

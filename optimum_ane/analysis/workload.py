@@ -81,6 +81,9 @@ _FUNCTIONS = frozenset(
 _BINARY = frozenset(("add", "sub", "mul", "real_div", "maximum", "minimum", "pow"))
 """Elementwise operations of two operands, of which one may be on its way out of the operation before."""
 
+_PICKING = frozenset(("slice_by_index", "slice_by_size", "gather", "gather_along_axis", "gather_nd"))
+"""What reads as much of its operand as it writes."""
+
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("conv", "conv_transpose", "conv_quantized"), "convolution"),
     **dict.fromkeys(("linear", "matmul", "scaled_dot_product_attention"), "linear"),
@@ -158,6 +161,10 @@ class _Buffers:
                 del read[joined[0]]
                 return Step(kind, operation.flops, operation.weight_bytes, sum(read.values()))
         written = sum(padded_bytes(tensor) for tensor in operation.outputs)
+        if operation.type in _PICKING:
+            return Step(kind, operation.flops, _weights(operation), 2 * written)
+        if operation.type == "slice_update":  # in place
+            return Step(kind, operation.flops, 0, 2 * sum(map(padded_bytes, operation.inputs["update"])))
         return Step(kind, operation.flops, _weights(operation), sum(read.values()) + written)
 
     def _joins(self, root: Tensor, operation: Operation) -> bool:

@@ -1,5 +1,6 @@
 import pytest
 import yaml
+
 from optimum_ane.analysis import chips
 from optimum_ane.analysis.chips import ChipError, assume, chip_names, get_chip, read_chips
 from optimum_ane.errors import InputError
@@ -127,4 +128,6 @@ def test_a_field_that_is_missing_is_named():
 
 def test_the_share_of_memory_is_that_of_the_chip_in_the_table():
     name, engine, memory = chips.SHARE_OF_DRAM
-    assert getattr(get_chip(name), engine).value / getattr(get_chip(name), memory).value == pytest.approx(0.892, abs=1e-3)
+    assert getattr(get_chip(name), engine).value / getattr(get_chip(name), memory).value == pytest.approx(
+        0.892, abs=1e-3
+    )

@@ -135,7 +135,7 @@ def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str |
         "pooling": config.pooling,
         "normalize": config.normalize,
         "class_labels": config.class_labels,
-        "psnr": {escape(name): facts.decibels(ratio) for name, ratio in main.numbers("package_psnr").items()},
+        "psnr": {code(name): facts.decibels(ratio) for name, ratio in main.numbers("package_psnr").items()},
         "accuracy": facts.accuracy_rows(main),
         "size": facts.size(main),
         "weights": _megabytes(main.number("sizes", "weights")),

@@ -122,7 +122,7 @@ def test_the_report_holds_what_was_measured(package):
     files = [path for path in (package / "model.mlpackage").rglob("*") if path.is_file()]
     assert report["sizes"]["package"] == sum(path.stat().st_size for path in files)
     assert 0 < report["sizes"]["weights"] < report["sizes"]["package"]
-    assert len(report["seconds"]) == 6
+    assert len(report["seconds"]) == 7
     assert all(seconds >= 0 for seconds in report["seconds"].values())
 
 

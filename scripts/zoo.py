@@ -56,6 +56,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from model_zoo.catalog import Job, make_jobs, read_catalog
@@ -128,8 +129,7 @@ def _run(options: argparse.Namespace) -> int:
     workplace = Workplace(output)
     with locked(output / "zoo.lock", _PATIENCE):
         plans = make_plans(jobs, output, private)
-        pool = _make_pool(options)
-        with Display(len(jobs)) as display:
+        with closing(_make_pool(options)) as pool, Display(len(jobs)) as display:
             outcomes = run(plans, pool, display, workplace)
         rows = summarize(outcomes, workplace)
         write_summary(rows, workplace)

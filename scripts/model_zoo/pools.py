@@ -54,6 +54,10 @@ class Pool(Protocol):
         """Starts a worker, whose output goes to the log."""
         ...
 
+    def close(self) -> None:
+        """Gives back what the pool holds; no worker runs any more."""
+        ...
+
 
 def environment(threads: int) -> dict[str, str]:
     """The variables by which a worker uses so many threads and finds this folder."""
@@ -108,6 +112,9 @@ class ProcessPool:
     def start(self, order: Order, log: Path) -> Running:
         """See `Pool.start`."""
         return _Process(start_worker(order, log, self._threads))
+
+    def close(self) -> None:
+        """See `Pool.close`; there is nothing to give back."""
 
 
 class _Process:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from model_zoo.worker import Order
 from optimum_ane.errors import ANEError
 
 _LOCAL = "local"
+_PATIENCE = 10.0
+"""Seconds that a cluster has to answer."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ClusterError(ANEError, RuntimeError):
@@ -24,6 +29,21 @@ def _work(line: str, log: str, threads: int) -> int:
     finally:
         if process.poll() is None:
             stop_worker(process)
+
+
+def _check_reachable(address: str) -> None:
+    """Connects once: Ray itself tries for many minutes without a word.
+
+    Raises:
+        ClusterError: Nobody answers there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():  # "auto", or a name that Ray knows
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"the Ray cluster {address!r} cannot be reached ({error}); check the address") from error
 
 
 class RayPool:
@@ -45,15 +65,15 @@ class RayPool:
             raise ClusterError("--ray needs Ray, which is not installed; pip install 'optimum-ane[ray]'") from error
         self._ray: Any = ray
         self._threads = threads
+        _check_reachable(address)
         try:
-            if not ray.is_initialized():
-                ray.init(
-                    address=None if address == _LOCAL else address,
-                    runtime_env={"env_vars": {"PYTHONPATH": str(SCRIPTS)}},
-                    include_dashboard=False if address == _LOCAL else None,
-                    logging_level="ERROR",
-                    log_to_driver=False,
-                )
+            ray.init(
+                address=None if address == _LOCAL else address,
+                runtime_env={"py_modules": [str(SCRIPTS / "model_zoo")]},
+                include_dashboard=False if address == _LOCAL else None,
+                logging_level="ERROR",
+                log_to_driver=False,
+            )
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ClusterError(
@@ -68,6 +88,10 @@ class RayPool:
         """See `Pool.start`."""
         return _Task(self._ray, self._task.remote(order.to_json(), str(log), self._threads))
 
+    def close(self) -> None:
+        """See `Pool.close`; a cluster that was started here is stopped."""
+        self._ray.shutdown()
+
 
 class _Task:
     def __init__(self, ray: Any, reference: Any) -> None:
@@ -80,7 +104,9 @@ class _Task:
         try:
             return End(self._ray.get(self._reference))
         except self._ray.exceptions.RayError as error:
-            return End(None, f"Ray lost the task: {str(error).strip().splitlines()[0]}")
+            # The reason stands at the end of what may be a traceback, in colours.
+            reason = _COLOUR.sub("", str(error)).strip().splitlines()[-1]
+            return End(None, f"Ray lost the task: {reason}")
 
     def stop(self) -> None:
         self._ray.cancel(self._reference)

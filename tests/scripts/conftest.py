@@ -2,11 +2,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from tiny_models import save_checkpoint
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from zoo_lists import make_entries, write
 
 
 @pytest.fixture(scope="session")
@@ -23,36 +23,10 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture
 def entries(checkpoints):
-    """Entries of a list by name, with which an export takes seconds."""
-    return {
-        "classifier": {
-            "name": "classifier",
-            "model": str(checkpoints / "classifier"),
-            "architecture": "bert",
-            "task": "text-classification",
-        },
-        "embedder": {
-            "name": "embedder",
-            "model": str(checkpoints / "embedder"),
-            "architecture": "distilbert",
-            "task": "feature-extraction",
-            "pooling": "mean",
-        },
-        "broken": {
-            "name": "broken",
-            "model": str(checkpoints / "broken"),
-            "architecture": "bert",
-            "task": "text-classification",
-        },
-    }
+    return make_entries(checkpoints)
 
 
 @pytest.fixture
 def write_list(tmp_path):
-    def write(*models, name="list.yaml", **root):
-        defaults = {"sequence_lengths": [8], "psnr_threshold": 20, "license": "mit"} | root.pop("defaults", {})
-        path = tmp_path / name
-        path.write_text(yaml.safe_dump({"defaults": defaults, "models": list(models)} | root, sort_keys=False))
-        return path
-
-    return write
+    """Writes a list of these entries into the test's folder; `defaults` are added to those of tiny models."""
+    return lambda *models, **root: write(tmp_path / "list.yaml", *models, **root)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optimum_ane.analysis.operations import read_program
-from optimum_ane.compression.coverage import Coverage, measure_coverage
+from optimum_ane.compression.coverage import Attempt, Coverage, measure_coverage
 from optimum_ane.compression.kmeans import palette, uniform_palette
 from optimum_ane.compression.recipes import Recipe, Step
 from optimum_ane.compression.settings import LutFunction, Palettize, Settings
@@ -52,11 +52,16 @@ def compress_mlpackage(source: Path, target: Path, recipe: Recipe, progress: Pro
     before = read_weights(read_program(source))
     with quiet(), writing():
         model = ct.models.MLModel(str(source), skip_model_load=True)
-    plan: dict[str, tuple[Settings, ...]] = {}
+    plan: dict[str, list[Attempt]] = {name: [] for name in before}
     ticks = _Ticks(recipe, before, progress)
+    current = before
     for step in recipe.steps:
-        current = find_again(before, read_weights(read_program(model.package_path)), target)
-        model = _apply(model, step, _asked(step, before, current, plan), ticks)
+        asked = _asked(step, before, current)
+        model = _apply(model, step, {current[name].name: settings for name, settings in asked.items()}, ticks)
+        now = find_again(before, read_weights(read_program(model.package_path)), target)
+        for name, settings in asked.items():
+            plan[name].append(Attempt(settings, now[name].stored_bytes != current[name].stored_bytes))
+        current = now
     with quiet(), writing():
         model.save(str(target))
     return measure_coverage(source, target, recipe, plan)
@@ -89,17 +94,14 @@ def check_source(source: Path, recipe: Recipe) -> None:
                 )
 
 
-def _asked(
-    step: Step, before: dict[str, Weight], current: dict[str, Weight], plan: dict[str, tuple[Settings, ...]]
-) -> dict[str, Settings]:
-    """What a step does to which weight, by the name that the weight has by now; notes it in the plan."""
+def _asked(step: Step, before: dict[str, Weight], current: dict[str, Weight]) -> dict[str, Settings]:
+    """What a step is to do to which weight, by its name before."""
     asked = {}
     for name, weight in before.items():
         settings = step.settings_for(name, weight.op_types)
         is_compressed = current[name].stored_bytes != weight.stored_bytes
         if settings is not None and is_compressed == step.joint:
-            asked[current[name].name] = settings
-            plan[name] = (*plan.get(name, ()), settings)
+            asked[name] = settings
     return asked
 
 

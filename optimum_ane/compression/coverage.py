@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,8 +88,16 @@ class Coverage:
         }
 
 
-Plan = Mapping[str, tuple[Settings, ...]]
-"""By a weight's name before: what the recipe asked to be done to it, in order."""
+@dataclass(frozen=True)
+class Attempt:
+    """What one step of a recipe asked of one weight, and whether coremltools did it."""
+
+    settings: Settings
+    was_done: bool
+
+
+Plan = Mapping[str, Sequence[Attempt]]
+"""The attempts on each weight, in order, by its name before."""
 
 
 def measure_coverage(source: Path, target: Path, recipe: Recipe, plan: Plan) -> Coverage:
@@ -99,7 +107,7 @@ def measure_coverage(source: Path, target: Path, recipe: Recipe, plan: Plan) -> 
         source: The `.mlpackage` before.
         target: The `.mlpackage` after.
         recipe: What was applied.
-        plan: What it asked for, weight by weight.
+        plan: What its steps asked for and did.
 
     Raises:
         PackageError: A weight is gone, or was not compressed and has other values.
@@ -122,7 +130,7 @@ def _float16_bytes(tensor: Any) -> int:
 
 
 def _compare(
-    old: Weight, new: Weight, before: WeightValues, after: WeightValues, asked: tuple[Settings, ...]
+    old: Weight, new: Weight, before: WeightValues, after: WeightValues, attempts: Sequence[Attempt]
 ) -> CoveredWeight:
     expected, actual = before[old], after[new]
     is_compressed = new.stored_bytes != old.stored_bytes
@@ -136,8 +144,8 @@ def _compare(
         shape=old.shape,
         bytes_before=old.stored_bytes,
         bytes_after=new.stored_bytes,
-        form="; ".join(settings.describe() for settings in asked) if is_compressed else None,
-        skipped=None if is_compressed else _reason(old, expected, asked),
+        form="; ".join(a.settings.describe() for a in attempts if a.was_done) if is_compressed else None,
+        skipped=None if is_compressed else _reason(old, expected, attempts),
         psnr=_psnr(expected, actual) if is_compressed else None,
     )
 
@@ -150,11 +158,11 @@ def _psnr(expected: np.ndarray, actual: np.ndarray) -> float:
     return math.inf if error == 0 else 20 * math.log10(max(peak, 1e-300) / error)
 
 
-def _reason(weight: Weight, values: np.ndarray, asked: tuple[Settings, ...]) -> str:
+def _reason(weight: Weight, values: np.ndarray, attempts: Sequence[Attempt]) -> str:
     """Why coremltools left a weight as it is."""
-    if not asked:
+    if not attempts:
         return f"the recipe leaves weights of {' and '.join(weight.op_types)} as they are"
-    settings = asked[0]
+    settings = attempts[0].settings
     if len(weight.shape) <= 1:
         return "a vector: coremltools compresses none"
     if weight.elements <= settings.weight_threshold:

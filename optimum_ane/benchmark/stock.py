@@ -113,8 +113,7 @@ def convert_stock(
 
 @contextmanager
 def _quiet_tracing() -> Iterator[None]:
-    """Without the tracer's warning of every shape that becomes a constant, and what reading a model's every attribute
-    makes transformers say."""
+    """Keeps off the screen what tracing sets off: a warning for each shape, and remarks on attributes of the model."""
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:

@@ -44,8 +44,8 @@ COREML = (
     "decision."
 )
 PORTABLE = (
-    "Portable runtime and PyTorch on this machine's CPU: no statement about an Apple device. For that, run this command "
-    "on a Mac."
+    "Portable runtime and PyTorch on this machine's CPU: no statement about an Apple device. For that, run this "
+    "command on a Mac."
 )
 MeasureAlone = Callable[[Subject, Mapping[str, np.ndarray], int], Alone]
 

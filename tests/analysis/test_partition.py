@@ -3,7 +3,6 @@
 import itertools
 import random
 
-import coremltools as ct
 import numpy as np
 import pytest
 from analysis_programs import program_of
@@ -78,9 +77,9 @@ def test_no_order_has_fewer_regions(seed):
 
 def test_the_body_of_a_branch_stays_with_it():
     def build(x):
-        y = mb.relu(x=x)
-        pred = mb.greater(x=mb.reduce_max(x=x, axes=[0, 1], keep_dims=False), y=np.float16(0))
-        z = mb.cond(pred=pred, _true_fn=lambda: mb.mul(x=y, y=np.float16(2)), _false_fn=lambda: mb.add(x=y, y=y))
+        positive = mb.greater(x=mb.reduce_max(x=mb.relu(x=x), axes=[0, 1], keep_dims=False), y=np.float16(0))
+        # The body reads an input alone, and could run at once if it were not part of the branch.
+        z = mb.cond(pred=positive, _true_fn=lambda: mb.mul(x=x, y=np.float16(2)), _false_fn=lambda: mb.add(x=x, y=x))
         return mb.relu(x=z)
 
     regions = partition(place(program_of(build, x="fp16 1 8")))
@@ -89,14 +88,20 @@ def test_the_body_of_a_branch_stays_with_it():
 
 
 def test_reading_and_writing_a_state_keep_their_order():
-    def build(x, cache):
-        first = mb.read_state(input=cache)
-        mb.coreml_update_state(state=cache, value=mb.add(x=first, y=x))
-        return mb.add(x=mb.read_state(input=cache), y=x)
-
-    (region,) = partition(place(program_of(build, ct.target.iOS18, {"cache": "fp16 1 4"}, x="fp16 1 4")))
-    types = [operation.type for operation in region.operations]
-    assert types.index("read_state") < types.index("write_state") < len(types) - 1 - types[::-1].index("read_state")
+    """What is read after a write may be on another device, and no value leads from one to the other."""
+    state, first, update, second = (Tensor(name, "float16", (1, 4)) for name in ("state", "first", "update", "second"))
+    steps = [
+        ("read_state", {"input": (state,)}, (first,), ANE),
+        ("cumsum", {"x": (first,)}, (update,), FALLBACK),
+        ("write_state", {"input": (state,), "data": (update,)}, (), ANE),
+        ("read_state", {"input": (state,)}, (second,), ANE),
+    ]
+    placements = [
+        Placement(Operation(i, op, op, inputs, outputs, {}, 0, 0), rule.verdict, rule, False)
+        for i, (op, inputs, outputs, rule) in enumerate(steps)
+    ]
+    order = [operation.index for region in partition(placements) for operation in region.operations]
+    assert order == [0, 1, 2, 3]
 
 
 def test_offenders_stand_at_the_start_in_the_middle_or_at_the_end():

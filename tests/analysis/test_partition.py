@@ -76,15 +76,16 @@ def test_no_order_has_fewer_regions(seed):
 
 
 def test_the_body_of_a_branch_stays_with_it():
-    def build(x):
-        positive = mb.greater(x=mb.reduce_max(x=mb.relu(x=x), axes=[0, 1], keep_dims=False), y=np.float16(0))
+    def build(x, ids):
+        rows = mb.gather(x=np.ones((9, 8), np.float16), indices=ids, axis=0)
+        positive = mb.greater(x=mb.reduce_max(x=mb.relu(x=rows), axes=[0, 1], keep_dims=False), y=np.float16(0))
         # The body reads an input alone, and could run at once if it were not part of the branch.
         z = mb.cond(pred=positive, _true_fn=lambda: mb.mul(x=x, y=np.float16(2)), _false_fn=lambda: mb.add(x=x, y=x))
         return mb.relu(x=z)
 
-    regions = partition(place(program_of(build, x="fp16 1 8")))
-    assert [region.device for region in regions] == ["ane", "cpu", "ane"]
-    assert [operation.type for operation in regions[1].operations] == ["cond", "mul", "add"]
+    regions = partition(place(program_of(build, x="fp16 1 8", ids="int32 1")))
+    assert [region.device for region in regions] == ["cpu", "ane", "cpu", "ane"]
+    assert [operation.type for operation in regions[2].operations] == ["cond", "mul", "add"]
 
 
 def test_reading_and_writing_a_state_keep_their_order():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from optimum.exporters.tasks import TasksManager
 from safetensors import SafetensorError
@@ -151,7 +151,7 @@ def load_checkpoint(model: str, task: str, config: PretrainedConfig, hub: HubOpt
     """
     with _checkpoint_errors(model):
         weights = _load_weights(model, task, config, hub)
-        source = _describe(model, config, hub)
+        source = _describe(model, hub)
         return Checkpoint(source, task, config, weights, _load_tokenizer(model, hub))
 
 
@@ -203,12 +203,18 @@ def _load_tokenizer(model: str, hub: HubOptions) -> PreTrainedTokenizerBase | No
         ) from error
 
 
-def _describe(model: str, config: PretrainedConfig, hub: HubOptions) -> Source:
+def _describe(model: str, hub: HubOptions) -> Source:
     if Path(model).is_dir():
         return Source(model, None, None, read_source_card(Path(model) / "README.md"))
-    revision = getattr(config, "_commit_hash", None)
+    revision = _commit_of(model, hub)
     author = model.split("/")[0] if "/" in model else "Hugging Face"
     return Source(model, revision, author, read_source_card(_fetch_card(model, revision, hub)))
+
+
+def _commit_of(model: str, hub: HubOptions) -> str | None:
+    """The commit that the configuration was loaded from, by its place in the Hub's cache."""
+    path = try_to_load_from_cache(model, "config.json", cache_dir=hub.cache_dir, revision=hub.revision)
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 def _fetch_card(model: str, revision: str | None, hub: HubOptions) -> Path | None:

@@ -75,7 +75,10 @@ def test_measured_numbers_are_those_of_the_report(package):
 
 def test_other_numbers_give_another_card(package):
     """No number is typed: each that is changed in the report changes in the card."""
-    card = make_card([changed(package, report={"accuracy": ACCURACY, "residency": RESIDENCY})], repo_id="org/model")
+    sizes = {"package": 45_258_080, "weights": 45_089_024}
+    report = {"accuracy": ACCURACY, "residency": RESIDENCY, "sizes": sizes}
+    card = make_card([changed(package, report=report)], repo_id="org/model")
+    assert row(card, "size on disk") == "45.3 MB, of which weights 45.1 MB"
     assert row(card, "accuracy on dev.tsv, 872 rows") == "88.99% → 88.76%"
     assert row(card, "f1 on dev.tsv") == "87.60% → 87.50%"
     assert row(card, "drop in accuracy") == "+0.23 percentage points, 95% interval -0.11 to +0.57"

@@ -28,6 +28,7 @@ examples:
   optimum-cli ane inspect out/
   optimum-cli ane inspect model.mlpackage --chip A15 --max-latency-ms 5
   optimum-cli ane inspect out/ --json > inspection.json
+  optimum-cli ane inspect out/ --html report.html
   optimum-cli ane inspect out/ --min-residency 0.98 --max-regions 2
     (for a build server: exit code 1, and the reason, if a limit is not kept)"""
 
@@ -39,6 +40,12 @@ examples:
             "--function", metavar="NAME", help="of a package with several (default: the package's own)"
         )
         parser.add_argument("--json", action="store_true", help="print JSON, and nothing else, on stdout")
+        parser.add_argument(
+            "--html",
+            metavar="FILE",
+            help="write one self-contained page as well, with what was measured at export if PACKAGE is an exported "
+            "directory",
+        )
         parser.add_argument("--device", action="store_true", help="ask Core ML as well (macOS 14.4 or later)")
         parser.add_argument(
             "--compute-units",
@@ -49,7 +56,7 @@ examples:
         add_gate_arguments(parser)
 
     def execute(self) -> None:
-        """Inspects the package, prints the answer, and checks the limits.
+        """Inspects the package, prints the answer, writes the page, and checks the limits.
 
         Raises:
             ANEError: Anything that the user can mend, and a limit that is not kept.
@@ -73,4 +80,8 @@ examples:
             print_inspection(inspection)
             if plan is not None:
                 print_device_plan(plan)
+        if args.html:
+            from optimum_ane.analysis.html_report import write_html
+
+            write_html(args.html, inspection, args.package)
         gates.check(inspection)

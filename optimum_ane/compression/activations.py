@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from optimum_ane.analysis.operations import read_program
+from optimum_ane.analysis.operations import Operation, Program, Tensor, read_program
 from optimum_ane.compression.calibration import Calibration
 from optimum_ane.compression.targets import TARGETS, target_of_program
 from optimum_ane.errors import CompressionError
@@ -34,6 +34,7 @@ LEAST_SNR = 23.0
 are many times larger than the others, as after a norm and a GELU, take all of one range for the whole tensor."""
 
 _OPERATIONS = ("conv", "linear")
+_ACTIVATIONS = ("hard_sigmoid", "leaky_relu", "relu", "relu6", "scaled_tanh", "sigmoid", "tanh")
 _RATIOS = np.linspace(0.3, 1.0, 29)
 _LEVELS = 127
 
@@ -84,11 +85,7 @@ def quantize_activations(
             f"--minimum-deployment-target {TARGET}"
         )
     session = PortableSession(source)
-    operations = {
-        operation.name: (operation.inputs["x"][0].name, operation.name)
-        for operation in read_program(source).operations
-        if operation.type in _OPERATIONS
-    }
+    operations = _values(read_program(source))
     watched = {name for names in operations.values() for name in names}
     count = len(calibration.batches)
     ranges = _Ranges(watched)
@@ -104,6 +101,24 @@ def quantize_activations(
         _insert(model, chosen, ranges.bounds()).save(str(target))
     kept = {name: ratio for name, ratio in snr.items() if name not in chosen}
     return QuantizedActivations(tuple(sorted(chosen)), kept, calibration.name)
+
+
+def _values(program: Program) -> dict[str, tuple[str, str]]:
+    """By name of a convolution: the value that it reads, and the one behind which its result becomes 8 bits.
+
+    That is the result itself, or that of an activation which alone reads it: coremltools' passes take the two as one.
+    """
+    readers: dict[Tensor, list[Operation]] = {}
+    for operation in program.operations:
+        for tensor in operation.operands:
+            readers.setdefault(tensor, []).append(operation)
+    values = {}
+    for operation in program.operations:
+        if operation.type in _OPERATIONS:
+            first = readers.get(operation.outputs[0], [operation])[0]
+            given = first if first.type in _ACTIVATIONS else operation
+            values[operation.name] = (operation.inputs["x"][0].name, given.name)
+    return values
 
 
 class _Ranges:

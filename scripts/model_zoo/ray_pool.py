@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 from pathlib import Path
@@ -71,7 +72,7 @@ class RayPool:
                 address=None if address == _LOCAL else address,
                 runtime_env={"py_modules": [str(SCRIPTS / "model_zoo")]},
                 include_dashboard=False if address == _LOCAL else None,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 log_to_driver=False,
             )
         except (ConnectionError, RuntimeError, ValueError) as error:

@@ -17,6 +17,7 @@ client's waits between tries are recorded (`Answer.waits`), not slept. `hub.env`
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hub_packages import change
 from hub_server import HubServer
 from hub_worker import Worker
 
@@ -84,6 +86,7 @@ def hub_worker(hub_env):
 @pytest.fixture
 def hub(hub_server, hub_worker, hub_env):
     hub_server.forget()
+    hub_server.store.objects.clear()  # what another test has uploaded must not spare this one its upload
     yield Hub(hub_server, hub_worker, hub_env)
     hub_server.forget()
 
@@ -95,9 +98,13 @@ def large_package(tiny_package):
 
 
 @pytest.fixture(scope="session")
-def small_package(tiny_package):
-    """A package of a few hundred kilobytes; for reading."""
-    return tiny_package("distilbert", "text-classification")
+def small_package(tiny_package, tmp_path_factory):
+    """A package of a few hundred kilobytes whose card has no picture, which takes longest to make; for reading."""
+    made = tiny_package("distilbert", "text-classification")
+    package = Path(shutil.copytree(made, tmp_path_factory.mktemp("small") / "package"))
+    report = json.loads((package / "export_report.json").read_text()) | {"residency": None}
+    (package / "card.svg").unlink(missing_ok=True)
+    return change(package, export_report__json=json.dumps(report).encode())
 
 
 @pytest.fixture

@@ -84,7 +84,6 @@ class TestNewRepository:
         assert sent(hub) == {}
 
     def test_a_multipart_upload(self, hub, publish, large_package):
-        hub.server.store.objects.clear()
         hub.server.multipart_above = 5 << 20
         publish(large_package).get()
         assert hub.server.count("PUT", "/lfs-part/") == 3

@@ -7,13 +7,12 @@ from optimum_ane.errors import PublishError
 from optimum_ane.hub.faults import check_token
 
 SCRIPT = """
-import logging, os, sys
-logging.basicConfig(level=logging.DEBUG)
+import sys
 from huggingface_hub.utils import _http, logging as hub_logging
 _http.time.sleep = lambda seconds: None
 hub_logging.set_verbosity_debug()
 from optimum.commands.optimum_cli import main
-for line in sys.argv[2:]:
+for line in sys.argv[1:]:
     sys.argv = ["optimum-cli", "ane", "publish", *line.split("|")]
     try:
         main()
@@ -30,7 +29,7 @@ def test_no_output_and_no_file_holds_it(hub, package, tmp_path):
     hub.server.fail("/objects/batch", status=503, message=f"Bearer {token}", times=6)
     hub.server.cut("/commit/", after_bytes=64, times=1)
     arguments = f"{package}|{repo_id}|--license|mit|--verbose"
-    result = hub.python(SCRIPT, "", *[arguments] * 5, f"{arguments}|--token|{token}", f"{arguments}|--dry-run")
+    result = hub.python(SCRIPT, *[arguments] * 5, f"{arguments}|--token|{token}", f"{arguments}|--dry-run")
     assert result.stdout.count("exit 1") == 5, result.stderr
     assert "already published" in result.stdout
     assert "Traceback" in result.stderr

@@ -3,6 +3,7 @@
     python scripts/calibrate_cost_model.py              # fit, show, and write
     python scripts/calibrate_cost_model.py --check      # show what the committed parameters give; write nothing
     python scripts/calibrate_cost_model.py --workloads  # make the stand-ins' steps anew first; a few minutes
+    python scripts/calibrate_cost_model.py --workloads 'pythia-*' llama2-7b  # … of these only
 
 The latencies are in optimum_ane/analysis/data/anchors.yaml, the steps of the programs in workloads.json beside it. The
 latter are made from models of the published shapes without learnt weights: those that are small enough are converted,
@@ -12,8 +13,10 @@ the others written down operation by operation.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import warnings
+from fnmatch import fnmatch
 from pathlib import Path
 
 from cost_calibration.fitting import SPILL_MB, fit
@@ -22,7 +25,7 @@ from cost_calibration.workloads import all_workloads
 from rich.console import Console
 from rich.progress import track
 
-from optimum_ane.analysis.anchors import anchors, write_workloads
+from optimum_ane.analysis.anchors import anchors, read_workloads, write_workloads
 from optimum_ane.analysis.cost_parameters import CostParameters, cost_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,16 +36,21 @@ DOCS = ROOT / "docs" / "cost-model.md"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="fit nothing and write nothing")
-    parser.add_argument("--workloads", action="store_true", help="make workloads.json anew first")
+    parser.add_argument(
+        "--workloads",
+        nargs="*",
+        metavar="NAME",
+        help="make these anew first, all if none is named",
+    )
     args = parser.parse_args()
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    if args.workloads:
-        make_workloads(Console(stderr=True))
+    if args.workloads is not None:
+        make_workloads(args.workloads or ["*"], Console(stderr=True))
     data = anchors()
     if args.check:
         console.print(table(data, cost_parameters(), None))
         return 0
-    with Console(stderr=True).status("fitting, then again without each family; about two minutes"):
+    with Console(stderr=True).status("fitting, then again without each family; a minute or two"):
         found = fit(data)
     text = table(data, found.parameters, found.left_out)
     console.print(text)
@@ -51,15 +59,20 @@ def main() -> int:
     return 0
 
 
-def make_workloads(console: Console) -> None:
+def make_workloads(patterns: list[str], console: Console) -> None:
+    """Makes the workloads that a pattern fits, and keeps the others."""
     import torch
 
     torch.set_grad_enabled(False)
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
-    jobs = list(all_workloads())
-    made = {name: make() for name, make in track(jobs, "stand-ins", console=console)}
-    (DATA / "workloads.json").write_text(write_workloads(made), encoding="utf-8")
+    jobs = dict(all_workloads())
+    chosen = [name for name in jobs if any(fnmatch(name, pattern) for pattern in patterns)]
+    place = DATA / "workloads.json"
+    kept = read_workloads(json.loads(place.read_text(encoding="utf-8"))) if place.is_file() else {}
+    made = kept | {name: jobs[name]() for name in track(chosen, "stand-ins", console=console)}
+    ordered = {name: made[name] for name in jobs if name in made}
+    place.write_text(write_workloads(ordered), encoding="utf-8")
 
 
 def as_yaml(parameters: CostParameters) -> str:

@@ -213,7 +213,7 @@ def read_anchors(text: str, workloads: Mapping[str, Workload]) -> Anchors:
     sources = document["sources"]
     rows = tuple(_row(entry, sources, workloads) for entry in document["rows"])
     series = tuple(_series(entry, sources, workloads) for entry in document["series"])
-    names = [each.id for each in (*rows, *series)]
+    names = [row.id for row in rows] + [each.id for each in series]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise AnchorError(f"there twice: {', '.join(doubled)}")

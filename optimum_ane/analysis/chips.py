@@ -214,8 +214,15 @@ def _chip(name: str, row: Any, sources: Mapping[str, str]) -> Chip:
     if not isinstance(row["cores"], int) or not str(row["generation"])[1:].isdigit() or not row["devices"]:
         raise ChipError(f"{name}: cores is a number, generation is h and a number, devices are at least one")
     data = {field: _datum(f"{name}: {field}", row[field], sources) for field in _DATA}
-    plain = {field: row[field] for field in ("generation", "cores", "counted", "like")}
-    return Chip(name=name, devices=tuple(row["devices"]), **plain, **data)
+    return Chip(
+        name=name,
+        generation=row["generation"],
+        devices=tuple(row["devices"]),
+        cores=row["cores"],
+        counted=row["counted"],
+        like=row["like"],
+        **data,
+    )
 
 
 def _datum(place: str, entry: Any, sources: Mapping[str, str]) -> Datum | None:
@@ -238,7 +245,7 @@ def _check(chips: Mapping[str, Chip]) -> None:
         raise ChipError(f"two chips go by {', '.join(doubled)}")
     for name, chip in chips.items():
         for field in ("fp16_tflops", "bandwidth_gbs", "dispatch_ms"):
-            seen = []
+            seen: list[str] = []
             row: Chip | None = chip
             while row is not None and getattr(row, field) is None:
                 if row.name in seen:

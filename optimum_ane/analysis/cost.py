@@ -13,8 +13,8 @@ change of device. How the numbers were found and how far off they are: docs/cost
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from optimum_ane.analysis.chips import Chip, Engine, assume
 from optimum_ane.analysis.cost_parameters import CostParameters, cost_parameters
@@ -59,9 +59,9 @@ class Parts:
         """The largest part; of equal ones the first."""
         return max(get_args(Bound), key=lambda name: float(getattr(self, name)))
 
-    def plus(self, other: Parts, times: float = 1.0) -> Parts:
-        """Adds another's parts so many times."""
-        return Parts(*(getattr(self, name) + times * getattr(other, name) for name in BOUNDS))
+    def plus(self, other: Parts) -> Parts:
+        """Adds another's parts."""
+        return Parts(*(getattr(self, name) + getattr(other, name) for name in BOUNDS))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class CostEstimate:
         typical_ms: The estimate, milliseconds.
         high_ms: Nine in ten published latencies were below their high estimate.
         parts: The typical estimate by cause.
-        operations: The cost of each operation, in the order of the regions.
+        operations: The cost of each operation that is placed, in the order of the program.
         assumptions: What the chip's unknown numbers were replaced by.
     """
 
@@ -108,23 +108,6 @@ class CostEstimate:
     def bound(self) -> Bound:
         """What most of the time goes to."""
         return self.parts.bound
-
-    def costliest(self, number: int = 10) -> tuple[OperationCost, ...]:
-        """Returns the operations that cost most, from the highest on."""
-        return tuple(sorted(self.operations, key=lambda cost: -cost.milliseconds)[:number])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns all but the operations as JSON holds it."""
-        return {
-            "estimate": True,
-            "chip": self.chip.name,
-            "low_ms": self.low_ms,
-            "typical_ms": self.typical_ms,
-            "high_ms": self.high_ms,
-            "bound": self.bound,
-            "parts_ms": asdict(self.parts),
-            "assumptions": list(self.assumptions),
-        }
 
 
 def estimate(
@@ -220,10 +203,14 @@ def total_cost(steps: Iterable[tuple[Step, int]], crossings: int, engine: Engine
         engine: From `assume`.
         parameters: Of the model.
     """
-    total = fixed_cost(True, crossings, engine, parameters)
+    weights = activations = arithmetic = hosted = 0.0
     for step, count in steps:
-        total = total.plus(step_cost(step, engine, parameters), count)
-    return total
+        parts = step_cost(step, engine, parameters)
+        weights += count * parts.weights
+        activations += count * parts.activations
+        arithmetic += count * parts.arithmetic
+        hosted += count * parts.crossings
+    return fixed_cost(True, crossings, engine, parameters).plus(Parts(weights, activations, arithmetic, hosted))
 
 
 def _share(step: Step, parameters: CostParameters) -> float:

@@ -75,7 +75,7 @@ def loss(parameters: CostParameters, rows: Sequence[Anchor], series: Sequence[Se
 def _search(rows: Sequence[Anchor], series: Sequence[Series]) -> CostParameters:
     bounds = [tuple(map(math.log, BOUNDS[name])) for name in BOUNDS]
     found = differential_evolution(
-        lambda x: loss(_parameters(x), rows, series), bounds, seed=_SEED, maxiter=40, popsize=8, polish=False
+        lambda x: loss(_parameters(x), rows, series), bounds, seed=_SEED, maxiter=30, popsize=6, polish=False
     )
     return _refine(_parameters(found.x), rows, series)
 
@@ -89,7 +89,7 @@ def _refine(start: CostParameters, rows: Sequence[Anchor], series: Sequence[Seri
             x,
             method="Nelder-Mead",
             bounds=bounds,
-            options={"maxfev": 400, "xatol": 1e-3, "fatol": 1e-5},
+            options={"maxfev": 250, "xatol": 1e-3, "fatol": 1e-5},
         ).x
     return _parameters(x)
 

@@ -125,7 +125,6 @@ def test_an_estimate_is_the_sum_of_its_operations_and_the_dispatch():
     assert cost.typical_ms == pytest.approx(0.22 + sum(each.milliseconds for each in cost.operations))
     assert cost.typical_ms == pytest.approx(sum(getattr(cost.parts, name) for name in BOUNDS))
     assert (cost.low_ms, cost.high_ms) == (cost.typical_ms * 0.5, cost.typical_ms * 2)
-    assert cost.costliest(1)[0].operation is one
 
 
 def test_a_program_wholly_on_the_cpu_is_not_dispatched_to_the_engine():
@@ -254,9 +253,7 @@ def test_the_estimate_of_a_real_export_names_its_parts(tiny_package):
     assert 0 < cost.low_ms < cost.typical_ms < cost.high_ms
     assert cost.bound in ("crossings", "dispatch")  # a model of two layers of 48 is nothing but overhead
     assert len(cost.operations) == len(place(whole))
-    written = cost.to_dict()
-    assert written["estimate"] is True
-    assert sum(written["parts_ms"].values()) == pytest.approx(written["typical_ms"])
+    assert sum(getattr(cost.parts, name) for name in BOUNDS) == pytest.approx(cost.typical_ms)
 
 
 def test_the_committed_parameters_are_within_reason():

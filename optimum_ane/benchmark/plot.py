@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optimum_ane.benchmark.report import BenchmarkReport, Row
 from optimum_ane.benchmark.table import label
+from optimum_ane.charts import BLUE, DEVICE_COLORS, ORANGE, chart_style
 from optimum_ane.errors import OutputError
 
 FORMATS = (".png", ".svg", ".pdf")
-_COLORS = {"package": "#2f9e6e", "stock": "#d99a2b", "original": "#4b7fc4"}
+_COLORS = {"package": DEVICE_COLORS["ane"], "stock": ORANGE, "original": BLUE}
 _DASHES = {None: "-", "cpu_and_ne": "-", "all": "--", "cpu_and_gpu": "-.", "cpu_only": ":"}
 _MARKERS = {"package": "o", "stock": "s", "original": "D"}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "optimum-ane",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.3,
-}
 
 
 def check_format(path: str | Path) -> None:
@@ -48,7 +38,7 @@ def draw(report: BenchmarkReport, path: str | Path) -> None:
     """
     check_format(path)
     # Not pyplot: it keeps state for the whole process and looks for a screen.
-    with mpl.rc_context(_STYLE):
+    with chart_style():
         lengths = sorted({row.sequence_length for row in report.rows if row.sequence_length})
         batches = sorted({row.batch_size for row in report.rows if row.batch_size})
         panels = _panels(report, lengths, batches)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from optimum_ane.charts import BLUE, GRID, INK, PAPER, chart_style
 from optimum_ane.compression.sweep import Point, Sweep
 from optimum_ane.evaluation.report import drop_unit
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PICTURES = ("sweep.svg", "sweep.png")
-_INK, _PAPER, _GRID, _FRONT, _OTHER = "#2b2b33", "#fbfaf7", "#d9d6cf", "#2f5d9b", "#a49f95"
+_FRONT, _OTHER = BLUE, "#a49f95"
 _DPI = 160
+_MOST_SHOWN = 12.0  # points below the best score
 
 
 def print_sweep(sweep: Sweep, console: Console | None = None) -> None:
@@ -94,9 +95,9 @@ def draw_sweep(sweep: Sweep, output: Path) -> tuple[Path, ...]:
     from matplotlib.figure import Figure
 
     svg, png = (output / name for name in PICTURES)
-    with _style():
-        figure = Figure(figsize=(8, 4.6), facecolor=_PAPER, layout="constrained")
-        axes = figure.add_subplot(facecolor=_PAPER)
+    with chart_style():
+        figure = Figure(figsize=(8, 4.6), facecolor=PAPER, layout="constrained")
+        axes = figure.add_subplot(facecolor=PAPER)
         places = _draw(axes, points)
         figure.draw_without_rendering()  # where things stand on the page is settled by drawing
         _label(axes, points, places)
@@ -106,30 +107,16 @@ def draw_sweep(sweep: Sweep, output: Path) -> tuple[Path, ...]:
     return svg, png
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    import matplotlib
-
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": "optimum-ane",
-        "svg.fonttype": "path",
-        "font.family": "DejaVu Sans",
-        "font.size": 10,
-        "text.color": _INK,
-        "axes.labelcolor": _INK,
-        "axes.edgecolor": _GRID,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "text.parse_math": False,
-    }
-    with matplotlib.rc_context(settings):
-        yield
-
-
 def _draw(axes: Axes, points: Sequence[Point]) -> dict[str, tuple[float, float]]:
     """Draws everything but the names; returns where each point stands."""
+    scores = [100 * (point.score or 0.0) for point in points]
+    # Recipes that break a model would press all others into one line: they stand on the lower edge.
+    floor = max(min(scores), max(scores) - _MOST_SHOWN)
+    places = {
+        point.recipe: (point.weight_bytes / 1e6, max(score, floor))
+        for point, score in zip(points, scores, strict=True)
+    }
     front = sorted((p for p in points if p.is_best), key=lambda p: p.weight_bytes)
-    places = {point.recipe: (point.weight_bytes / 1e6, 100 * (point.score or 0.0)) for point in points}
     # A front of two measures is a staircase: between two points only the smaller one's accuracy is to be had.
     axes.step(
         [places[p.recipe][0] for p in front],
@@ -140,11 +127,15 @@ def _draw(axes: Axes, points: Sequence[Point]) -> dict[str, tuple[float, float]]
         alpha=0.6,
         label="Pareto front",
     )
-    for point in points:
-        color = _FRONT if point.is_best else _OTHER
-        axes.plot(*places[point.recipe], "o", color=color, markersize=7 if point.is_best else 5.5)
+    for point, score in zip(points, scores, strict=True):
+        axes.plot(
+            *places[point.recipe],
+            "o" if score >= floor else "v",
+            color=_FRONT if point.is_best else _OTHER,
+            markersize=7 if point.is_best else 5.5,
+        )
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=_GRID, linewidth=0.6)
+    axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlim(left=0, right=1.12 * max(x for x, _ in places.values()))
     axes.margins(y=0.12)
@@ -159,21 +150,26 @@ def _draw(axes: Axes, points: Sequence[Point]) -> dict[str, tuple[float, float]]
 
 def _label(axes: Axes, points: Sequence[Point], places: dict[str, tuple[float, float]]) -> None:
     """Names the points, each beside its own and clear of the others' names."""
+    from matplotlib.patheffects import withStroke
+
     taken: list[Any] = []
     dots = [axes.transData.transform(place) for place in places.values()]
     for point in sorted(points, key=lambda p: (not p.is_best, p.weight_bytes)):
         best: tuple[int, Any] | None = None
         for x, y, side in _OFFSETS:
+            score = 100 * (point.score or 0.0)
+            is_below = score < places[point.recipe][1]
             text = axes.annotate(
-                point.recipe,
+                f"{point.recipe}, {score:.1f} %" if is_below else point.recipe,
                 places[point.recipe],
                 xytext=(x, y),
                 textcoords="offset points",
                 ha=side,
                 va="center",
                 fontsize=8.5 if point.is_best else 7.5,
-                color=_INK if point.is_best else "#6f6b63",
-                arrowprops={"arrowstyle": "-", "color": _GRID, "linewidth": 0.7} if abs(y) > 14 else None,
+                color=INK if point.is_best else "#6f6b63",
+                arrowprops={"arrowstyle": "-", "color": _OTHER, "linewidth": 0.6} if abs(y) > 14 else None,
+                path_effects=[withStroke(linewidth=3, foreground=PAPER)],
             )
             box = text.get_window_extent()
             clashes = sum(box.overlaps(other) for other in taken) + sum(box.contains(*dot) for dot in dots)
@@ -192,7 +188,7 @@ def _label(axes: Axes, points: Sequence[Point], places: dict[str, tuple[float, f
 
 _OFFSETS = tuple(
     (side * (8 if abs(height) < 20 else 14), height, "left" if side > 0 else "right")
-    for height in (0, 10, -10, 22, -22, 34, -34, 48, -48)
+    for height in (9, -9, 0, 22, -22, 34, -34, 48, -48, 62, -62)
     for side in (1, -1)
 )
 """Where a name may stand, in points from its own point, the nearest first; and the side on which it begins."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from optimum_ane.charts import BLUE, DEVICE_COLORS, INK, PAPER, chart_style
 from optimum_ane.evaluation.report import drop_unit
 from optimum_ane.hub import facts
 from optimum_ane.hub.facts import CardPackage
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 PICTURE = "card.svg"
 """Its name in the repository."""
 
-_COLORS = {"ane": "#1b7f5c", "conditional": "#e0a526", "fallback": "#b5485d"}
-_PAPER, _INK, _GRID = "#fbfaf7", "#2b2b33", "#d9d6cf"
-_POINT = "#2f5d9b"
 _MAX_NAME = 28
 
 
@@ -44,27 +42,13 @@ def make_picture(packages: Sequence[CardPackage]) -> bytes | None:
     scored, placed = _scored(packages), _placed(packages)
     if not scored and not placed:
         return None
-    import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": "optimum-ane",
-        "svg.fonttype": "path",
-        "font.family": "DejaVu Sans",
-        "font.size": 10,
-        "text.color": _INK,
-        "axes.labelcolor": _INK,
-        "axes.edgecolor": _GRID,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "text.parse_math": False,
-    }
-    with matplotlib.rc_context(settings):
+    with chart_style():
         height = 3.6 if scored else 1.5 + 0.42 * len(placed)
-        figure = Figure(figsize=(7.2, height), facecolor=_PAPER, layout="constrained")
-        axes = figure.add_subplot(facecolor=_PAPER)
-        axes.spines[["top", "right"]].set_visible(False)
+        figure = Figure(figsize=(7.2, height), facecolor=PAPER, layout="constrained")
+        axes = figure.add_subplot(facecolor=PAPER)
         if scored:
             _draw_scores(axes, scored)
         else:
@@ -109,21 +93,20 @@ def _name(package: CardPackage) -> str:
 
 def _draw_scores(axes: Axes, packages: Sequence[CardPackage]) -> None:
     dataset, metric = map(plain, _metric(packages[0]))
-    axes.axhline(0, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     for package in packages:
         megabytes = (package.number("sizes", "package") or 0.0) / 1e6
         drop = package.number("accuracy", "drop") or 0.0
         interval = facts.drop_interval(package)
         if interval is not None:
-            axes.plot([megabytes, megabytes], interval, color=_POINT, linewidth=2, alpha=0.45, solid_capstyle="round")
-        axes.plot([megabytes], [drop], "o", color=_POINT, markersize=7)
+            axes.plot([megabytes, megabytes], interval, color=BLUE, linewidth=2, alpha=0.45, solid_capstyle="round")
+        axes.plot([megabytes], [drop], "o", color=BLUE, markersize=7)
         axes.annotate(
-            _name(package), (megabytes, drop), xytext=(8, 6), textcoords="offset points", fontsize=9, color=_INK
+            _name(package), (megabytes, drop), xytext=(8, 6), textcoords="offset points", fontsize=9, color=INK
         )
     axes.margins(x=0.16, y=0.18)
     axes.set_xlim(left=0)
-    axes.grid(color=_GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
+    axes.grid()
     axes.set_xlabel("size on disk, MB")
     axes.set_ylabel(f"{metric} lost, {drop_unit(metric)}")
     axes.set_title(f"Lost on {dataset}, with its confidence interval", loc="left", fontsize=11)
@@ -138,7 +121,9 @@ def _draw_devices(axes: Axes, packages: Sequence[CardPackage]) -> None:
         if not any(counts):
             continue
         label = f"{device}: {counts[0]:.0f}" if len(packages) == 1 else device
-        bars = axes.barh(places, counts, left=starts, height=0.62, color=_COLORS[key], label=label, edgecolor=_PAPER)
+        bars = axes.barh(
+            places, counts, left=starts, height=0.62, color=DEVICE_COLORS[key], label=label, edgecolor=PAPER
+        )
         axes.bar_label(
             bars,
             labels=[f"{count:.0f}" if count >= 0.04 * _total(packages) else "" for count in counts],

@@ -9,6 +9,7 @@ import pytest
 from optimum_ane.analysis.html_report import read_package, render_html, write_html
 from optimum_ane.analysis.html_report.figures import bars, ranges, strip
 from optimum_ane.analysis.inspection import inspect
+from optimum_ane.charts import DEVICE_COLORS
 from optimum_ane.errors import OutputError, PackageError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -124,7 +125,7 @@ def test_a_page_that_cannot_be_written_is_named(package, tmp_path):
 def test_the_strip_draws_runs_of_one_verdict_in_order():
     svg = strip(["fallback"] * 2 + ["ane"] * 6 + ["conditional"] * 2)
     colors = re.findall(r"style=\"fill: (#[0-9a-f]{6})\"", svg)
-    assert colors == ["#c8484f", "#2f9e6e", "#d99a2b"]
+    assert colors == [DEVICE_COLORS[verdict] for verdict in ("fallback", "ane", "conditional")]
     edges = [float(x) for x in re.findall(r"<path d=\"M ([\d.]+) [\d.]+ \nL", svg)]
     drawn = edges[-3:] if len(edges) < 5 else edges[2:5]
     assert (drawn[2] - drawn[1]) / (drawn[1] - drawn[0]) == pytest.approx(3.0, rel=1e-3)

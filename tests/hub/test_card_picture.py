@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from card_packages import ACCURACY, RESIDENCY, card_package, changed
 
+from optimum_ane.charts import BLUE, PAPER
 from optimum_ane.hub.card import make_card, make_picture
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -53,7 +54,7 @@ def test_accuracy_is_drawn_against_size(scored):
 def _points(picture):
     """The centres of the round markers."""
     uses = [
-        use for use in ElementTree.fromstring(picture).iter(f"{SVG}use") if "stroke: #2f5d9b" in use.get("style", "")
+        use for use in ElementTree.fromstring(picture).iter(f"{SVG}use") if f"stroke: {BLUE}" in use.get("style", "")
     ]
     return [(float(use.get("x")), float(use.get("y"))) for use in uses]
 
@@ -75,7 +76,7 @@ def test_what_no_operation_runs_on_is_not_in_the_key(package):
 def test_it_carries_its_own_background_and_fonts(scored):
     root = ElementTree.fromstring(make_picture(scored))
     panel = next(root.iter(f"{SVG}path"))
-    assert "fill: #fbfaf7" in panel.get("style")
+    assert f"fill: {PAPER}" in panel.get("style")
     assert "opacity" not in panel.get("style")
     assert not list(root.iter(f"{SVG}text"))
     links = [value for node in root.iter() for name, value in node.attrib.items() if name.endswith("href")]

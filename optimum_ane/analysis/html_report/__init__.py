@@ -13,6 +13,7 @@ from markupsafe import Markup
 from optimum_ane.analysis.html_report import measured, predicted
 from optimum_ane.analysis.html_report.parts import Figure, Section
 from optimum_ane.analysis.inspection import Inspection
+from optimum_ane.charts import DEVICE_COLORS
 from optimum_ane.errors import OutputError, PackageError
 from optimum_ane.exporters.package import ANE_CONFIG, EXPORT_REPORT, PackageConfig
 from optimum_ane.hub.facts import CardPackage
@@ -61,6 +62,7 @@ def render_html(inspection: Inspection, package: CardPackage | None) -> str:
     template = environment.from_string(files(__name__).joinpath("page.html").read_text(encoding="utf-8"))
     return template.render(
         title=title,
+        colors=DEVICE_COLORS,
         subtitle=f"{subtitle} · optimum-ane {__version__}",
         sections=[_marked(section) for section in shown],
         facts=[fact for section in shown for fact in section.facts],

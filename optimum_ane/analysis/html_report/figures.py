@@ -7,40 +7,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
-from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from optimum_ane.charts import BLUE, DEVICE_COLORS, chart_style
+
 INK = "#010203"
 """Stands for the page's own text colour until the SVG is written; no figure uses it for anything else."""
 
-COLORS = {"ane": "#2f9e6e", "conditional": "#d99a2b", "fallback": "#c8484f"}
-"""By verdict; told apart on white and on near black, and by readers who do not see red and green apart: they differ
-in lightness, and each figure names them in words."""
-
-BAR = "#4b7fc4"
-_WIDTH = 9.0
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # names come from packages
-    "svg.hashsalt": "optimum-ane",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["system-ui", "DejaVu Sans"],
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.25,
-    "grid.color": INK,
-}
+_GRID, _WIDTH = "#88888855", 9.0
 
 
 def strip(verdicts: Sequence[str], shares: Sequence[float] | None = None) -> str:
@@ -54,14 +31,14 @@ def strip(verdicts: Sequence[str], shares: Sequence[float] | None = None) -> str
     with _figure(1.0) as (figure, axes):
         start = 0.0
         for verdict, length in _runs(verdicts, widths):
-            axes.barh(0, length, left=start, height=1.0, color=COLORS[verdict], linewidth=0)
+            axes.barh(0, length, left=start, height=1.0, color=DEVICE_COLORS[verdict], linewidth=0)
             start += length
         axes.set_xlim(0, start or 1.0)
         axes.set_ylim(-0.5, 0.5)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("operations, in the program's order" if shares is None else "share of the estimated time, %")
-        return _svg(figure, "operations by device: " + ", ".join(f"{verdicts.count(v)} {v}" for v in COLORS))
+        return _svg(figure, "operations by device: " + ", ".join(f"{verdicts.count(v)} {v}" for v in DEVICE_COLORS))
 
 
 def bars(values: Mapping[str, float], unit: str, *, limit: float | None = None, colors: Sequence[str] = ()) -> str:
@@ -75,14 +52,14 @@ def bars(values: Mapping[str, float], unit: str, *, limit: float | None = None, 
     """
     names, numbers = list(values), list(values.values())
     with _figure(0.55 + 0.24 * len(names)) as (figure, axes):
-        drawn = axes.barh(names, numbers, height=0.68, color=list(colors) or BAR)
+        drawn = axes.barh(names, numbers, height=0.68, color=list(colors) or BLUE)
         axes.bar_label(drawn, fmt="%.4g", padding=3)
         axes.invert_yaxis()
         axes.grid(axis="x")
         axes.margins(x=0.1)
         axes.set_xlabel(unit)
         if limit is not None:
-            axes.axvline(limit, color=COLORS["fallback"], linestyle="--", linewidth=1.2)
+            axes.axvline(limit, color=DEVICE_COLORS["fallback"], linestyle="--", linewidth=1.2)
         return _svg(figure, ", ".join(f"{name} {number:.4g} {unit}" for name, number in values.items()))
 
 
@@ -96,8 +73,8 @@ def ranges(values: Mapping[str, tuple[float, float, float]], unit: str, notes: M
     """
     with _figure(0.55 + 0.24 * len(values)) as (figure, axes):
         for row, (name, (low, typical, high)) in enumerate(values.items()):
-            axes.plot([low, high], [row, row], color=BAR, linewidth=5, alpha=0.35, solid_capstyle="round")
-            axes.plot(typical, row, "o", color=BAR, markersize=5.5)
+            axes.plot([low, high], [row, row], color=BLUE, linewidth=5, alpha=0.35, solid_capstyle="round")
+            axes.plot(typical, row, "o", color=BLUE, markersize=5.5)
             text = f"{typical:.3g}, {notes[name]}"
             axes.annotate(text, (high, row), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8.5)
         axes.set_yticks(range(len(values)), list(values))
@@ -129,7 +106,7 @@ def _runs(verdicts: Sequence[str], widths: Sequence[float]) -> Iterator[tuple[st
 @contextmanager
 def _figure(height: float) -> Iterator[tuple[Figure, Axes]]:
     # Not pyplot: it keeps state for the whole process and looks for a screen.
-    with mpl.rc_context(_STYLE):
+    with chart_style(INK, _GRID, text_as_paths=False):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         yield figure, figure.subplots()
 

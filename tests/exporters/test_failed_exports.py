@@ -46,6 +46,8 @@ def without_conversion(monkeypatch):
     monkeypatch.setattr(conversion, "describe", lambda *_, **__: None)
     monkeypatch.setattr(road, "count_operations", lambda _: {})
     monkeypatch.setattr(road, "PortableSession", lambda _: SimpleNamespace(inputs={}, outputs={}))
+    inspection = SimpleNamespace(summary=dict, chip=None, regions=(), worst=None)
+    monkeypatch.setattr(road, "inspect", lambda *_: inspection)
     monkeypatch.setattr(road, "write_documents", lambda *_, **__: None)
 
 
@@ -61,6 +63,7 @@ class BrokenError(Exception):
         (conversion, "convert"),
         (conversion, "describe"),
         (road, "PortableSession"),
+        (road, "inspect"),
         (road, "write_documents"),
         (road, "hash_files"),
     ],

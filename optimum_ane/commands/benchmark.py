@@ -28,7 +28,7 @@ examples:
   optimum-cli ane benchmark model.mlpackage --no-compare --iterations 200
 
 A package has one shape. Batch sizes and lengths other than its own are exported from the checkpoint into a temporary
-directory, with the package's task, precision and deployment target, and removed afterwards."""
+directory, with the package's task, precision, compression and deployment target, and removed afterwards."""
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:

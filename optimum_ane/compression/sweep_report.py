@@ -133,12 +133,13 @@ def _draw(axes: Axes, points: Sequence[Point]) -> dict[str, tuple[float, float]]
             "o" if score >= floor else "v",
             color=_FRONT if point.is_best else _OTHER,
             markersize=7 if point.is_best else 5.5,
+            zorder=5,
         )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlim(left=0, right=1.12 * max(x for x, _ in places.values()))
-    axes.margins(y=0.12)
+    axes.margins(y=0.16)
     axes.set_xlabel("weights, MB")
     axes.set_ylabel(f"{points[0].metric}, %")
     axes.set_title(
@@ -151,11 +152,12 @@ def _draw(axes: Axes, points: Sequence[Point]) -> dict[str, tuple[float, float]]
 def _label(axes: Axes, points: Sequence[Point], places: dict[str, tuple[float, float]]) -> None:
     """Names the points, each beside its own and clear of the others' names."""
     from matplotlib.patheffects import withStroke
+    from matplotlib.text import Text as TextArtist
 
     taken: list[Any] = []
     dots = [axes.transData.transform(place) for place in places.values()]
     for point in sorted(points, key=lambda p: (not p.is_best, p.weight_bytes)):
-        best: tuple[int, Any] | None = None
+        best: tuple[int, Any, Any] | None = None
         for x, y, side in _OFFSETS:
             score = 100 * (point.score or 0.0)
             is_below = score < places[point.recipe][1]
@@ -171,19 +173,20 @@ def _label(axes: Axes, points: Sequence[Point], places: dict[str, tuple[float, f
                 arrowprops={"arrowstyle": "-", "color": _OTHER, "linewidth": 0.6} if abs(y) > 14 else None,
                 path_effects=[withStroke(linewidth=3, foreground=PAPER)],
             )
-            box = text.get_window_extent()
-            clashes = sum(box.overlaps(other) for other in taken) + sum(box.contains(*dot) for dot in dots)
+            text.get_window_extent()  # moves the text to its place
+            box = TextArtist.get_window_extent(text)  # without the line to the point
+            clashes = sum(box.overlaps(other) for other in taken) + sum(box.padded(6).contains(*dot) for dot in dots)
             outside = not axes.bbox.contains(box.x1, (box.y0 + box.y1) / 2)
             if best is None or clashes + 2 * outside < best[0]:
                 if best is not None:
                     best[1].remove()
-                best = (clashes + 2 * outside, text)
+                best = (clashes + 2 * outside, text, box)
             else:
                 text.remove()
             if best[0] == 0:
                 break
         assert best is not None
-        taken.append(best[1].get_window_extent())
+        taken.append(best[2])
 
 
 _OFFSETS = tuple(

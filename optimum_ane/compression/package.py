@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optimum_ane.analysis.inspection import inspect
 from optimum_ane.compression.activations import quantize_activations
 from optimum_ane.compression.calibration import Calibration
 from optimum_ane.compression.compress import check_source, compress_mlpackage
@@ -22,6 +23,7 @@ from optimum_ane.exporters import parity
 from optimum_ane.exporters.config import get_ane_config_class
 from optimum_ane.exporters.documents import write_documents
 from optimum_ane.exporters.invocation import public_name
+from optimum_ane.exporters.layers import measure_layers
 from optimum_ane.exporters.package import (
     DOCUMENTS,
     EXPORT_REPORT,
@@ -178,12 +180,14 @@ class _Job:
             coverage = compress_mlpackage(source, mlpackage, self.recipe, progress)
         with stages.stage("load the package back"):
             self.session = PortableSession(mlpackage)
+        self.inspection = inspect(mlpackage)
         return ExportReport(
             machine=machine_kind(),
             versions=tool_versions(),
             runtime=self.session.runtime,
             operations=count_operations(mlpackage),
             sizes=measure_sizes(mlpackage),
+            residency=self.inspection.summary(),
             compression=coverage.to_dict() | activations,
         )
 
@@ -207,6 +211,7 @@ class _Job:
                     reference = parity.answer_of_original(self.original, inputs, self.spec)
                     ratios = parity.measure(reference, answer, inputs["attention_mask"])
                     report.package_psnr = ratios
+                    report.layers = measure_layers(self.session, self.original, inputs, self.spec) or None
         report.psnr_threshold = limit
         parity.check(ratios, limit, f"package compressed with {self.recipe.name}")
         return missing
@@ -258,5 +263,6 @@ class _Job:
         config = replace(
             self.config, compression=self.recipe.name, versions={**self.config.versions, **tool_versions()}
         )
-        write_documents(directory, name, config, report, self.model_config.to_dict())
-        replace(config, files=hash_files(directory)).write(directory)
+        config = replace(config, files=hash_files(directory))
+        config.write(directory)
+        write_documents(directory, name, config, report, self.model_config.to_dict(), self.inspection)

@@ -252,9 +252,9 @@ class _Road:
             self.inputs = tuple(TensorEntry(s.name, s.shape, s.dtype) for s in session.inputs.values())
             self.outputs = tuple(TensorEntry(s.name, s.shape, s.dtype) for s in session.outputs.values())
         with stages.stage("predict residency"):
-            inspection = inspect(mlpackage, chip)
-            report.residency = inspection.summary()
-            gates.check(inspection)
+            self.inspection = inspect(mlpackage, chip)
+            report.residency = self.inspection.summary()
+            gates.check(self.inspection)
         if validate:
             with stages.stage("compare package with original"):
                 usual = parity.PACKAGE_PSNR[spec.precision] if self.recipe is None else self.recipe.psnr
@@ -356,7 +356,7 @@ class _Road:
         report.write(directory / EXPORT_REPORT)
         config = self.package_config(hash_files(directory))
         config.write(directory)
-        write_documents(directory, name, config, report, self.checkpoint.config.to_dict())
+        write_documents(directory, name, config, report, self.checkpoint.config.to_dict(), self.inspection)
 
 
 def _from_memory(model: PreTrainedModel, task: str, tokenizer: PreTrainedTokenizerBase | None) -> Checkpoint:

@@ -176,7 +176,7 @@ def _label(axes: Axes, points: Sequence[Point], places: dict[str, tuple[float, f
             text.get_window_extent()  # moves the text to its place
             box = TextArtist.get_window_extent(text)  # without the line to the point
             clashes = sum(box.overlaps(other) for other in taken) + sum(box.padded(6).contains(*dot) for dot in dots)
-            outside = not axes.bbox.contains(box.x1, (box.y0 + box.y1) / 2)
+            outside = not all(axes.bbox.contains(edge, (box.y0 + box.y1) / 2) for edge in (box.x0, box.x1))
             if best is None or clashes + 2 * outside < best[0]:
                 if best is not None:
                     best[1].remove()

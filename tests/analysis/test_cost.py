@@ -161,6 +161,12 @@ def test_an_addition_joins_the_operation_that_made_one_of_its_operands():
     assert steps[2].activation_bytes == 64 * 64 * 2  # the residual only
 
 
+def test_an_addition_does_not_join_an_operand_that_is_spread_over_the_result():
+    x, small = tensor(1, 64, 1, 64), convolution(tensor(1, 64, 1, 1), 64)
+    added = operation("add", tensor(1, 64, 1, 64), x=x, y=small.outputs[0])
+    assert read_steps([small, added])[1].activation_bytes == 2 * 64 * 64 * 2 + 64 * 64
+
+
 def test_an_addition_does_not_join_what_others_read_too():
     x, residual = tensor(1, 64, 1, 64), tensor(1, 64, 1, 64)
     one = convolution(x, 64)

@@ -13,6 +13,7 @@ from optimum_ane.analysis.operations import read_program
 from optimum_ane.compression.coverage import Attempt, Coverage, measure_coverage
 from optimum_ane.compression.kmeans import palette, uniform_palette
 from optimum_ane.compression.recipes import Recipe, Step
+from optimum_ane.compression.round_trip import gathers_as_they_are
 from optimum_ane.compression.settings import LutFunction, Palettize, Settings
 from optimum_ane.compression.targets import target_of_program
 from optimum_ane.compression.weights import Weight, find_again, read_weights
@@ -118,7 +119,7 @@ def _apply(model: ct.models.MLModel, step: Step, asked: dict[str, Settings], tic
     }
     # By name only: by type of operation, coremltools refuses a weight that two types of operation read.
     configs = {name: settings.config(ticks.lut_function(settings, step.joint)) for name, settings in asked.items()}
-    with quiet(), writing():
+    with quiet(), writing(), gathers_as_they_are():
         return passes[step.kind](model, cto.OptimizationConfig(op_name_configs=configs), joint_compression=step.joint)
 
 

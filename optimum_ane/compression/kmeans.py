@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_BINS_PER_ENTRY, _LEAST_BINS = 4, 512
+_BINS_PER_ENTRY, _LEAST_BINS = 4, 256
 _ROUNDS = 1000
 """Lloyd's algorithm stops by itself when no border moves; after the first step that takes a few rounds."""
 

@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 from coremltools.models import MLModel
-from coremltools.proto.MIL_pb2 import Operation  # noqa: F401 - the kind of what is counted below
 from rich.console import Console
 
 from optimum_ane.compression import compress_mlpackage, get_recipe
 from optimum_ane.compression.coverage import measure_coverage, print_coverage
 from optimum_ane.errors import CompressionError, PackageError
+from optimum_ane.exporters.report import count_operations
 
 WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
 
@@ -61,6 +61,15 @@ def test_the_table_says_what_the_file_holds(source, tmp_path, recipe):
     assert coverage.ratio == pytest.approx(coverage.bytes_after / coverage.bytes_before)
     assert all(weight.bytes_after < weight.bytes_before for weight in coverage.compressed)
     assert all(weight.psnr > 20 for weight in coverage.compressed)
+
+
+def test_a_program_gains_no_operations(source, tmp_path):
+    """Three of coremltools' passes, each of which would guard the indices of the gather once more."""
+    target = tmp_path / "out.mlpackage"
+    compress_mlpackage(source, target, get_recipe("sparse50-int8"))
+    before, after = count_operations(source), count_operations(target)
+    assert before["greater_equal"] == 1
+    assert after == before
 
 
 def test_int8_takes_a_byte_for_each_weight_and_two_for_each_scale(source, tmp_path):

@@ -51,8 +51,8 @@ def test_a_checkpoint_becomes_a_package(command, checkpoint, tmp_path):
     assert (tmp_path / "out" / "model.mlpackage").is_dir()
     assert re.search(r"logits: PSNR \d+\.\d dB against the original \(portable runtime\)", printed.out)
     assert re.search(r"\d+ operations, \d+\.\d MB: out/", printed.out)
-    stages = re.findall(r"\[(\d)/7\] .* \d+\.\d s", printed.err)
-    assert stages == ["1", "2", "3", "4", "5", "6", "7"]
+    stages = re.findall(r"\[(\d)/8\] .* \d+\.\d s", printed.err)
+    assert stages == ["1", "2", "3", "4", "5", "6", "7", "8"]
 
 
 def test_every_option_reaches_the_package(command, checkpoint, tmp_path):
@@ -208,7 +208,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing_behind(checkpoint, tmp_path):
     seen = []
     for text in process.stderr:
         seen.append(text)
-        if text.startswith("[3/7]"):  # now it traces and converts
+        if text.startswith("[3/8]"):  # now it traces and converts
             process.send_signal(signal.SIGINT)
     assert process.wait() == 1
     assert seen[-1].startswith("error: interrupted; nothing was written"), seen

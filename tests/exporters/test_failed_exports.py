@@ -46,7 +46,7 @@ def without_conversion(monkeypatch):
     monkeypatch.setattr(conversion, "describe", lambda *_, **__: None)
     monkeypatch.setattr(road, "count_operations", lambda _: {})
     monkeypatch.setattr(road, "PortableSession", lambda _: SimpleNamespace(inputs={}, outputs={}))
-    inspection = SimpleNamespace(summary=dict, chip=None, regions=(), worst=None)
+    inspection = SimpleNamespace(summary=dict, chip=None, regions=(), worst=None, cost=None)
     monkeypatch.setattr(road, "inspect", lambda *_: inspection)
     monkeypatch.setattr(road, "write_documents", lambda *_, **__: None)
 

@@ -17,6 +17,7 @@ import torch
 
 from optimum_ane.analysis.operations import Operation, Program, Tensor, read_program
 from optimum_ane.compression.calibration import Calibration
+from optimum_ane.compression.round_trip import gathers_as_they_are
 from optimum_ane.compression.targets import TARGETS, target_of_program
 from optimum_ane.errors import CompressionError
 from optimum_ane.evaluation.progress import Progress, silent
@@ -96,7 +97,7 @@ def quantize_activations(
     chosen = {name for name, ratio in snr.items() if ratio >= LEAST_SNR}
     if not chosen:
         raise CompressionError(f"{source}: no convolution whose values fit into 8 bits at {LEAST_SNR:.0f} dB")
-    with quiet(), writing():
+    with quiet(), writing(), gathers_as_they_are():
         model = ct.models.MLModel(str(source), skip_model_load=True)
         _insert(model, chosen, ranges.bounds()).save(str(target))
     kept = {name: ratio for name, ratio in snr.items() if name not in chosen}

@@ -31,11 +31,11 @@ def print_sweep(sweep: Sweep, console: Console | None = None) -> None:
 def as_table(sweep: Sweep) -> Group:
     """The table that `rich` prints, with what is worth a remark below it."""
     table = Table()
-    table.add_column("recipe")
+    table.add_column("recipe", no_wrap=True)
     for name in ("weights", "of it", "right", "drop", "PSNR"):
         table.add_column(name, justify="right")
     if sweep.chip is not None:
-        table.add_column(f"{sweep.chip}, estimate", justify="right")
+        table.add_column(f"{sweep.chip}, ms", justify="right", no_wrap=True)
     for point in sweep.points:
         cells = [f"{point.recipe} *" if point.is_best else point.recipe]
         if point.error is not None:
@@ -45,7 +45,7 @@ def as_table(sweep: Sweep) -> Group:
             cells.append("equal" if point.psnr is None else f"{point.psnr:.1f} dB")
             if point.latency_ms is not None:
                 low, typical, high = point.latency_ms
-                cells.append(f"{typical:.2f} ms ({low:.2f}–{high:.2f})")
+                cells.append(f"{typical:.2g} ({low:.2g}–{high:.2g})")
         table.add_row(*cells)
     return Group(table, Text("\n".join(_remarks(sweep))))
 
@@ -61,7 +61,7 @@ def _drop(point: Point) -> str:
         return "not defined"
     if point.drop_interval is None:
         return f"{point.drop:+.2f}"
-    return f"{point.drop:+.2f} ({point.drop_interval[0]:+.2f} to {point.drop_interval[1]:+.2f})"
+    return f"{point.drop:+.2f} ({point.drop_interval[0]:.1f} to {point.drop_interval[1]:.1f})"
 
 
 def _remarks(sweep: Sweep) -> list[str]:
@@ -71,7 +71,9 @@ def _remarks(sweep: Sweep) -> list[str]:
         unit = drop_unit(scored[0].metric)
         remarks.append(f"drop in {unit} of {scored[0].metric} against {sweep.against}, with its 95 % interval")
     if sweep.chip is not None:
-        remarks.append("latency is estimated from the program; nothing was run on a device")
+        remarks.append(
+            f"latency on {sweep.chip}: an estimate with its range, from the program; nothing was run on a device"
+        )
     remarks += [f"{point.recipe} failed: {point.error}" for point in sweep.points if point.error is not None]
     remarks += [f"{point.recipe}: {point.advice}" for point in sweep.points if point.advice]
     return remarks

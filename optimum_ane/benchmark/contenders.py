@@ -107,8 +107,8 @@ def open_target(package: str | Path, mlpackage: Path, compare: str | None, is_co
     config = PackageConfig.read(mlpackage.parent)
     if not is_compared:
         return Target(mlpackage, config, None)
-    source, revision = (compare, None) if compare else (config.source_model, config.source_revision)
     try:
+        source, revision = (compare, None) if compare else config.original()
         checkpoint = open_checkpoint(source, revision, config.task)
     except (CheckpointError, UnsupportedModelError) as error:
         raise CheckpointError(

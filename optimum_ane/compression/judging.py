@@ -82,9 +82,9 @@ class Judge:
         self._problem_type = problem_type_of(self._config)
         self._examples = load_examples(spec, id2label=self._config.id2label, problem_type=self._problem_type)
         if with_reference:
-            source = reference or self._ane_config.source_model
-            revision = None if reference else self._ane_config.source_revision
-            original = load_reference(source, revision, self._config, trust_remote_code=trust_remote_code)
+            original: Classifier = load_reference(
+                reference, self._ane_config, self._config, trust_remote_code=trust_remote_code
+            )
             self.against = "the original"
         else:
             original = self._model(PortableSession(directory / MLPACKAGE))

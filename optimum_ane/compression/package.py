@@ -217,10 +217,9 @@ class _Job:
         return missing
 
     def _load_original(self, original: Original) -> str | None:
-        source = original.reference or self.config.source_model
-        revision = None if original.reference or Path(source).is_dir() else self.config.source_revision
-        hub = replace(original.hub, revision=original.hub.revision or revision)
         try:
+            source, revision = (original.reference, None) if original.reference else self.config.original()
+            hub = replace(original.hub, revision=original.hub.revision or revision)
             self.original = load_checkpoint(source, self.spec.task, load_config(source, hub), hub).model
         except (CheckpointError, UnsupportedModelError) as error:
             if original.wanted == "yes":

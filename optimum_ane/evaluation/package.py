@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optimum_ane.errors import CheckpointError, PackageError, UnsupportedModelError
 from optimum_ane.evaluation.accuracy import compare
@@ -13,6 +13,11 @@ from optimum_ane.evaluation.faults import listed
 from optimum_ane.evaluation.labels import problem_type_of
 from optimum_ane.evaluation.progress import row_progress
 from optimum_ane.evaluation.report import AccuracyReport
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from optimum_ane.exporters.package import PackageConfig
 
 TASK = "text-classification"
 
@@ -55,10 +60,9 @@ def evaluate_package(
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     original = None
     if with_reference:
-        source, revision = reference, None
-        if source is None:
-            source, revision = candidate.ane_config.source_model, candidate.ane_config.source_revision
-        original = load_reference(source, revision, candidate.config, trust_remote_code=trust_remote_code)
+        original = load_reference(
+            reference, candidate.ane_config, candidate.config, trust_remote_code=trust_remote_code
+        )
     with row_progress(f"evaluating on {len(examples)} rows") as progress:
         return compare(
             original,
@@ -72,12 +76,14 @@ def evaluate_package(
         )
 
 
-def load_reference(source: str | None, revision: str | None, config: Any, *, trust_remote_code: bool) -> Any:
+def load_reference(
+    reference: str | None, package: PackageConfig, config: Any, *, trust_remote_code: bool
+) -> PreTrainedModel:
     """Loads the original in PyTorch: fp32 whatever its file holds, for it is the measure.
 
     Args:
-        source: Hub id or directory.
-        revision: Revision on the Hub; of no meaning for a directory.
+        reference: Hub id or directory; None takes what the package was made from.
+        package: The package's `ane_config.json`.
         config: The package's config, whose labels the original must have.
         trust_remote_code: Whether code from the checkpoint's repository may run.
 
@@ -86,10 +92,9 @@ def load_reference(source: str | None, revision: str | None, config: Any, *, tru
     """
     from optimum_ane.exporters.source import HubOptions, load_checkpoint, load_config
 
-    if not source:
-        raise CheckpointError("the package does not say what it was made from; name it with --reference")
-    hub = HubOptions(revision=None if Path(source).is_dir() else revision, trust_remote_code=trust_remote_code)
     try:
+        source, revision = package.original() if reference is None else (reference, None)
+        hub = HubOptions(revision=revision, trust_remote_code=trust_remote_code)
         model = load_checkpoint(source, TASK, load_config(source, hub), hub).model
     except (CheckpointError, UnsupportedModelError) as error:
         raise CheckpointError(

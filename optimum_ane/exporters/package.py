@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from optimum_ane.errors import OutputError, PackageError
+from optimum_ane.errors import CheckpointError, OutputError, PackageError
 from optimum_ane.exporters.package_checks import check_config
 
 MLPACKAGE = "model.mlpackage"
@@ -122,9 +122,26 @@ class PackageConfig:
     files: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    def original(self) -> tuple[str, str | None]:
+        """The checkpoint that the package was made from: Hub id and commit, or directory and None.
+
+        Raises:
+            CheckpointError: It was a directory, and none of that name is here.
+        """
+        if self.source_is_hub or Path(self.source_model).is_dir():
+            return self.source_model, self.source_revision if self.source_is_hub else None
+        raise CheckpointError(f"the package was made from a directory, {self.source_model}, which is not here")
+
+    def as_published(self) -> str:
+        """The text of `ane_config.json` for others to read: of a directory, its name and not the path to it."""
+        return (self if self.source_is_hub else replace(self, source_model=self.source_name))._as_text()
+
     def write(self, directory: Path) -> None:
         """Writes `ane_config.json`."""
-        (directory / ANE_CONFIG).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        (directory / ANE_CONFIG).write_text(self._as_text(), encoding="utf-8")
+
+    def _as_text(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def read(cls, directory: Path) -> PackageConfig:

@@ -70,7 +70,7 @@ class LocalPackage:
 
     directory: Path
     config: PackageConfig
-    files: Mapping[str, Path]
+    files: Mapping[str, Path | bytes]
     readme: str | None
     left_out: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -95,7 +95,8 @@ def read_package(directory: Path) -> LocalPackage:
     verify_files(directory, config)
     warnings = _check_program(directory, config)
     left_out = _find_others(directory, {*files, *DOCUMENTS})
-    return LocalPackage(directory, config, files, _read_readme(directory), left_out, warnings)
+    published: dict[str, Path | bytes] = {**files, ANE_CONFIG: config.as_published().encode()}
+    return LocalPackage(directory, config, published, _read_readme(directory), left_out, warnings)
 
 
 def _refuse_link(path: Path, directory: Path) -> None:

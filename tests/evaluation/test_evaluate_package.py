@@ -1,6 +1,6 @@
 import json
 import sys
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from transformers import AutoConfig, BertConfig, BertForSequenceClassification, 
 from optimum_ane.errors import CheckpointError, DatasetError, PackageError, UnsupportedModelError
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.package import evaluate_package
+from optimum_ane.exporters.package import PackageConfig
 
 WORDS = ["[PAD]", "[UNK]", "a", "fine", "dull", "film"]
 LABELS = {0: "NEGATIVE", 1: "POSITIVE"}
@@ -61,7 +62,11 @@ def modeling(monkeypatch, source):
             self.sequence_length = 4
             self.runtime = "portable" if runtime == "auto" else runtime
             declared = json.loads((folder / "ane_config.json").read_text())["source"]
-            self.ane_config = SimpleNamespace(source_model=declared["model"], source_revision=declared["revision"])
+            self.ane_config = PackageConfig(
+                task="text-classification", model_type="bert", sequence_length=4, batch_size=1, precision="float16",
+                minimum_deployment_target="iOS16", compute_units="all", inputs=(), outputs=(),
+                source_model=declared["model"], source_revision=declared["revision"],
+            )  # fmt: skip
             self._model = BertForSequenceClassification.from_pretrained(source, dtype=torch.float32).eval()
 
         @classmethod
@@ -114,9 +119,11 @@ def test_other_tasks_and_no_package(tmp_path, package, dataset):
 def test_reference_that_cannot_be_had(tmp_path, package, dataset):
     with pytest.raises(CheckpointError, match=r"cannot be loaded: .* name it with --reference, or .* --no-reference"):
         evaluate_package(package, dataset, reference=str(tmp_path / "nowhere"))
-    declared = {"task": "text-classification", "source": {"model": None, "revision": None}}
+    declared = {"task": "text-classification", "source": {"model": "my-checkpoint", "revision": None}}
     (package / "ane_config.json").write_text(json.dumps(declared))
-    with pytest.raises(CheckpointError, match="does not say what it was made from"):
+    with pytest.raises(
+        CheckpointError, match=r"made from a directory, my-checkpoint, which is not here; name it with"
+    ):
         evaluate_package(package, dataset)
 
 

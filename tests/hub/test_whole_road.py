@@ -38,6 +38,9 @@ def test_a_checkpoint_reaches_a_reader_and_answers_as_the_original(hub, tmp_path
     publish = hub.cli("ane", "publish", tmp_path / "out", hub.repo_id, "--license", "mit", "--private")
     assert publish.returncode == 0, publish.stderr
     record_property("requests of publish", len(hub.server.requests))
+    sent = hub.server.files(hub.repo_id)
+    assert not [name for name, data in sent.items() if str(tmp_path).encode() in data]
+    assert json.loads(sent["ane_config.json"])["source_model"] == "checkpoint"
     for path in (tmp_path / "checkpoint", tmp_path / "out"):
         path.rename(path.with_suffix(".gone"))
     hub.server.forget()
@@ -69,7 +72,9 @@ def test_a_model_pushes_what_it_was_loaded_from(hub, small_package, tmp_path):
     assert hub.server.repository(hub.repo_id).is_private
     assert hub.server.repository(hub.repo_id).head.title == "by hand"
     wanted = published_files_of(package)
+    page = wanted.pop("export_report.html")  # a document for people, which loading does not fetch
     first, copy, saved = (hub.server.files(hub.repo_id + end) for end in ("", "-copy", "-saved"))
+    assert first["export_report.html"] == page
     for name, data in wanted.items():
         assert first[name] == copy[f"inside/{name}"] == saved[name] == data
         assert (tmp_path / "saved" / name).read_bytes() == data

@@ -310,7 +310,7 @@ class TestLoadingAndSaving:
             optimum_ane.ANEModelForSequenceClassification.from_pretrained(tmp_path)
 
     def test_a_directory_that_there_is_not(self, tmp_path):
-        with pytest.raises(PackageError, match="there is no directory .*nowhere, and a Hub id is like org/name"):
+        with pytest.raises(PackageError, match=r"there is no directory .*nowhere, and a Hub id is like org/name"):
             optimum_ane.ANEModelForSequenceClassification.from_pretrained(tmp_path / "nowhere")
 
     def test_a_package_without_its_program(self, tiny_package, tmp_path):

@@ -24,7 +24,7 @@ _SYSTEMS = {
 }
 """Each row is one version of Core ML under coremltools' names for it."""
 
-DEVICES = {"ane": "Neural Engine", "conditional": "Neural Engine on some chips", "fallback": "CPU or GPU"}
+DEVICES = {"ane": "Neural Engine", "conditional": "Neural Engine, under a condition", "fallback": "CPU or GPU"}
 """What a reader calls the verdicts of the prediction."""
 
 

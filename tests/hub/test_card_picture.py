@@ -62,7 +62,7 @@ def _points(picture):
 def test_operations_are_drawn_by_predicted_device(package):
     picture = make_picture([changed(package, report={"residency": RESIDENCY})])
     words = words_of(picture)
-    assert {"Neural Engine: 391", "Neural Engine on some chips: 6", "CPU or GPU: 3"} <= set(words)
+    assert {"Neural Engine: 391", "Neural Engine, under a condition: 6", "CPU or GPU: 3"} <= set(words)
     assert "operations, predicted from the program; not measured on a device" in words
 
 

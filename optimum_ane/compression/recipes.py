@@ -17,7 +17,13 @@ from optimum_ane.compression.targets import TARGETS, latest
 from optimum_ane.errors import CompressionError
 
 _MAX_BYTES = 2**20
-_REFUSED = ("palette4-scale", "palette4-g16-scale")
+_LATER = "it looks at what a package computes: export without it, then `optimum-cli ane compress PACKAGE {} OUTPUT`"
+_REFUSED = {
+    **dict.fromkeys(("palette4-scale", "palette4-g16-scale"), NO_CHANNEL_SCALE),
+    **{name: _LATER.format(name) for name in ("mixed", "int8-activations")},
+}
+"""Names that people will try, and why they are no recipes of this table."""
+
 _RECIPE_KEYS = ("summary", "psnr", "advice", "residency", "sources", "steps")
 _STEP_KEYS = ("kind", "joint", "global", "op_types", "weights")
 
@@ -149,7 +155,7 @@ def get_recipe(name_or_yaml: str | Path) -> Recipe:
         return _read_file(Path(name_or_yaml).expanduser())
     shipped = _shipped()
     if str(name_or_yaml) in _REFUSED:
-        raise CompressionError(f"there is no recipe {str(name_or_yaml)!r}: {NO_CHANNEL_SCALE}")
+        raise CompressionError(f"{name_or_yaml} cannot be taken from the table: {_REFUSED[str(name_or_yaml)]}")
     if str(name_or_yaml) not in shipped:
         raise CompressionError(
             f"there is no recipe {str(name_or_yaml)!r}{near_miss(str(name_or_yaml), shipped)} "

@@ -94,6 +94,7 @@ def test_what_is_poor_advises_against_itself():
         ("palete6", "did you mean 'palette6'"),
         ("zzz", "known are int8"),
         ("palette4-scale", "take palette4-g16"),
+        ("mixed", "then `optimum-cli ane compress PACKAGE mixed OUTPUT`"),
     ],
 )
 def test_an_unknown_name_is_answered_with_a_near_one(name, words):

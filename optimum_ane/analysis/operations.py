@@ -22,6 +22,9 @@ MAX_ATTRIBUTE = 64
 
 Flexibility = Literal["none", "enumerated", "range"]
 
+STATE_WRITES = frozenset(("write_state", "coreml_update_state"))
+"""The types that put a value into a state; the former has no result."""
+
 OTHER = "other"
 """The dtype of strings, lists and dictionaries, which are no tensors."""
 

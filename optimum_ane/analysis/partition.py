@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Literal
 
-from optimum_ane.analysis.operations import Operation, Tensor
+from optimum_ane.analysis.operations import STATE_WRITES, Operation, Tensor
 from optimum_ane.analysis.residency import Placement
 
 Device = Literal["ane", "cpu"]
 Position = Literal["start", "middle", "end"]
 
-_STATEFUL = frozenset({"read_state", "write_state", "coreml_update_state"})
+_STATEFUL = STATE_WRITES | {"read_state"}
 
 
 @dataclass(frozen=True)

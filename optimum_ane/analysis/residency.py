@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optimum_ane.analysis.chips import Chip
-from optimum_ane.analysis.operations import Operation, Program, Tensor
+from optimum_ane.analysis.operations import STATE_WRITES, Operation, Program, Tensor
 from optimum_ane.analysis.rules import Case, Rule, Verdict, residency_rules
 
 _LOAD_TIME = "constexpr_"
+_PART_WRITE = "slice_update"
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,37 @@ def place(program: Program, chip: Chip | None = None, rules: Sequence[Rule] | No
     table = residency_rules() if rules is None else tuple(rules)
     placements = []
     behind_engine: set[Tensor] = set()
+    in_state = _writes_in_state(program.operations)
     for operation in program.operations:
         if operation.type.startswith(_LOAD_TIME):
             continue
         at_start = behind_engine.isdisjoint(operation.operands)
-        case = Case(operation, program, chip, at_start)
+        case = Case(operation, program, chip, at_start, operation in in_state)
         rule = next(rule for rule in table if rule.fits(case))
         placements.append(Placement(operation, rule.verdict, rule, at_start))
         if rule.verdict != "fallback" or not at_start:
             behind_engine.update(operation.outputs)
     return tuple(placements)
+
+
+def _writes_in_state(operations: Sequence[Operation]) -> set[Operation]:
+    """Finds what writes into part of a state: what it changes was read from one, and goes back into one."""
+    read: set[Tensor] = set()
+    for operation in operations:
+        if operation.type in ("read_state", "coreml_update_state") or (
+            operation.type == _PART_WRITE and not read.isdisjoint(operation.inputs["x"])
+        ):
+            read.update(operation.outputs)
+    written: set[Tensor] = set()
+    for operation in reversed(operations):
+        if operation.type in STATE_WRITES:
+            written.update(operation.operands)
+        elif operation.type == _PART_WRITE and not written.isdisjoint(operation.outputs):
+            written.update(operation.inputs["x"])
+    return {
+        operation
+        for operation in operations
+        if operation.type == _PART_WRITE
+        and not read.isdisjoint(operation.inputs["x"])
+        and not written.isdisjoint(operation.outputs)
+    }

@@ -69,12 +69,14 @@ class Case:
         program: The program that it is in.
         chip: The chip; None where none was named.
         at_start: Whether nothing that the engine computes leads to the operation.
+        in_state: Whether it writes into what was read from a state and goes back into one.
     """
 
     operation: Operation
     program: Program
     chip: Chip | None
     at_start: bool
+    in_state: bool
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -281,4 +283,6 @@ _CONDITIONS: Mapping[str, _Condition] = {
     "generation": _Condition(_is_generation, _generation),
     "at_start": _Condition(_is_true, lambda _, case: case.at_start),
     "nested": _Condition(_is_true, lambda _, case: case.operation.depth > 0),
+    "in_state": _Condition(_is_true, lambda _, case: case.in_state),
+    "states_above": _Condition(_is_number, lambda count, case: len(case.program.states) > count),
 }

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from optimum_ane.analysis.operations import OTHER, Operation, Tensor
+from optimum_ane.analysis.operations import OTHER, STATE_WRITES, Operation, Tensor
 
 Kind = Literal["convolution", "einsum", "linear", "movement", "free", "host"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -29,10 +29,9 @@ _RENAMING = frozenset(
         "flatten2d",
         "identity",
         "read_state",
-        "write_state",
-        "coreml_update_state",
         "shape",
         "classify",
+        *STATE_WRITES,
     ]
 )
 """What gives a buffer another name or shape."""
@@ -151,7 +150,7 @@ class _Buffers:
 
     def step(self, operation: Operation) -> Step:
         """Describes an operation of the engine."""
-        if _is_free(operation) or not operation.operands:
+        if _is_free(operation) or not operation.operands or operation.type in STATE_WRITES:
             return Step("free", 0, 0, 0)
         kind = _KINDS.get(operation.type, "movement")
         read = {self.root(tensor): padded_bytes(tensor) for tensor in operation.operands}

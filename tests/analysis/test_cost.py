@@ -146,6 +146,12 @@ def test_a_slice_moves_what_it_picks_and_an_update_what_it_writes():
     assert [step.activation_bytes for step in read_steps([cut, update])] == [2 * 64 * 64, 2 * 64 * 64]
 
 
+def test_what_goes_back_into_a_state_is_not_moved_again():
+    value = tensor(1, 64, 1, 4096)
+    write = Operation(0, "", "write_state", {"input": (tensor(1, 64, 1, 4096),), "data": (value,)}, (), {}, 0, 0)
+    assert read_steps([write])[0].kind == "free"
+
+
 def test_functions_of_one_element_and_changes_of_shape_are_free():
     x = tensor(1, 64, 1, 64)
     for kind in ("gelu", "relu", "reshape", "cast"):

@@ -71,6 +71,21 @@ def cached(x, cache):
     return mb.coreml_update_state(state=cache, value=mb.add(x=before, y=x))
 
 
+def cache_of_many(x, **caches):
+    return [write_into(cache, x) for cache in caches.values()]
+
+
+def write_into(cache, x):
+    after = mb.slice_update(x=mb.read_state(input=cache), update=x, begin=[0, 0, 0, 0], end=[1, 8, 1, 64])
+    return mb.coreml_update_state(state=cache, value=after)
+
+
+def stateful(count):
+    """A program that writes into so many states."""
+    states = {f"cache_{index}": "fp16 1 8 1 128" for index in range(count)}
+    return lambda: program_of(cache_of_many, ct.target.iOS18, states, x=X)
+
+
 def wide(x):
     return mb.relu(x=x)
 
@@ -134,14 +149,18 @@ PROGRAMS = {
     "custom-layer": lambda: edited(wide, of_type("custom_layer"), x=X),
     "slice-at-a-computed-place": on(lambda x, at: mb.slice_by_size(x=x, begin=at, size=[1, 8, 1, 4]), X, at="int32 4"),
     "shape-from-a-computed-value": on(lambda x, to: mb.reshape(x=x, shape=to), X, to="int32 2"),
+    "write-into-many-states": stateful(3),
+    "write-into-a-state": stateful(2),
     "write-at-a-place": on(cache_write, X, ct.target.iOS18),
     "mask-by-choice": on(choice, X, y=X),
-    "cast-of-integers": on(lambda x: mb.cast(x=x, dtype="fp16"), INTS),
+    "cast-of-integers-at-start": on(lambda x: mb.cast(x=x, dtype="fp16"), INTS),
+    "cast-of-integers": on(behind_work(lambda x: mb.cast(x=x, dtype="int32"))),
     "cast-of-truth-values": on(lambda x: mb.cast(x=x, dtype="bool")),
     "cast-of-float32": on(lambda x: mb.cast(x=x, dtype="fp32")),
     "softmax-in-float32": on(lambda x: mb.softmax(x=x, axis=1), "fp32 1 8 1 64"),
     "float32": on(doubled, "fp32 1 8 1 64"),
-    "integers": on(doubled, INTS),
+    "integers-at-start": on(doubled, INTS),
+    "integers": on(behind_work(lambda x: doubled(mb.cast(x=x, dtype="int32")))),
     "comparison": on(lambda x: mb.greater(x=x, y=np.float16(0))),
     "choice-by-a-constant": on(constant_choice),
     "truth-values": on(lambda x: mb.expand_dims(x=mb.greater(x=x, y=np.float16(0)), axes=[0])),
@@ -208,6 +227,7 @@ PROGRAMS = {
     "padding-by-content": on(lambda x: mb.pad(x=x, pad=[1, 1], mode="replicate")),
     "padding-at-start": on(lambda x: mb.pad(x=x, pad=[1, 1])),
     "padding": on(behind_work(lambda x: mb.pad(x=x, pad=[1, 1]))),
+    "states-above-two": stateful(3),
     "states": lambda: program_of(cached, ct.target.iOS18, {"cache": X}, x=X),
     "quantised-activations": on(lambda x: mb.quantize(input=x, scale=np.float16(0.1), output_dtype="int8")),
     "cast-of-nothing": on(lambda x: mb.cast(x=x, dtype="fp16")),
@@ -225,3 +245,23 @@ def test_the_rule_decides_an_operation_of_its_program(rule):
     make, chip = made if isinstance(made, tuple) else (made, None)
     placements = place(make(), None if chip is None else get_chip(chip))
     assert rule in [placement.rule.id for placement in placements]
+
+
+def test_a_write_stays_on_the_engine_only_between_a_state_and_itself():
+    def verdicts(program):
+        return {p.operation.name: (p.operation.type, p.verdict) for p in place(program)}
+
+    def half_way(x, cache):
+        """Read from a state, but what is written goes out and not back."""
+        return mb.slice_update(x=mb.read_state(input=cache), update=x, begin=[0, 0, 0, 0], end=[1, 8, 1, 64])
+
+    def twice(x, cache):
+        once = mb.slice_update(x=mb.read_state(input=cache), update=x, begin=[0, 0, 0, 0], end=[1, 8, 1, 64])
+        again = mb.slice_update(x=once, update=x, begin=[0, 0, 0, 64], end=[1, 8, 1, 128])
+        return mb.coreml_update_state(state=cache, value=again)
+
+    def of(build):
+        return program_of(build, ct.target.iOS18, {"cache": "fp16 1 8 1 128"}, x=X)
+
+    assert [v for kind, v in verdicts(of(half_way)).values() if kind == "slice_update"] == ["fallback"]
+    assert [v for kind, v in verdicts(of(twice)).values() if kind == "slice_update"] == ["ane", "ane"]

@@ -143,7 +143,7 @@ def assume(chip: Chip) -> Engine:
     def known(field: str, what: str) -> float:
         found, stand_in = _inherited(chip, field)
         if stand_in is not chip:
-            assumptions.append(f"{what} of {stand_in.name}, {found.value:g}: unknown for {chip.name}")
+            assumptions.append(f"{what}: {found.value:g}, as of {stand_in.name}; unknown for {chip.name}")
         return found.value
 
     tflops = known("fp16_tflops", "fp16 peak in TFLOP/s")
@@ -151,8 +151,8 @@ def assume(chip: Chip) -> Engine:
         share = _m1_share()
         bandwidth = share * chip.dram_gbs.value
         assumptions.append(
-            f"engine's bandwidth {bandwidth:.1f} GB/s: unknown for {chip.name}; {share:.0%} of its memory's "
-            f"{chip.dram_gbs.value:g}, as on M1"
+            f"engine's bandwidth in GB/s: {bandwidth:.1f}, {share:.0%} of its memory's {chip.dram_gbs.value:g}, as on "
+            f"M1; unknown for {chip.name}"
         )
     else:
         bandwidth = known("bandwidth_gbs", "engine's bandwidth in GB/s")

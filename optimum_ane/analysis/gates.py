@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optimum_ane.analysis.inspection import Inspection
+from optimum_ane.analysis.rules import Rule
 from optimum_ane.errors import InputError, ValidationError
 
 
@@ -53,7 +54,7 @@ class Gates:
         missing = [group for group in inspection.groups() if group.flops]
         costliest = max(missing, key=lambda group: group.flops, default=None)
         because = (
-            "" if costliest is None else f", most of the rest by rule {costliest.rule.id}: {costliest.rule.remedy}"
+            "" if costliest is None else f", most of the rest by rule {costliest.rule.id}: {_clause(costliest.rule)}"
         )
         conditional = inspection.flops_share("conditional")
         return [
@@ -68,7 +69,7 @@ class Gates:
         because = ""
         if worst is not None:
             operation = worst.placement.operation
-            because = f", cut most by {operation.type} {operation.name}: {worst.placement.rule.remedy}"
+            because = f", cut most by {operation.type} {operation.name}: {_clause(worst.placement.rule)}"
         return [f"--max-regions {self.max_regions}: there are {count}{because}"]
 
     def _latency(self, inspection: Inspection) -> list[str]:
@@ -79,3 +80,8 @@ class Gates:
             f"--max-latency-ms {self.max_latency_ms:g}: {cost.typical_ms:.2f} ms are estimated for {cost.chip.name} "
             f"({cost.low_ms:.2f} to {cost.high_ms:.2f}), most of it {cost.bound}"
         ]
+
+
+def _clause(rule: Rule) -> str:
+    """The remedy as part of a longer sentence."""
+    return rule.remedy.rstrip(".")

@@ -115,6 +115,7 @@ class Program:
         weights: Every constant of the weight file that an operation reads, once.
         weight_bytes: What all of them take together; what several share is counted once.
         flexibility: Whether the package declares inputs of flexible shape: `"none"`, `"enumerated"` or `"range"`.
+        others: The package's other functions.
     """
 
     path: Path
@@ -126,6 +127,7 @@ class Program:
     weights: tuple[Tensor, ...]
     weight_bytes: int
     flexibility: Flexibility = "none"
+    others: tuple[str, ...] = ()
 
     @property
     def flops(self) -> int:
@@ -172,6 +174,7 @@ def read_program(mlpackage: str | Path, function: str | None = None) -> Program:
         weights=reader.weights(),
         weight_bytes=reader.weight_bytes(),
         flexibility=_flexibility(package.spec.description, name),
+        others=tuple(sorted(package.spec.mlProgram.functions.keys() - {name})),
     )
 
 

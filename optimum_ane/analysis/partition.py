@@ -110,12 +110,14 @@ def find_offenders(placements: Sequence[Placement], regions: Sequence[Region]) -
 
 
 def worst_offender(offenders: Sequence[Offender]) -> Offender | None:
-    """Returns the one whose fall costs most: one that cuts the engine's work before one at an edge, then by FLOPs."""
-    return max(
-        offenders,
-        key=lambda o: (o.position == "middle", o.placement.operation.flops, -o.placement.operation.index),
-        default=None,
-    )
+    """Returns the one whose fall costs most: one that cuts the engine's work first, then by FLOPs, then by results."""
+
+    def key(offender: Offender) -> tuple[bool, int, int, int]:
+        operation = offender.placement.operation
+        made = sum(tensor.dense_bytes for tensor in operation.outputs)
+        return offender.position == "middle", operation.flops, made, -operation.index
+
+    return max(offenders, key=key, default=None)
 
 
 def _units(placements: Iterable[Placement]) -> list[_Unit]:

@@ -103,7 +103,12 @@ def find_mlpackage(package: str | Path) -> Path:
         raise PackageError(f"{path} does not exist")
     if path.suffix == ".mlpackage" or (path / "Manifest.json").is_file():
         return path
-    found = sorted(path.glob("*.mlpackage")) if path.is_dir() else []
+    if not path.is_dir():
+        raise PackageError(
+            f"{path} is a file; name an .mlpackage folder, or the directory that an export wrote (convert a model in "
+            "the older .mlmodel format anew, to 'mlprogram')"
+        )
+    found = sorted(path.glob("*.mlpackage"))
     if len(found) != 1:
         several = (
             f"holds {', '.join(each.name for each in found)}: name one of them" if found else "holds no .mlpackage"

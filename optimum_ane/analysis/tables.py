@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from optimum_ane.analysis.compute_plan import DevicePlan
 from optimum_ane.analysis.cost import BOUNDS, CostEstimate
 from optimum_ane.analysis.inspection import VERDICTS, Inspection, RuleGroup
 from optimum_ane.analysis.memory import Memory
-from optimum_ane.analysis.partition import Offender
+from optimum_ane.analysis.partition import Offender, Position
 
 _NAMES_SHOWN = 3
 _REGIONS_SHOWN = 9
 _SLOWEST_SHOWN = 5
 _DISAGREEMENTS_SHOWN = 20
+_PLACES: Mapping[Position, str] = {"start": "at the start", "end": "at the end", "middle": "in the middle"}
 
 
 def print_inspection(inspection: Inspection, console: Console | None = None) -> None:
@@ -28,6 +33,8 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     program, chip = inspection.program, inspection.chip
     device = "any chip from A14 and M1 on" if chip is None else chip.name
     console.print(f"{program.path.name}, function {program.function}: a prediction for {device}, nothing was run")
+    if program.others:
+        console.print(f"other functions, with --function: {', '.join(program.others)}")
     if program.has_unknown_shapes:
         console.print("some shapes are known only when the program runs: the numbers below are lower bounds")
     console.print(_devices(inspection))
@@ -36,14 +43,16 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     console.print(f"regions: {len(inspection.regions)}, crossings between devices: {inspection.crossings}")
     console.print(f"operations in each: {' → '.join(shown + hidden)}")
     if inspection.offenders:
-        console.print(f"first off the engine: {_named(inspection.offenders[0])}")
-        if inspection.worst is not None:
-            console.print(f"costs most: {_named(inspection.worst)}")
+        first, worst = inspection.offenders[0], inspection.worst
+        console.print(f"first{' and worst' if worst is first else ''} off the engine: {_named(first)}")
+        if worst is not None and worst is not first:
+            console.print(f"worst off the engine: {_named(worst)}")
     groups = inspection.groups()
     if groups:
-        console.print(_rules(groups))
+        console.print("\nNot surely on the engine")
     for group in groups:
-        console.print(_explained(group))
+        _print_group(group, console)
+    console.print()
     _print_memory(inspection.memory, console)
     if inspection.cost is not None:
         _print_cost(inspection.cost, console)
@@ -67,32 +76,25 @@ def _devices(inspection: Inspection) -> Table:
 
 def _named(offender: Offender) -> str:
     operation = offender.placement.operation
-    place = {"start": "at the start", "end": "at the end", "middle": "in the middle"}[offender.position]
-    return f"{operation.type} {operation.name}, {place} ({offender.placement.rule.id})"
+    return f"{operation.type} {operation.name}, {_PLACES[offender.position]} ({offender.placement.rule.id})"
 
 
-def _rules(groups: tuple[RuleGroup, ...]) -> Table:
-    table = Table("rule", "verdict", title="Not surely on the engine", title_justify="left")
-    table.add_column("operations", justify="right")
-    for heading in ("types", "where", "for example"):
-        table.add_column(heading)
-    table.add_column("GFLOP", justify="right")
-    for group in groups:
-        table.add_row(
-            group.rule.id,
-            group.rule.verdict,
-            str(len(group.operations)),
-            ", ".join(sorted({operation.type for operation in group.operations})),
-            ", ".join(sorted(set(group.positions))),
-            ", ".join(operation.name for operation in group.operations[:_NAMES_SHOWN]),
-            f"{group.flops / 1e9:.4f}",
-        )
-    return table
-
-
-def _explained(group: RuleGroup) -> str:
-    rule = group.rule
-    return f"{rule.id}: {rule.reason} Remedy: {rule.remedy} Source ({rule.trust}): {rule.source}."
+def _print_group(group: RuleGroup, console: Console) -> None:
+    """Says what a rule decides here, why, what to do about it, and who says so."""
+    rule, operations = group.rule, group.operations
+    types = ", ".join(sorted({operation.type for operation in operations}))
+    where = f", {' and '.join(_PLACES[place] for place in sorted(set(group.positions)))}" if group.positions else ""
+    work = f", {group.flops / 1e9:.4f} GFLOP" if group.flops else ""
+    names = ", ".join(operation.name for operation in operations[:_NAMES_SHOWN])
+    more = f" and {len(operations) - _NAMES_SHOWN} more" if len(operations) > _NAMES_SHOWN else ""
+    console.print(f"{rule.id} ({rule.verdict}): {len(operations)} {types}{where}{work}")
+    for line in (
+        f"{names}{more}",
+        rule.reason,
+        f"Remedy: {rule.remedy}",
+        f"Source ({rule.trust}): {rule.source}",
+    ):
+        console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
 
 
 def _print_memory(memory: Memory, console: Console) -> None:
@@ -108,10 +110,12 @@ def _print_memory(memory: Memory, console: Console) -> None:
             f"{group.dense_bytes / 1e6:.2f}",
         )
     console.print(table)
+    console.print(f"weights: {memory.weight_bytes / 1e6:.2f} MB, what several share counted once")
     console.print(
         f"activations: at most {memory.peak_bytes / 1e6:.2f} MB alive at once, at {memory.peak_at or 'the inputs'}; "
         f"{memory.padded_peak_bytes / 1e6:.2f} MB with each last axis padded to 64 bytes"
     )
+    console.print(f"padding of all values together: {memory.padding_bytes / 1e6:.2f} MB")
     if memory.worst_padding:
         padded = Table("value", "shape", title="Padded most", title_justify="left")
         for heading in ("bytes", "padded", "times"):
@@ -135,12 +139,13 @@ def _print_cost(cost: CostEstimate, console: Console) -> None:
     console.print(f"of it: {parts}")
     for assumption in cost.assumptions:
         console.print(f"assumed: {assumption}")
-    slowest = sorted(cost.operations, key=lambda each: -each.milliseconds)[:_SLOWEST_SHOWN]
-    table = Table("operation", "type", title="Costs most, estimated", title_justify="left")
-    table.add_column("ms", justify="right")
+    paid = [each for each in cost.operations if each.milliseconds]
+    slowest = sorted(paid, key=lambda each: -each.milliseconds)[:_SLOWEST_SHOWN]
+    table = Table("operation", "type", title="Operations that cost most, estimated", title_justify="left")
+    table.add_column("µs", justify="right")
     table.add_column("bound by")
     for each in slowest:
-        table.add_row(each.operation.name, each.operation.type, f"{each.milliseconds:.3f}", each.parts.bound)
+        table.add_row(each.operation.name, each.operation.type, f"{each.milliseconds * 1e3:.1f}", each.parts.bound)
     console.print(table)
 
 

@@ -88,10 +88,9 @@ def _remarks(report: BenchmarkReport) -> list[str]:
     if report.is_noisy:
         noisy = [row for row in report.rows if row.is_noisy]
         spread, drift = max(row.burst.spread for row in noisy), max(abs(row.burst.drift) for row in noisy)
-        lines.append(
-            f"NOISY RUN: rows with ~ spread by up to {spread:.0%} (limit {MAX_SPREAD:.0%}) or drifted by up to "
-            f"{drift:.0%} (limit {MAX_DRIFT:.0%}) between rounds; close other programs and measure again"
-        )
+        found = [f"spread by up to {spread:.0%} (limit {MAX_SPREAD:.0%})"] if spread > MAX_SPREAD else []
+        found += [f"drifted by up to {drift:.0%} between rounds (limit {MAX_DRIFT:.0%})"] if drift > MAX_DRIFT else []
+        lines.append(f"NOISY RUN: rows with ~ {' or '.join(found)}; close other programs and measure again")
     lines.append(report.statement)
     lines += report.notes
     rest = f"; {settings.paused_iterations} after a pause of {settings.pause:g} s" if settings.pause > 0 else ""

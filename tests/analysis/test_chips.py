@@ -73,7 +73,7 @@ def test_what_is_not_known_is_taken_from_another_chip_and_said():
     assert engine.dispatch_ms == 0.22
     assert len(engine.assumptions) == 2
     assert "89% of its memory's 34.1, as on M1" in engine.assumptions[0]
-    assert "dispatch in ms of M1, 0.22: unknown for A15" in engine.assumptions[1]
+    assert "dispatch in ms: 0.22, as of M1; unknown for A15" in engine.assumptions[1]
 
 
 def test_no_engine_draws_more_than_its_memory_gives():

@@ -172,5 +172,6 @@ def test_one_function_of_several_is_read_by_its_name(tmp_path):
     ct.utils.save_multifunction(descriptor, str(tmp_path / "both.mlpackage"))
     assert [o.type for o in read_program(tmp_path / "both.mlpackage").operations] == ["relu"]
     assert [o.type for o in read_program(tmp_path / "both.mlpackage", "long").operations] == ["mul", "add"]
+    assert read_program(tmp_path / "both.mlpackage").others == ("long",)
     with pytest.raises(PackageError, match=r"no function 'other'.*long, short"):
         read_program(tmp_path / "both.mlpackage", "other")

@@ -54,6 +54,8 @@ def test_the_tables_name_the_rule_the_reason_the_remedy_and_the_source(run):
     assert "topk best_0, at the end (topk)" in said
     assert "Core ML runs topk on the CPU. Remedy: Return the scores" in said
     assert "roboflow/rf-detr, issue 1495" in said
+    assert "first and worst off the engine: topk best_0" in said
+    assert "padding of all values together: " in said
 
 
 def test_json_is_pure(run):
@@ -94,6 +96,22 @@ def test_what_cannot_be_asked_is_said_in_one_line(line, says, run):
 
 def test_a_path_without_a_package_is_named(run, tmp_path):
     assert "holds no .mlpackage" in run(where=tmp_path, code=1)
+
+
+def test_a_file_in_place_of_a_package_is_told_from_a_folder_without_one(run, tmp_path):
+    (tmp_path / "old.mlmodel").write_bytes(b"")
+    assert "old.mlmodel is a file; name an .mlpackage folder" in run(where=tmp_path / "old.mlmodel", code=1)
+
+
+def test_nothing_is_cut_off_where_a_line_is_narrow(run):
+    """Names of rules and of operations are there to be searched for."""
+    assert "…" not in run("--chip", "M2")
+
+
+def test_several_broken_limits_are_one_sentence(run):
+    said = run("--min-residency", "1", "--max-regions", "1", "--max-latency-ms", "0.00001", "--chip", "M2", code=1)
+    assert [word in said for word in ("--min-residency", "--max-regions", "--max-latency-ms")] == [True] * 3
+    assert ".;" not in said
 
 
 @pytest.mark.parametrize("line", [("--min-residency", "98"), ("--max-regions", "0"), ("--max-latency-ms", "-1")])

@@ -156,7 +156,7 @@ class PackageConfig:
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
             return cls._from_entries(entries, path)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             if isinstance(error, PackageError):
                 raise
             raise PackageError(f"{path} is damaged: {error}") from error
@@ -167,10 +167,11 @@ class PackageConfig:
             raise PackageError(f"{path} is damaged: it should hold an object")
         version = entries.get("format_version")
         if version != FORMAT_VERSION:
-            raise PackageError(f"{path} has format {version}, this version reads {FORMAT_VERSION}; export it again")
+            found = f"{version!r:.20}"
+            raise PackageError(f"{path} has format {found}, this version reads {FORMAT_VERSION}; export it again")
         unknown = entries.keys() - {entry.name for entry in fields(cls)}
         if unknown:
-            raise PackageError(f"{path} has unknown entries: {', '.join(sorted(unknown))}")
+            raise PackageError(f"{path} has unknown entries: {sorted(unknown)!r:.200}")
         for name in ("inputs", "outputs"):
             entries[name] = tuple(
                 TensorEntry(str(tensor["name"]), tuple(int(n) for n in tensor["shape"]), str(tensor["dtype"]))

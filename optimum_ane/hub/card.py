@@ -105,6 +105,10 @@ def _metadata(text: str) -> Any:
     if match is None:
         return None
     try:
+        events = yaml.parse(match.group(2), Loader=yaml.SafeLoader)
+        # We write none, and a few lines of them stand for gigabytes, or for themselves.
+        if any(isinstance(event, yaml.AliasEvent) for event in events):
+            return match.group(2)
         return yaml.safe_load(match.group(2))
     except (ValueError, RecursionError, yaml.YAMLError):
         return match.group(2)

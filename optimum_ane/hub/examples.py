@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from optimum_ane.errors import PackageError
 from optimum_ane.hub.facts import CardPackage
 from optimum_ane.hub.markdown import python_string
 from optimum_ane.modeling import MODEL_CLASSES
@@ -49,8 +50,16 @@ def example_with_mask(package: CardPackage) -> str:
 
 
 def model_class(package: CardPackage) -> str:
-    """The class of ours that loads the package."""
-    return MODEL_CLASSES[package.config.task].__name__
+    """The class of ours that loads the package.
+
+    Raises:
+        PackageError: The task is none that packages are made for.
+    """
+    found = MODEL_CLASSES.get(package.config.task)
+    if found is None:
+        known = ", ".join(MODEL_CLASSES)
+        raise PackageError(f"ane_config.json: task {package.config.task!r} is not one of {known}; export it again")
+    return found.__name__
 
 
 def python_snippet(package: CardPackage, repo_id: str | None) -> str:
@@ -59,8 +68,11 @@ def python_snippet(package: CardPackage, repo_id: str | None) -> str:
     Args:
         package: The package.
         repo_id: Where it is published; None loads it from a directory of its name.
+
+    Raises:
+        PackageError: The task is none that packages are made for.
     """
-    config = package.config
+    config, loader = package.config, model_class(package)
     location = python_string(repo_id or package.path or "package")
     arguments = location
     if repo_id is not None and package.path:
@@ -73,9 +85,9 @@ def python_snippet(package: CardPackage, repo_id: str | None) -> str:
     )
     imported = "AutoTokenizer, pipeline" if config.task in _PIPELINES else "AutoTokenizer"
     return f"""\
-from optimum_ane import {model_class(package)}
+from optimum_ane import {loader}
 from transformers import {imported}
 
-model = {model_class(package)}.from_pretrained({arguments})
+model = {loader}.from_pretrained({arguments})
 tokenizer = AutoTokenizer.from_pretrained({tokenizer})
 {body}"""

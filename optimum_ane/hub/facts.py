@@ -91,11 +91,14 @@ class CardPackage:
         value: Any = self.report
         for name in path:
             value = value.get(name) if isinstance(value, Mapping) else None
+        if value is None:
+            return None
         if value in ("inf", "-inf"):
             return float(value)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        number = _float(value)
+        if number is None:
             raise PackageError(f"{EXPORT_REPORT}: {'.'.join(path)} is {value!r:.100}, not a number; export it again")
-        return None if value is None or math.isnan(value) else float(value)
+        return None if math.isnan(number) else number
 
     def numbers(self, *path: str) -> dict[str, float]:
         """The numbers of a table of the report, by name; those that are not defined are left out."""
@@ -224,10 +227,20 @@ def drop_interval(package: CardPackage) -> tuple[float, float] | None:
     interval = (package.accuracy or {}).get("drop_interval")
     if interval is None:
         return None
-    is_pair = isinstance(interval, list | tuple) and len(interval) == 2
-    if not is_pair or not all(isinstance(end, int | float) for end in interval):
+    ends = [_float(end) for end in interval] if isinstance(interval, list | tuple) else []
+    if len(ends) != 2 or ends[0] is None or ends[1] is None:
         raise PackageError(f"{EXPORT_REPORT}: accuracy.drop_interval is {interval!r:.100}, not two numbers")
-    return float(interval[0]), float(interval[1])
+    return ends[0], ends[1]
+
+
+def _float(value: object) -> float | None:
+    """A number of JSON, where integers may have any size; None for what is none, or too large."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def headline(package: CardPackage) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from optimum_ane.errors import PackageError
 from optimum_ane.evaluation.labels import MULTI_LABEL, REGRESSION, problem_type_of
 from optimum_ane.hub.examples import EXAMPLE_TEXT, example_with_mask
 from optimum_ane.hub.facts import CardPackage
@@ -119,16 +118,8 @@ _CHOOSE = """\
 
 
 def task_code(package: CardPackage) -> SwiftTask:
-    """What the package's task adds to the snippet.
-
-    Raises:
-        PackageError: The task is none that packages are made for.
-    """
-    writer = _WRITERS.get(package.config.task)
-    if writer is None:
-        known = ", ".join(_WRITERS)
-        raise PackageError(f"ane_config.json: task {package.config.task!r} is not one of {known}; export it again")
-    return writer(package)
+    """What the package's task adds to the snippet, for a task that packages are made for."""
+    return _WRITERS[package.config.task](package)
 
 
 def _text_classification(package: CardPackage) -> SwiftTask:

@@ -283,6 +283,8 @@ class TestHostileFiles:
             ({"sizes": {"package": [1]}}, r"sizes\.package"),
             ({"accuracy": ACCURACY | {"rows": True}}, r"accuracy\.rows is True"),
             ({"accuracy": ACCURACY | {"drop_interval": "wide"}}, r"accuracy\.drop_interval"),
+            ({"accuracy": ACCURACY | {"drop_interval": [0, 10**400]}}, r"accuracy\.drop_interval"),
+            ({"sizes": {"package": 10**400}}, r"sizes\.package"),
             ({"residency": {"operations": {"ane": None, "fallback": "3"}}}, r"operations\.fallback"),
             ({"compression": {"weights": ["w"]}}, r"compression\.weights"),
         ],
@@ -290,6 +292,10 @@ class TestHostileFiles:
     def test_a_report_of_other_types_is_refused_by_name(self, package, report, place):
         with pytest.raises(PackageError, match=place):
             make_card([changed(package, compression="int8", report=report)], repo_id="org/model")
+
+    def test_a_task_that_there_is_not_is_refused_by_name(self, package):
+        with pytest.raises(PackageError, match=r"task 'dancing' is not one of .*text-classification"):
+            make_card([changed(package, task="dancing")], repo_id="org/model")
 
     def test_a_report_of_nothing_gives_a_card_of_no_numbers(self, package):
         bare = changed(package)
@@ -341,6 +347,10 @@ class TestTemplates:
                 make_card([package], repo_id="org/model", template=path)
 
 
+BOMB = "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))
+"""Metadata of a few lines that stands for 2**60 values."""
+
+
 class TestWhoWroteIt:
     @pytest.fixture(scope="class")
     def card(self, package):
@@ -384,6 +394,8 @@ class TestWhoWroteIt:
             lambda card: "# Mine\n",
             lambda card: "",
             lambda card: card.replace("license: mit", "license: [mit"),
+            lambda card: card.replace("license: mit", "license: &a [*a]"),
+            lambda card: card.replace("license: mit", "a0: &a0 [1, 1]\n" + BOMB),
         ],
     )
     def test_what_a_person_does_to_it_is_seen(self, card, change):

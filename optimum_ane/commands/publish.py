@@ -101,25 +101,35 @@ def _print_publication(publication: Publication, is_dry_run: bool) -> None:
     for warning in publication.warnings:
         print(f"warning: {warning}")
     plan = publication.plan
-    if is_dry_run and publication.is_new_repository:
-        print(f"would create the repository {publication.repo_id}")
+    created = "would create" if is_dry_run else "created"
+    if publication.is_new_repository:
+        print(f"{created} the repository {publication.repo_id}")
+    if publication.is_new_branch:
+        print(f"{created} the branch {publication.branch}")
     for line in _describe(plan):
         print(line)
     if plan.is_empty:
-        print(f"already published, nothing to do: {plan.unchanged} files at {publication.commit}")
+        print(f"already published, nothing to send: {plan.unchanged} files at {publication.commit}")
     elif is_dry_run:
         print(f"would send {_megabytes(plan.sent_bytes)}; {plan.unchanged} files are there already. Nothing was sent")
     else:
-        print(f"sent {_megabytes(plan.sent_bytes)}, read back and compared {_megabytes(publication.compared_bytes)}")
+        print(
+            f"committed {_megabytes(plan.sent_bytes)}, read back and compared {_megabytes(publication.compared_bytes)}"
+        )
         print(f"commit {publication.commit} on {publication.branch}")
     if not is_dry_run:
         print(publication.url)
 
 
 def _describe(plan: Plan) -> list[str]:
-    lines = [f"+ {change.path}  {change.size:,} bytes" for change in plan.added]
-    lines += [f"~ {change.path}  {change.size:,} bytes, were {change.old_size:,}" for change in plan.changed]
-    return lines + [f"- {change.path}  {change.old_size:,} bytes" for change in plan.removed]
+    lines = [f"+ {_shown(change.path)}  {change.size:,} bytes" for change in plan.added]
+    lines += [f"~ {_shown(change.path)}  {change.size:,} bytes, were {change.old_size:,}" for change in plan.changed]
+    return lines + [f"- {_shown(change.path)}  {change.old_size:,} bytes" for change in plan.removed]
+
+
+def _shown(path: str) -> str:
+    """A repository's path may hold what moves the cursor of a terminal."""
+    return path if path.isprintable() else repr(path)
 
 
 def _megabytes(size: int) -> str:

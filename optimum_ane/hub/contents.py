@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,10 +26,12 @@ class LocalFile:
     Attributes:
         path: In the repository.
         source: Where its content is, or the content itself.
+        listed: The SHA-256 that the package records; None for what no package lists.
     """
 
     path: str
     source: Path | bytes
+    listed: str | None = None
 
     @cached_property
     def size(self) -> int:
@@ -37,22 +40,37 @@ class LocalFile:
 
     @cached_property
     def sha256(self) -> str:
-        """What the Hub's LFS knows a file by."""
-        return self._hash(hashlib.sha256())
+        """What the Hub's LFS knows a file by: as listed, for that is what must be published."""
+        return self.listed or self._hash(hashlib.sha256())
 
     @cached_property
     def blob_id(self) -> str:
-        """What git knows a file by: SHA-1 over `blob <size>`, a zero byte, and the content."""
-        return self._hash(hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False))
+        """What git knows a file by: SHA-1 over `blob <size>`, a zero byte, and the content.
 
-    def _hash(self, digest: hashlib._Hash) -> str:
-        if isinstance(self.source, bytes):
-            digest.update(self.source)
-        else:
-            with self.source.open("rb") as file:
-                while piece := file.read(1 << 20):
+        Raises:
+            PackageError: The content is not what the package lists.
+        """
+        sha256 = hashlib.sha256()
+        blob_id = self._hash(hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False), sha256)
+        self.check(sha256.hexdigest())
+        return blob_id
+
+    def check(self, sha256: str) -> None:
+        """Compares what was found in the file, after the package was verified, with what the package lists.
+
+        Raises:
+            PackageError: It is another content.
+        """
+        if self.listed not in (None, sha256):
+            raise PackageError(f"{self.path} was changed while it was being published; publish again, or export again")
+
+    def _hash(self, *digests: hashlib._Hash) -> str:
+        """Feeds all digests, and returns the first."""
+        with io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source.open("rb") as file:
+            while piece := file.read(1 << 20):
+                for digest in digests:
                     digest.update(piece)
-        return digest.hexdigest()
+        return digests[0].hexdigest()
 
 
 @dataclass(frozen=True)
@@ -86,10 +104,9 @@ def read_package(directory: Path) -> LocalPackage:
     if not directory.is_dir():
         raise PackageError(f"{directory} is no directory; give one that `optimum-cli export ane` wrote")
     config = PackageConfig.read(directory)
-    names = [*check_files(config.files, str(directory)), ANE_CONFIG]
-    if (directory / HTML_REPORT).exists() and HTML_REPORT not in names:
-        names.append(HTML_REPORT)
-    files = {name: directory / name for name in names if name != CARD}
+    names = [name for name in check_files(config.files, str(directory)) if name not in DOCUMENTS]
+    names += [ANE_CONFIG, *([HTML_REPORT] if (directory / HTML_REPORT).is_file() else [])]
+    files = {name: directory / name for name in names}
     for path in (*files.values(), directory / CARD):
         _refuse_link(path, directory)
     verify_files(directory, config)

@@ -66,7 +66,8 @@ def compose(package: LocalPackage, remote: Remote, folder: str, request: PageReq
     written = package.readme if package.readme is not None and not is_generated(package.readme) else None
     files: list[LocalFile] = []
     if written is not None and folder:
-        files.append(LocalFile(f"{folder}/{CARD}", written.encode()))
+        own = LocalFile(f"{folder}/{CARD}", written.encode())
+        files += [own] if _kept_card(own, remote, request.card) is None else []
         written = None
     elif written is not None and request.template is not None:
         warnings.append(f"{CARD} of the package was written by hand; what the template gives is published instead")
@@ -75,7 +76,7 @@ def compose(package: LocalPackage, remote: Remote, folder: str, request: PageReq
     if license is None and written is not None:
         license = _license_of(written, str(package.directory / CARD))
     if license is None and CARD in remote.files:
-        license = _license_of(_read_card(remote), f"the {CARD} of {remote.repo_id}")
+        license = _license_of(_read_card(remote, CARD), f"the {CARD} of {remote.repo_id}")
     if license is None:
         raise PublishError(
             f"the licence of {package.config.source_name} is not known: its card names none; look it up and pass "
@@ -95,23 +96,23 @@ def compose(package: LocalPackage, remote: Remote, folder: str, request: PageReq
 
 
 def _kept_card(new: LocalFile, remote: Remote, choice: str) -> str | None:
-    """The card on the Hub, if a person wrote it and wants to keep it."""
-    if CARD not in remote.files or remote.files[CARD].is_same(new) or choice == "replace":
+    """What stands on the Hub in a card's place, if a person wrote it and wants to keep it."""
+    if new.path not in remote.files or remote.files[new.path].is_same(new) or choice == "replace":
         return None
-    current = _read_card(remote)
+    current = _read_card(remote, new.path)
     if is_generated(current):
         return None
     if choice == "ask":
         raise PublishError(
-            f"the {CARD} of {remote.repo_id} was written or edited by a person; pass --card keep to leave it as it "
-            "is, or --card replace to publish the new one in its place"
+            f"the {new.path} of {remote.repo_id} was written or edited by a person; pass --card keep to leave it as "
+            "it is, or --card replace to publish the new one in its place"
         )
     return current
 
 
-def _read_card(remote: Remote) -> str:
+def _read_card(remote: Remote, path: str) -> str:
     # What is no UTF-8 was not generated, and replaced characters keep it from being taken for what is.
-    return remote.read(CARD).decode("utf-8", errors="replace")
+    return remote.read(path).decode("utf-8", errors="replace")
 
 
 def _license_of(card: str, where: str) -> str | None:

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from optimum_ane.errors import PublishError
-from optimum_ane.exporters.package import ANE_CONFIG, DOCUMENTS, EXPORT_REPORT, MLPACKAGE
+from optimum_ane.exporters.package import ANE_CONFIG, CARD, DOCUMENTS, MLPACKAGE
 from optimum_ane.hub.contents import HTML_REPORT, LocalFile
 from optimum_ane.hub.names import show_all
+from optimum_ane.hub.picture import PICTURE
 from optimum_ane.hub.remote import Remote
-
-OURS = (ANE_CONFIG, EXPORT_REPORT, *DOCUMENTS)
-"""What a publication may always replace; a README.md that a person wrote is guarded elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def make_plan(files: Iterable[LocalFile], remote: Remote, folder: str, old_names
         old_names: The files of the package that the folder holds now, as its own `ane_config.json` lists them.
 
     Raises:
-        PublishError: Files would be overwritten that belong to no package.
+        PublishError: Files would be overwritten that belong to no package, or to another one.
     """
     prefix = f"{folder}/" if folder else ""
     added, changed, unchanged = [], [], 0
@@ -85,13 +83,12 @@ def make_plan(files: Iterable[LocalFile], remote: Remote, folder: str, old_names
             unchanged += 1
         else:
             changed.append(Change(path, file.size, present.size))
-    if f"{prefix}{ANE_CONFIG}" not in remote.files:
-        _refuse_strangers([change.path for change in changed], prefix, remote.repo_id)
+    others = tuple(f"{other}/" for other in remote.packages if other != folder and other.startswith(prefix) and other)
+    _refuse_places(wanted, changed, others, prefix, remote)
     stale = {f"{prefix}{name}" for name in old_names} - {f"{prefix}{name}" for name in DOCUMENTS}
     stale |= {path for path in remote.files if path.startswith(f"{prefix}{MLPACKAGE}/")}
     if any(change.path.startswith(prefix) and change.path not in DOCUMENTS for change in (*added, *changed)):
         stale.add(f"{prefix}{HTML_REPORT}")  # it tells of another package
-    others = tuple(f"{other}/" for other in remote.packages if other != folder and other.startswith(prefix) and other)
     removed = [
         Change(path, None, remote.files[path].size)
         for path in sorted(stale & set(remote.files) - set(wanted))
@@ -100,10 +97,23 @@ def make_plan(files: Iterable[LocalFile], remote: Remote, folder: str, old_names
     return Plan(tuple(added), tuple(changed), tuple(removed), unchanged)
 
 
-def _refuse_strangers(paths: list[str], prefix: str, repo_id: str) -> None:
-    strangers = [path for path in paths if path.removeprefix(prefix) not in OURS and path not in DOCUMENTS]
+def _refuse_places(
+    wanted: Iterable[str], changed: Iterable[Change], others: tuple[str, ...], prefix: str, remote: Remote
+) -> None:
+    """Refuses to touch what is not the package's own."""
+    inside = [path for path in wanted if path.startswith(others)]
+    if inside:
+        raise PublishError(
+            f"{show_all(inside)} would lie inside another package of {remote.repo_id}; publish with another "
+            "--subfolder"
+        )
+    if f"{prefix}{ANE_CONFIG}" in remote.files:
+        return
+    # Cards are guarded where they are composed. The picture is ours where there is another package.
+    ours = {CARD, f"{prefix}{CARD}", *([PICTURE] if remote.packages else [])}
+    strangers = [change.path for change in changed if change.path not in ours]
     if strangers:
         raise PublishError(
-            f"{repo_id} holds other files under the names {show_all(strangers)}, and no package lists them; publish "
-            "with --subfolder NAME, or into another repository"
+            f"{remote.repo_id} holds other files under the names {show_all(strangers)}, and no package lists them; "
+            "publish with --subfolder NAME, or into another repository"
         )

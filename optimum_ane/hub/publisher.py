@@ -35,6 +35,7 @@ class Publication:
         commit: The commit that holds the package; None in a dry run that would make one.
         plan: What was changed, or would be in a dry run.
         is_new_repository: Whether the repository was created, or would be.
+        is_new_branch: Whether the branch was created, or would be.
         is_committed: Whether there is a new commit; if not, everything was there already or it was a dry run.
         compared_bytes: Size of the files whose hashes were read back from the Hub and compared.
         left_out: What lies in the package's directory and was not published.
@@ -47,6 +48,7 @@ class Publication:
     commit: str | None
     plan: Plan
     is_new_repository: bool
+    is_new_branch: bool
     is_committed: bool
     compared_bytes: int
     left_out: tuple[str, ...]
@@ -95,11 +97,11 @@ class Publisher:
     def run(self, dry_run: bool, message: str) -> Publication:
         """Plans, and unless it is a dry run or there is nothing to do, sends."""
         survey = self._survey()
-        is_new = survey.remote.head is None
+        before = survey.remote
         if self.create_pr and not survey.remote.has_branch:
             raise PublishError(f"{self.repo_id} has no branch {self.branch} to propose changes for; drop --create-pr")
         if dry_run or (survey.plan.is_empty and survey.remote.has_branch):
-            return self._report(survey, is_new, survey.remote.head if survey.plan.is_empty else None)
+            return self._report(survey, before, before.head if survey.plan.is_empty else None)
         self._check_card(survey)
         if not survey.remote.has_branch:
             self._create(survey.remote)
@@ -110,10 +112,10 @@ class Publisher:
             commit = self._send(survey, message, is_last=tries == _TRIES - 1)
             if commit is not None:
                 compared = self._compare(survey, commit)
-                return self._report(survey, is_new, commit.oid, compared, commit)
+                return self._report(survey, before, commit.oid, compared, commit)
             say(f"somebody else committed to {self.repo_id} meanwhile; planning anew")
             survey = self._survey()
-        return self._report(survey, is_new, survey.remote.head)
+        return self._report(survey, before, survey.remote.head)
 
     def _survey(self) -> _Survey:
         say(f"looking at {self.repo_id}")
@@ -126,7 +128,11 @@ class Publisher:
             page = compose(self.package, remote, self.folder, self.request)
             old_names = self._old_names(remote)
         prefix = f"{self.folder}/" if self.folder else ""
-        files = (*(LocalFile(f"{prefix}{name}", path) for name, path in self.package.files.items()), *page.files)
+        listed = self.package.config.files
+        files = tuple(
+            LocalFile(f"{prefix}{name}", source, listed.get(name)) for name, source in self.package.files.items()
+        )
+        files += page.files
         return _Survey(remote, page, files, make_plan(files, remote, self.folder, old_names))
 
     def _old_names(self, remote: Remote) -> frozenset[str]:
@@ -167,11 +173,12 @@ class Publisher:
     def _send(self, survey: _Survey, message: str, is_last: bool) -> CommitInfo | None:
         """Uploads and commits; None if somebody else committed in between."""
         plan, paths = survey.plan, survey.plan.sent_paths
-        additions = [
-            CommitOperationAdd(file.path, file.source if isinstance(file.source, bytes) else str(file.source))
-            for file in survey.files
-            if file.path in paths
-        ]
+        additions = []
+        for file in survey.files:
+            if file.path in paths:
+                source = file.source if isinstance(file.source, bytes) else str(file.source)
+                additions.append(CommitOperationAdd(file.path, source))
+                file.check(additions[-1].upload_info.sha256.hex())  # what the client is about to send
         deletions = [CommitOperationDelete(change.path, is_folder=False) for change in plan.removed]
         say(f"sending {len(additions)} files, {plan.sent_bytes / 1e6:.1f} MB")
         with explained("uploading", self.repo_id, self.token):
@@ -218,7 +225,7 @@ class Publisher:
         return sum(file.size for file in survey.files)
 
     def _report(
-        self, survey: _Survey, is_new: bool, commit: str | None, compared: int = 0, info: CommitInfo | None = None
+        self, survey: _Survey, before: Remote, commit: str | None, compared: int = 0, info: CommitInfo | None = None
     ) -> Publication:
         branch, url = self.branch, f"{self.api.endpoint}/{self.repo_id}"
         if self.folder or branch != DEFAULT_BRANCH:
@@ -232,7 +239,8 @@ class Publisher:
             branch=branch,
             commit=commit,
             plan=survey.plan,
-            is_new_repository=is_new,
+            is_new_repository=before.head is None,
+            is_new_branch=not before.has_branch and self.branch != DEFAULT_BRANCH,
             is_committed=info is not None,
             compared_bytes=compared,
             left_out=self.package.left_out,

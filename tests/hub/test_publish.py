@@ -133,6 +133,19 @@ class TestSecondPublication:
         publish(package, subfolder="ane").get()
         assert hub.server.files(hub.repo_id)["config.json"] == b"{}"
 
+    @pytest.mark.parametrize("name", ["export_report.json", "card.svg", "export_report.html"])
+    def test_nor_is_one_that_has_a_name_of_ours(self, hub, publish, package, name):
+        (package / "export_report.html").write_text("<html></html>")
+        if name == "card.svg":  # which is drawn for packages with a prediction
+            report = json.loads((package / "export_report.json").read_text())
+            report["residency"] = {"operations": {"ane": 3, "fallback": 1}}
+            change(package, export_report__json=json.dumps(report).encode())
+        hub.server.create(hub.repo_id)
+        hub.server.put(hub.repo_id, {name: b"theirs"})
+        answer = publish(package)
+        assert answer.error == "PublishError"
+        assert f"'{name}', and no package lists them" in answer.message
+
     def test_a_gitignore_in_the_repository_keeps_nothing_back(self, hub, publish, package):
         hub.server.create(hub.repo_id)
         hub.server.put(hub.repo_id, {".gitignore": b"*.json\n*.bin\n"})
@@ -171,6 +184,14 @@ class TestSeveralPackages:
         assert [c.path for c in publication.plan.removed] == ["extra.txt"]
         assert "b/ane_config.json" in hub.server.files(hub.repo_id)
 
+    def test_files_inside_another_package_are_refused(self, hub, publish, package, tmp_path):
+        publish(shutil.copytree(package, tmp_path / "other"), subfolder="b").get()
+        (package / "b").mkdir()
+        (package / "b" / "config.json").write_text("{}")
+        answer = publish(change(package))
+        assert answer.error == "PublishError"
+        assert "'b/config.json' would lie inside another package" in answer.message
+
     @pytest.mark.parametrize("damage", [b"{", b"[]", b"\xff", b'{"task": 1}', b" " * (5 << 20)])
     def test_a_neighbour_that_cannot_be_read_is_named_and_left_alone(self, hub, publish, package, damage):
         hub.server.create(hub.repo_id)
@@ -201,7 +222,12 @@ class TestBranchesAndPulls:
 
     def test_a_new_branch_for_what_main_holds_already(self, hub, publish, package):
         publish(package).get()
-        assert not publish(package, revision="same").get().is_committed
+        shown = hub.call("hub_publishing", "command", package, hub.repo_id, "--revision", "same", "--dry-run").output
+        assert "would create the branch same" in shown
+        assert "nothing to send" in shown
+        publication = publish(package, revision="same").get()
+        assert publication.is_new_branch
+        assert not publication.is_committed
         assert hub.server.head(hub.repo_id, "same") == hub.server.head(hub.repo_id)
 
     def test_a_pull_request_by_one_who_may_only_read(self, hub, publish, package):
@@ -225,14 +251,21 @@ class TestBranchesAndPulls:
 
 class TestDryRun:
     def test_it_sends_nothing_and_says_all_that_would_be_sent(self, hub, package):
-        result = hub.cli("ane", "publish", package, hub.repo_id, "--license", "mit", "--dry-run")
-        assert result.returncode == 0, result.stderr
-        assert f"would create the repository {hub.repo_id}" in result.stdout
+        answer = hub.call("hub_publishing", "command", package, hub.repo_id, "--license", "mit", "--dry-run")
+        assert answer.get() == 0, answer.output
+        assert f"would create the repository {hub.repo_id}" in answer.output
         for name, data in files_of(package).items():
-            assert f"+ {name}  " in result.stdout
-            assert name in ("README.md", "card.svg") or f"+ {name}  {len(data):,} bytes" in result.stdout
+            assert f"+ {name}  " in answer.output
+            assert name in ("README.md", "card.svg") or f"+ {name}  {len(data):,} bytes" in answer.output
         assert sent(hub) == {}
         assert hub.repo_id not in hub.server.store.repositories
+
+    def test_names_that_move_the_cursor_are_escaped(self, hub, publish, package):
+        publish(package).get()
+        hub.server.put(hub.repo_id, {"model.mlpackage/\x1b[2Jx": b"1"})
+        shown = hub.call("hub_publishing", "command", package, hub.repo_id, "--dry-run").output
+        assert "- 'model.mlpackage/\\x1b[2Jx'  1 bytes" in shown
+        assert "\x1b" not in shown
 
     def test_it_tells_added_changed_and_removed_apart(self, hub, publish, package):
         publish(change(package, old__txt=b"123", both__txt=b"12345")).get()
@@ -281,6 +314,24 @@ class TestContents:
         assert answer.error == "PackageError"
         assert message in answer.message
         assert hub.server.requests == []
+
+    @pytest.mark.parametrize(("name", "place"), [("tokenizer.json", "/tree/"), (WEIGHTS, "/validate-yaml")])
+    def test_one_that_is_changed_meanwhile_is_refused(self, hub, publish, package, name, place):
+        hub.server.before(place, lambda: (package / name).write_bytes(b"x" + (package / name).read_bytes()[1:]))
+        answer = publish(package)
+        assert answer.error == "PackageError", answer.traceback
+        assert f"{name} was changed while it was being published" in answer.message
+        assert hub.server.count("POST", "/commit/") == 0
+
+    def test_one_that_is_changed_before_the_commit_reads_it_is_noticed(self, hub, publish, package):
+        def meddle():
+            data = (package / "tokenizer.json").read_bytes()
+            (package / "tokenizer.json").write_bytes(b"x" + data[1:])
+
+        hub.server.before("/lfs-put/", meddle)
+        answer = publish(package)
+        assert answer.error == "PackageError", answer.traceback
+        assert "tokenizer.json was changed while it was being published" in answer.message
 
     def test_a_program_that_does_not_load_is_refused(self, hub, publish, package):
         (package / WEIGHTS).write_bytes((package / WEIGHTS).read_bytes()[:-4096])

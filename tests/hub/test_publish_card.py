@@ -71,6 +71,18 @@ class TestAPersonsCardInThePackage:
         assert hub.server.files(hub.repo_id)["a/README.md"].decode() == MINE
         assert "Written by me" not in card_of(hub)
 
+    def test_in_a_subfolder_it_overwrites_no_other_persons(self, hub, publish, package):
+        (package / "README.md").write_text(MINE)
+        publish(package, subfolder="a").get()
+        hub.server.put(hub.repo_id, {"a/README.md": b"# Theirs\n"})
+        answer = publish(package, subfolder="a")
+        assert "the a/README.md of" in answer.message
+        assert "--card keep" in answer.message
+        publish(package, subfolder="a", card="keep").get()
+        assert hub.server.files(hub.repo_id)["a/README.md"] == b"# Theirs\n"
+        publish(package, subfolder="a", card="replace").get()
+        assert hub.server.files(hub.repo_id)["a/README.md"].decode() == MINE
+
     @pytest.mark.parametrize(
         ("card", "message"),
         [

@@ -18,16 +18,6 @@ tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 print(json.dumps(pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None)(sys.argv[2:])))
 """
 
-PUSH = """
-import sys
-from optimum_ane import ANEModelForSequenceClassification as Model
-package, repo, target = sys.argv[1:]
-print(Model.from_pretrained(package).push_to_hub(repo, private=True, license="mit", commit_message="by hand"))
-model = Model.from_pretrained(repo)
-print(model.push_to_hub(repo + "-copy", license="mit", subfolder="inside"))
-model.save_pretrained(target, push_to_hub=True, repo_id=repo + "-saved", license="mit")
-"""
-
 
 def test_a_checkpoint_reaches_a_reader_and_answers_as_the_original(hub, tmp_path, record_property):
     from transformers import AutoTokenizer, pipeline
@@ -63,9 +53,7 @@ def test_a_checkpoint_reaches_a_reader_and_answers_as_the_original(hub, tmp_path
 
 def test_a_model_pushes_what_it_was_loaded_from(hub, small_package, tmp_path):
     package = shutil.copytree(small_package, tmp_path / "package")
-    result = hub.python(PUSH, package, hub.repo_id, tmp_path / "saved")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == [
+    assert hub.call("hub_publishing", "push", package, hub.repo_id, tmp_path / "saved").get() == [
         f"{hub.url}/{hub.repo_id}",
         f"{hub.url}/{hub.repo_id}-copy/tree/main/inside",
     ]

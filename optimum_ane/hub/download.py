@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 
 from optimum_ane.errors import PackageError, PublishError
-from optimum_ane.exporters.package import ANE_CONFIG, PackageConfig, verify_files
+from optimum_ane.exporters.package import ANE_CONFIG, DOCUMENTS, PackageConfig, verify_files
 from optimum_ane.hub.faults import check_token
 from optimum_ane.hub.names import check_files, check_subfolder, show, show_all
 from optimum_ane.hub.refusals import explain
@@ -130,6 +130,8 @@ class _Repository:
             raise PackageError(f"{where}: {ANE_CONFIG} has {size:,} bytes; a package's has fewer than 100,000")
         config = PackageConfig.read(path.parent)
         for name in check_files(config.files, where):
+            if name in DOCUMENTS:
+                continue
             try:
                 self._download(commit, folder, name)
             except RemoteEntryNotFoundError as error:

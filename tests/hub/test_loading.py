@@ -265,6 +265,15 @@ def hostile(package, change):
     return {"ane_config.json": json.dumps(config).encode()}
 
 
+def test_documents_that_an_old_package_lists_are_not_needed(hub, published, fetch):
+    config = json.loads(hub.server.files(published)["ane_config.json"])
+    config["files"] |= {"README.md": "0" * 64, "card.svg": "0" * 64}
+    hub.server.put(published, {"ane_config.json": json.dumps(config).encode(), "card.svg": None})
+    hub.server.forget()
+    fetch(published).get()
+    assert hub.server.count("GET", "README.md") == 0
+
+
 @pytest.mark.parametrize(
     "name",
     ["../evil", "a/../../evil", "/etc/evil", "a\\..\\evil", "C:/evil", "a//evil", "./evil", "evil\n", "", "e" * 600,

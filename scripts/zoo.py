@@ -9,7 +9,7 @@
 Each package is a job in a process of its own, so one that fails, crashes or runs out of memory does not stop the
 rest. Run the same command again after a failure, Ctrl-C, a kill or a power cut: what is done and unchanged is skipped.
 A package is made again when its entry in the list, the checkpoint's commit, a local dataset or recipe, or the version
-of a tool has changed, and published again when it is another one than was published.
+of a tool has changed, and published again when it, its place or its licence in the list is not what was published.
 
 In the output directory: packages/MODEL/VARIANT/, a log of each job's last try in logs/, what is done in records/ (to
 make and publish a package once more, delete its record), and summary.json, what is printed at the end.

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -35,12 +35,14 @@ class Published:
     Attributes:
         repository: Hub id.
         subfolder: In it; empty for the root.
-        package: SHA-256 of the `ane_config.json` that was sent.
+        license: As the list gave it; None where the source states one.
+        package: SHA-256 of the `ane_config.json` on disk, which stands for all that was sent.
         url: For people.
     """
 
     repository: str
     subfolder: str
+    license: str | None
     package: str
     url: str
 
@@ -168,8 +170,8 @@ def is_published(record: Record | None, job: Job, package: Path) -> bool:
     """Whether the package on disk was published where the job says."""
     if record is None or record.published is None:
         return False
-    done = record.published
-    return (done.repository, done.subfolder, done.package) == (job.repository, job.subfolder, package_hash(package))
+    wanted = Published(job.repository or "", job.subfolder, job.model.license, package_hash(package) or "", "")
+    return replace(record.published, url="") == wanted
 
 
 def read_report(package: Path) -> Mapping[str, Any]:

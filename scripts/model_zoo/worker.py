@@ -149,7 +149,7 @@ def _publish(job: Job, repository: str, package: Path, private: bool | None) -> 
     )
     sent = package_hash(package)
     assert sent is not None
-    return Published(repository, job.subfolder, sent, publication.url)
+    return Published(repository, job.subfolder, job.model.license, sent, publication.url)
 
 
 def _end_with_stdin() -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from hub_packages import published_files_of
 from tiny_models import save_checkpoint
 
 
@@ -54,8 +55,12 @@ def test_a_run_with_a_fault_a_rerun_and_a_rerun_of_that(hub, models, tmp_path):
     files = hub.server.files(repository)
     for folder, variant in (("", "seq8"), ("seq16/", "seq16")):
         package = output / "packages" / "tiny" / variant
-        for name in (*json.loads((package / "ane_config.json").read_text())["files"], "ane_config.json"):
-            assert files[folder + name] == (package / name).read_bytes()
+        sent = published_files_of(package)
+        assert json.loads(files[f"{folder}ane_config.json"]) == json.loads(sent.pop("ane_config.json")) | {
+            "source_model": "checkpoint"
+        }
+        assert {name: files[folder + name] for name in sent} == sent
+    assert not [name for name, data in files.items() if str(models.parent).encode() in data]
     assert b"seq16" in files["README.md"]
     assert hub.server.repository(repository).is_private
     rows = rows_of(output)

@@ -189,6 +189,23 @@ class TestWhatIsDone:
                 file.write("\n")
         assert steps_of(path, output)["embedder/seq8"] == ("export",)
 
+    def test_what_was_published_elsewhere_or_under_another_licence_is_published_again(
+        self, output, write_list, entries, record
+    ):
+        package = json.loads(record.read_text())["package"]
+        self.edit(record, published={"repository": "me/embedder-ane", "subfolder": "", "license": None,
+                                     "package": package, "url": "https://hub"})  # fmt: skip
+        path = write_list(entries["embedder"])
+        for org, change, steps in (
+            ("me", {}, ()),
+            ("you", {}, ("publish",)),
+            ("me", {"license": "mit"}, ("publish",)),
+            ("me", {"first_at_root": False}, ("publish",)),
+        ):
+            path = write_list(entries["embedder"] | {"license": None} | change)
+            (plan,) = make_plans(make_jobs(read_catalog(path), org), output, None)
+            assert plan.steps == steps
+
     def test_even_under_another_repository_and_licence(self, output, write_list, entries):
         path = write_list(entries["embedder"] | {"repository": "{org}/other", "license": "apache-2.0"})
         assert steps_of(path, output)["embedder/seq8"] == ()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -13,13 +11,12 @@ from optimum_ane.analysis.compute_plan import DevicePlan
 from optimum_ane.analysis.cost import BOUNDS, CostEstimate
 from optimum_ane.analysis.inspection import VERDICTS, Inspection, RuleGroup
 from optimum_ane.analysis.memory import Memory
-from optimum_ane.analysis.partition import Offender, Position
+from optimum_ane.analysis.partition import Offender
+from optimum_ane.analysis.wording import PLACES, audience, group_text, rule_lines, shape_text, some_names
 
-_NAMES_SHOWN = 3
 _REGIONS_SHOWN = 9
 _SLOWEST_SHOWN = 5
 _DISAGREEMENTS_SHOWN = 20
-_PLACES: Mapping[Position, str] = {"start": "at the start", "end": "at the end", "middle": "in the middle"}
 
 
 def print_inspection(inspection: Inspection, console: Console | None = None) -> None:
@@ -30,8 +27,7 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
         console: Where to; None is stdout.
     """
     console = console or Console(highlight=False, markup=False)
-    program, chip = inspection.program, inspection.chip
-    device = "any chip from A14 and M1 on" if chip is None else chip.name
+    program, device = inspection.program, audience(inspection.chip)
     console.print(f"{program.path.name}, function {program.function}: a prediction for {device}, nothing was run")
     if program.others:
         console.print(f"other functions, with --function: {', '.join(program.others)}")
@@ -76,24 +72,13 @@ def _devices(inspection: Inspection) -> Table:
 
 def _named(offender: Offender) -> str:
     operation = offender.placement.operation
-    return f"{operation.type} {operation.name}, {_PLACES[offender.position]} ({offender.placement.rule.id})"
+    return f"{operation.type} {operation.name}, {PLACES[offender.position]} ({offender.placement.rule.id})"
 
 
 def _print_group(group: RuleGroup, console: Console) -> None:
     """Says what a rule decides here, why, what to do about it, and who says so."""
-    rule, operations = group.rule, group.operations
-    types = ", ".join(sorted({operation.type for operation in operations}))
-    where = f", {' and '.join(_PLACES[place] for place in sorted(set(group.positions)))}" if group.positions else ""
-    work = f", {group.flops / 1e9:.4f} GFLOP" if group.flops else ""
-    names = ", ".join(operation.name for operation in operations[:_NAMES_SHOWN])
-    more = f" and {len(operations) - _NAMES_SHOWN} more" if len(operations) > _NAMES_SHOWN else ""
-    console.print(f"{rule.id} ({rule.verdict}): {len(operations)} {types}{where}{work}")
-    for line in (
-        f"{names}{more}",
-        rule.reason,
-        f"Remedy: {rule.remedy}",
-        f"Source ({rule.trust}): {rule.source}",
-    ):
+    console.print(f"{group.rule.id} ({group.rule.verdict}): {group_text(group)}")
+    for line in (some_names([operation.name for operation in group.operations]), *rule_lines(group)):
         console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
 
 
@@ -121,13 +106,13 @@ def _print_memory(memory: Memory, console: Console) -> None:
         for heading in ("bytes", "padded", "times"):
             padded.add_column(heading, justify="right")
         for value in memory.worst_padding:
-            shape = " × ".join("?" if extent is None else str(extent) for extent in value.shape)
-            padded.add_row(value.name, shape, str(value.bytes), str(value.padded_bytes), f"{value.factor:.0f}")
+            padded.add_row(
+                value.name, shape_text(value.shape), str(value.bytes), str(value.padded_bytes), f"{value.factor:.0f}"
+            )
         console.print(padded)
     for held in memory.held:
         kind = "state" if held.is_state else "cache, passed in and out"
-        shape = " × ".join("?" if extent is None else str(extent) for extent in held.shape)
-        console.print(f"{kind}: {held.name}, {held.dtype} {shape}, {held.bytes / 1e6:.2f} MB")
+        console.print(f"{kind}: {held.name}, {held.dtype} {shape_text(held.shape)}, {held.bytes / 1e6:.2f} MB")
 
 
 def _print_cost(cost: CostEstimate, console: Console) -> None:

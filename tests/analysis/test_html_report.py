@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import shutil
@@ -100,6 +101,20 @@ def test_text_of_a_package_cannot_become_markup(package, tmp_path):
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
 
 
+def test_weights_left_as_they_were_are_told_by_reason_and_the_drop_by_its_unit(package):
+    found = read_package(package)
+    weights = [{"name": f"bias_{index}", "skipped": "a vector", "bytes_before": 2000} for index in range(5)]
+    weights.append({"name": "dense", "form": "int8", "bytes_before": 4000, "bytes_after": 2000, "psnr": 50.0})
+    accuracy = {"primary_metric": "accuracy", "drop": 0.25, "original": {"metrics": {"accuracy": 0.9}}}
+    report = {**found.report, "compression": {"weights": weights}, "accuracy": accuracy}
+    texts = Outline(render_html(inspect(package), dataclasses.replace(found, report=report))).texts
+    assert "bias_0, bias_1, bias_2 and 2 more" in texts
+    row = texts.index("bias_0, bias_1, bias_2 and 2 more")
+    assert [text for text in texts[row + 1 : row + 8] if text] == ["5", "10.0", "a vector"]
+    assert "+0.25" in texts
+    assert "drop, percentage points" in texts
+
+
 def test_a_bare_mlpackage_gets_the_predicted_sections_alone(package):
     page = Outline(render_html(inspect(package / "model.mlpackage"), read_package(package / "model.mlpackage")))
     titles = [text for text in page.texts if text in ("Accuracy", "Parity", "Predicted residency", "Memory")]
@@ -130,6 +145,14 @@ def test_the_strip_draws_runs_of_one_verdict_in_order():
     drawn = edges[-3:] if len(edges) < 5 else edges[2:5]
     assert (drawn[2] - drawn[1]) / (drawn[1] - drawn[0]) == pytest.approx(3.0, rel=1e-3)
     assert 'aria-label="operations by device: 6 ane, 2 conditional, 2 fallback"' in svg
+
+
+def test_the_strip_marks_each_change_of_device():
+    def marks(svg):
+        return len(re.findall(r"<use ", svg[svg.index('id="line2d') :]))
+
+    verdicts = ["fallback"] * 2 + ["ane"] * 6 + ["fallback"] * 2
+    assert marks(strip(verdicts, cuts=[2, 8])) == marks(strip(verdicts)) + 2
 
 
 @pytest.mark.parametrize(

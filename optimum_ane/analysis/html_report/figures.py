@@ -20,12 +20,13 @@ INK = "#010203"
 _GRID, _WIDTH = "#88888855", 9.0
 
 
-def strip(verdicts: Sequence[str], shares: Sequence[float] | None = None) -> str:
+def strip(verdicts: Sequence[str], shares: Sequence[float] | None = None, *, cuts: Sequence[int] = ()) -> str:
     """Draws the operations in their order, each a bar coloured by where it is predicted to run.
 
     Args:
         verdicts: "ane", "conditional" or "fallback" for each operation.
         shares: The width of each, its share of the estimated time say; None gives all the same.
+        cuts: Before which operations the device changes, each marked.
     """
     widths = [1.0] * len(verdicts) if shares is None else list(shares)
     with _figure(1.0) as (figure, axes):
@@ -33,11 +34,15 @@ def strip(verdicts: Sequence[str], shares: Sequence[float] | None = None) -> str
         for verdict, length in _runs(verdicts, widths):
             axes.barh(0, length, left=start, height=1.0, color=DEVICE_COLORS[verdict], linewidth=0)
             start += length
+        for cut in cuts:
+            axes.plot(sum(widths[:cut]), 0.62, "v", color=INK, markersize=5, clip_on=False)
         axes.set_xlim(0, start or 1.0)
         axes.set_ylim(-0.5, 0.5)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("operations, in the program's order" if shares is None else "share of the estimated time, %")
+        axes.set_xlabel(
+            "operations, in an order in which they can run" if shares is None else "share of the estimated time, %"
+        )
         return _svg(figure, "operations by device: " + ", ".join(f"{verdicts.count(v)} {v}" for v in DEVICE_COLORS))
 
 
@@ -59,7 +64,7 @@ def bars(values: Mapping[str, float], unit: str, *, limit: float | None = None, 
         axes.margins(x=0.1)
         axes.set_xlabel(unit)
         if limit is not None:
-            axes.axvline(limit, color=DEVICE_COLORS["fallback"], linestyle="--", linewidth=1.2)
+            axes.axvline(limit, color=INK, linestyle="--", linewidth=1.2)
         return _svg(figure, ", ".join(f"{name} {number:.4g} {unit}" for name, number in values.items()))
 
 

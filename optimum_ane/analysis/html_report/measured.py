@@ -8,7 +8,9 @@ from typing import Any
 
 from optimum_ane.analysis.html_report import figures
 from optimum_ane.analysis.html_report.parts import Code, Fact, Figure, Part, Section, Table, Text
-from optimum_ane.hub.facts import CardPackage, accuracy_rows, decibels, drop, headline, size
+from optimum_ane.analysis.wording import some_names
+from optimum_ane.evaluation.report import drop_unit
+from optimum_ane.hub.facts import CardPackage, accuracy_rows, decibels, headline, size
 
 _INFINITE = 160.0
 """dB. Where a bar of an infinite ratio, of equal answers, ends."""
@@ -58,7 +60,8 @@ def parity(package: CardPackage) -> Section:
         Table(("output", "module in float32", "package"), rows, ("module in float32", "package")),
     ]
     if layers:
-        parts.append(Text("Each layer's output in the package against the same layer's in the original:"))
+        line = "" if threshold is None else f"; the line is at {threshold:g} dB"
+        parts.append(Text(f"Each layer's output in the package against the same layer's in the original{line}:"))
         shown = {name: min(ratio, _INFINITE) for name, ratio in layers.items()}
         parts.append(Figure(figures.bars(shown, "dB", limit=threshold)))
     return Section("parity", "Parity", parts, [Fact("PSNR, lowest output", decibels(min(outputs.values())))])
@@ -70,7 +73,10 @@ def accuracy(package: CardPackage) -> Section:
     if not rows:
         return Section("accuracy", "Accuracy", [Text("No dataset was named, so no accuracy was measured.")])
     runtime = _text((package.accuracy or {}).get("runtime"))
-    facts = [Fact("accuracy, original → package", headline(package)), Fact("drop", drop(package).split(",")[0])]
+    facts = [Fact("accuracy, original → package", headline(package))]
+    value, metric = package.number("accuracy", "drop"), str((package.accuracy or {}).get("primary_metric"))
+    if value is not None:
+        facts.append(Fact(f"drop, {drop_unit(metric)}", f"{value:+.2f}"))
     return Section("accuracy", "Accuracy", [Table(("", ""), rows), Text(f"Runtime: {runtime}.", True)], facts)
 
 
@@ -81,9 +87,13 @@ def compression(package: CardPackage) -> Section:
     if not isinstance(weights, Sequence) or isinstance(weights, str):
         return Section("compression", "Compression")
     ratio = package.number("compression", "ratio_to_float16")
-    rows = [_weight(weight) for weight in weights if isinstance(weight, Mapping)]
+    weights = [weight for weight in weights if isinstance(weight, Mapping)]
     columns = ("weight", "shape", "KB before", "KB after", "became", "PSNR")
-    parts: list[Part] = [Table(columns, rows, ("KB before", "KB after", "PSNR"))]
+    rows = [_weight(weight) for weight in weights if weight.get("form")]
+    parts: list[Part] = [Table(columns, rows, ("KB before", "KB after", "PSNR"))] if rows else []
+    left = [weight for weight in weights if not weight.get("form")]
+    if left:
+        parts.append(Table(("left as they were", "tensors", "KB", "why"), _skipped(left), ("tensors", "KB")))
     facts = []
     if ratio is not None:
         parts.insert(0, Text(f"Recipe {package.config.compression}: weights at {ratio:.1%} of their size in float16."))
@@ -93,15 +103,30 @@ def compression(package: CardPackage) -> Section:
 
 def _weight(weight: Mapping[str, Any]) -> tuple[str, ...]:
     shape = weight.get("shape")
-    became = weight.get("form") or f"unchanged: {_text(weight.get('skipped'))}"
     return (
         _text(weight.get("name")),
         " × ".join(map(str, shape)) if isinstance(shape, list) else "–",
-        _kilobytes(weight.get("bytes_before")),
-        _kilobytes(weight.get("bytes_after")),
-        str(became),
+        _kilobytes(_number(weight.get("bytes_before"))),
+        _kilobytes(_number(weight.get("bytes_after"))),
+        str(weight.get("form")),
         decibels(_number(weight.get("psnr"))),
     )
+
+
+def _skipped(weights: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """One row for each reason: there are many biases and norms, and one reason for all of them."""
+    by_reason: dict[str, list[Mapping[str, Any]]] = {}
+    for weight in weights:
+        by_reason.setdefault(_text(weight.get("skipped")), []).append(weight)
+    return [
+        (
+            some_names([_text(weight.get("name")) for weight in own]),
+            str(len(own)),
+            _kilobytes(sum(_number(weight.get("bytes_before")) or 0.0 for weight in own)),
+            reason,
+        )
+        for reason, own in by_reason.items()
+    ]
 
 
 def _text(value: Any) -> str:
@@ -114,6 +139,5 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _kilobytes(value: Any) -> str:
-    number = _number(value)
+def _kilobytes(number: float | None) -> str:
     return "–" if number is None else f"{number / 1e3:.1f}"

@@ -50,7 +50,18 @@ class Table:
     numeric: Sequence[str] = ()
 
 
-Part = Text | Code | Key | Figure | Table
+@dataclass(frozen=True)
+class Finding:
+    """What one rule decides: its id, the verdict, which operations, and lines on why, what to do, and who says so."""
+
+    kind: ClassVar[str] = "finding"
+    name: str
+    verdict: str
+    operations: str
+    lines: Sequence[str]
+
+
+Part = Text | Code | Key | Figure | Table | Finding
 
 
 @dataclass(frozen=True)

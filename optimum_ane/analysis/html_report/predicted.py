@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import accumulate
 
 from optimum_ane.analysis.chips import chip_names, get_chip
 from optimum_ane.analysis.cost import CostEstimate, estimate
 from optimum_ane.analysis.html_report import figures
-from optimum_ane.analysis.html_report.parts import Fact, Figure, Key, Part, Section, Table, Text
+from optimum_ane.analysis.html_report.parts import Fact, Figure, Finding, Key, Part, Section, Table, Text
 from optimum_ane.analysis.inspection import VERDICTS, Inspection
 from optimum_ane.analysis.partition import Region, partition
 from optimum_ane.analysis.residency import place
+from optimum_ane.analysis.wording import audience, group_text, rule_lines, shape_text, some_names
 
 _REGIONS_SHOWN = 24
-_NAMES_SHOWN = 3
 _COSTLIEST_SHOWN = 8
 
 
 def residency(inspection: Inspection) -> Section:
     """Where the operations are predicted to run, and why not on the engine."""
-    device = "any chip from A14 and M1 on" if inspection.chip is None else inspection.chip.name
-    verdicts = [placement.verdict for placement in inspection.placements]
+    device = audience(inspection.chip)
+    verdict_of = {placement.operation: placement.verdict for placement in inspection.placements}
+    verdicts = [verdict_of[operation] for region in inspection.regions for operation in region.operations]
+    cuts = list(accumulate(len(region.operations) for region in inspection.regions))[:-1]
     counts = {verdict: inspection.shares[verdict].operations for verdict in VERDICTS}
     regions = inspection.regions
     sequence = " → ".join(f"{region.device} {len(region.operations)}" for region in regions[:_REGIONS_SHOWN])
@@ -30,10 +32,10 @@ def residency(inspection: Inspection) -> Section:
             "takes, and nothing here was run on one."
         ),
         Key(counts),
-        Figure(figures.strip(verdicts)),
+        Figure(figures.strip(verdicts, cuts=cuts)),
         Text(
-            f"{_count(len(regions), 'region')}, {_count(inspection.crossings, 'crossing')} between devices: "
-            f"{sequence}{' → …' if len(regions) > _REGIONS_SHOWN else ''}"
+            f"{_count(len(regions), 'region')}, {_count(inspection.crossings, 'crossing')} between devices, marked "
+            f"above: {sequence}{' → …' if len(regions) > _REGIONS_SHOWN else ''}"
         ),
         Table(
             ("verdict", "operations", "GFLOP", "% of FLOPs", "MB read and written"),
@@ -50,19 +52,15 @@ def residency(inspection: Inspection) -> Section:
             ("operations", "GFLOP", "% of FLOPs", "MB read and written"),
         ),
     ]
-    rows = [
-        (
-            f"{group.rule.id} ({group.rule.verdict})",
-            ", ".join(operation.name for operation in group.operations[:_NAMES_SHOWN])
-            + (f" and {len(group.operations) - _NAMES_SHOWN} more" if len(group.operations) > _NAMES_SHOWN else ""),
-            group.rule.reason,
-            group.rule.remedy,
-            f"{group.rule.source} ({group.rule.trust})",
+    parts += [
+        Finding(
+            group.rule.id,
+            group.rule.verdict,
+            f"{group_text(group)}: {some_names([operation.name for operation in group.operations])}",
+            rule_lines(group),
         )
         for group in inspection.groups()
     ]
-    if rows:
-        parts.append(Table(("rule", "operations", "why", "remedy", "source"), rows))
     share = inspection.flops_share("ane")
     return Section(
         "residency",
@@ -107,12 +105,12 @@ def memory(inspection: Inspection) -> Section:
     ]
     if held.worst_padding:
         rows = [
-            (value.name, _shape(value.shape), str(value.bytes), str(value.padded_bytes), f"{value.factor:.0f}")
+            (value.name, shape_text(value.shape), str(value.bytes), str(value.padded_bytes), f"{value.factor:.0f}")
             for value in held.worst_padding
         ]
         parts.append(Table(("padded most", "shape", "bytes", "padded", "times"), rows, ("bytes", "padded", "times")))
     parts += [
-        Text(f"{'State' if each.is_state else 'Cache'} {each.name}: {each.dtype} {_shape(each.shape)}.")
+        Text(f"{'State' if each.is_state else 'Cache'} {each.name}: {each.dtype} {shape_text(each.shape)}.")
         for each in held.held
     ]
     return Section("memory", "Memory", parts)
@@ -164,7 +162,3 @@ def _estimates(inspection: Inspection) -> dict[str, CostEstimate]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _shape(shape: Sequence[int | None]) -> str:
-    return " × ".join("?" if extent is None else str(extent) for extent in shape)

@@ -121,7 +121,7 @@ def _print_cost(cost: CostEstimate, console: Console) -> None:
         f"likely {cost.low_ms:.2f} to {cost.high_ms:.2f}; most of it {cost.bound}"
     )
     parts = ", ".join(f"{name} {getattr(cost.parts, name):.2f} ms" for name in BOUNDS)
-    console.print(f"of it: {parts}")
+    console.print(f"of it: {parts}; crossings are changes of device and the CPU's work")
     for assumption in cost.assumptions:
         console.print(f"assumed: {assumption}")
     paid = [each for each in cost.operations if each.milliseconds]

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -145,6 +146,13 @@ def test_the_strip_draws_runs_of_one_verdict_in_order():
     drawn = edges[-3:] if len(edges) < 5 else edges[2:5]
     assert (drawn[2] - drawn[1]) / (drawn[1] - drawn[0]) == pytest.approx(3.0, rel=1e-3)
     assert 'aria-label="operations by device: 6 ane, 2 conditional, 2 fallback"' in svg
+
+
+def test_equal_layers_and_endless_names_leave_the_figure_whole():
+    svg = bars({"a": math.inf, "b" * 900: 50.0}, "dB", ceiling=160.0)
+    assert ">equal</text>" in svg
+    assert ">50</text>" in svg
+    assert "b" * 41 not in svg[svg.index(">") :]
 
 
 def test_the_strip_marks_each_change_of_device():

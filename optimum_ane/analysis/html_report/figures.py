@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from optimum_ane.charts import BLUE, DEVICE_COLORS, chart_style
 INK = "#010203"
 """Stands for the page's own text colour until the SVG is written; no figure uses it for anything else."""
 
-_GRID, _WIDTH = "#88888855", 9.0
+_GRID, _WIDTH, _NAME = "#88888855", 9.0, 40
 
 
 def strip(verdicts: Sequence[str], shares: Sequence[float] | None = None, *, cuts: Sequence[int] = ()) -> str:
@@ -46,19 +47,22 @@ def strip(verdicts: Sequence[str], shares: Sequence[float] | None = None, *, cut
         return _svg(figure, "operations by device: " + ", ".join(f"{verdicts.count(v)} {v}" for v in DEVICE_COLORS))
 
 
-def bars(values: Mapping[str, float], unit: str, *, limit: float | None = None, colors: Sequence[str] = ()) -> str:
+def bars(values: Mapping[str, float], unit: str, *, limit: float | None = None, ceiling: float = math.inf) -> str:
     """Draws a horizontal bar for each entry, its number beside it.
 
     Args:
         values: By name, from the top down.
         unit: Of all of them.
         limit: A threshold to draw as a line.
-        colors: One for each; none gives all the same.
+        ceiling: Where the bar of a number above it ends; such a number is an infinite ratio, of equal values.
     """
-    names, numbers = list(values), list(values.values())
+    names, numbers = [_short(name) for name in values], [min(number, ceiling) for number in values.values()]
+    labels = [f"{number:.4g}" if number <= ceiling else "equal" for number in values.values()]
+    rows = range(len(names))
     with _figure(0.55 + 0.24 * len(names)) as (figure, axes):
-        drawn = axes.barh(names, numbers, height=0.68, color=list(colors) or BLUE)
-        axes.bar_label(drawn, fmt="%.4g", padding=3)
+        drawn = axes.barh(rows, numbers, height=0.68, color=BLUE)
+        axes.bar_label(drawn, labels, padding=3)
+        axes.set_yticks(rows, names)
         axes.invert_yaxis()
         axes.grid(axis="x")
         axes.margins(x=0.1)
@@ -94,6 +98,11 @@ def ranges(values: Mapping[str, tuple[float, float, float]], unit: str, notes: M
         axes.set_xlim(left, right * (right / left) ** 0.25)
         axes.set_xlabel(unit)
         return _svg(figure, ", ".join(f"{name} {typical:.3g} {unit}" for name, (_, typical, _) in values.items()))
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the bars; names come from packages."""
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[-_NAME // 2 :]}"
 
 
 def _runs(verdicts: Sequence[str], widths: Sequence[float]) -> Iterator[tuple[str, float]]:

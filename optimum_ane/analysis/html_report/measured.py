@@ -62,8 +62,7 @@ def parity(package: CardPackage) -> Section:
     if layers:
         line = "" if threshold is None else f"; the line is at {threshold:g} dB"
         parts.append(Text(f"Each layer's output in the package against the same layer's in the original{line}:"))
-        shown = {name: min(ratio, _INFINITE) for name, ratio in layers.items()}
-        parts.append(Figure(figures.bars(shown, "dB", limit=threshold)))
+        parts.append(Figure(figures.bars(layers, "dB", limit=threshold, ceiling=_INFINITE)))
     return Section("parity", "Parity", parts, [Fact("PSNR, lowest output", decibels(min(outputs.values())))])
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from optimum_ane.analysis.chips import Chip
 from optimum_ane.analysis.operations import STATE_WRITES, Operation, Program, Tensor
-from optimum_ane.analysis.rules import Case, Rule, Verdict, residency_rules
+from optimum_ane.analysis.rule_conditions import Case
+from optimum_ane.analysis.rules import Rule, Verdict, residency_rules
 
 _LOAD_TIME = "constexpr_"
 _PART_WRITE = "slice_update"

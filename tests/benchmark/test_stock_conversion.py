@@ -11,6 +11,7 @@ from optimum_ane.runtimes.portable import PortableSession
 
 # Its mask is one of pairs: a row of padding sees nothing but -inf, which float16 makes of the mask's fill, and the
 # softmax of that is NaN.
+NAMES = [name for name in ARCHITECTURES if name not in ("camembert", "xlm-roberta", "electra:wide")]  # as others
 NAN_AT_PADDING = [name for name in ARCHITECTURES if name.startswith("deberta-v2")]
 
 
@@ -22,7 +23,7 @@ def outputs_of(package, task, inputs, folder):
     return [torch.from_numpy(output).float() for output in outputs.values()]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_architecture_converts_as_it_is_and_answers_as_the_original(name, tmp_path):
     original = make_original(name, "text-classification")
     inputs = make_inputs(original, rows=8, length=16)
@@ -33,7 +34,7 @@ def test_every_architecture_converts_as_it_is_and_answers_as_the_original(name, 
     assert least_psnr(answer(original, inputs), tuple(ours), inputs["attention_mask"]) >= 50
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "text-classification"])
 def test_every_head_converts_as_it_is(task, tmp_path):
     original = make_original("bert", task)
     inputs = make_inputs(original, rows=4, length=16)
@@ -42,20 +43,15 @@ def test_every_head_converts_as_it_is(task, tmp_path):
     assert least_psnr(theirs, tuple(ours), inputs["attention_mask"]) >= 50
 
 
-def test_precision_and_target_are_those_asked_for():
-    original = make_original("distilbert", "text-classification")
+def test_precision_and_target_are_those_asked_for_and_the_translations_are_as_before():
+    before = dict(_TORCH_OPS_REGISTRY.name_to_func_mapping)
+    original = make_original("distilbert", "text-classification", num_hidden_layers=1)
     inputs = make_inputs(original, rows=1, length=8)
     options = {"precision": "float32", "minimum_deployment_target": "ios17"}
     specification = convert_stock(original, "text-classification", inputs, **options).get_spec()
     assert specification.specificationVersion == ct.target.iOS17.value
     (output,) = specification.description.output
     assert output.type.multiArrayType.dataType == ct.proto.FeatureTypes_pb2.ArrayFeatureType.FLOAT32
-
-
-def test_the_translations_of_coremltools_are_afterwards_what_they_were():
-    before = dict(_TORCH_OPS_REGISTRY.name_to_func_mapping)
-    original = make_original("distilbert", "text-classification")
-    convert_stock(original, "text-classification", make_inputs(original, rows=1, length=8))
     with pytest.raises(UnsupportedModelError):
         convert_stock(_Untranslatable(), "text-classification", {"input_ids": torch.ones(1, 4).long()})
     assert _TORCH_OPS_REGISTRY.name_to_func_mapping == before

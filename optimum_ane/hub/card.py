@@ -29,7 +29,7 @@ __all__ = ["PICTURE", "CardPackage", "is_generated", "make_card", "make_picture"
 
 _MARKER = re.compile(r"<!-- written by optimum-ane, sha256:([0-9a-f]{64})\.[^>]*-->")
 _MARKER_TEXT = (
-    "<!-- written by optimum-ane, sha256:{digest}. Once you edit the card, publishing leaves it as it is. -->"
+    "<!-- written by optimum-ane, sha256:{digest}. Once you edit the card, publishing asks before it replaces it. -->"
 )
 
 

@@ -106,6 +106,11 @@ class Publisher:
         if not survey.remote.has_branch:
             self._create(survey.remote)
             survey = self._survey()
+            if not survey.remote.has_branch:
+                raise PublishError(
+                    f"{self.repo_id} was created, or is there already, but the Hub does not show its {self.branch} to "
+                    "this token. Nothing was published; run it again in some minutes, or take a token that may read it"
+                )
         for tries in range(_TRIES):
             if survey.plan.is_empty:
                 break

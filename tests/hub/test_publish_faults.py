@@ -92,6 +92,14 @@ def test_a_refusal_leaves_the_old_state_and_a_rerun_completes(hub, second, name)
     assert second.completes()
 
 
+def test_a_repository_that_the_hub_does_not_show_gets_no_commit(hub, package):
+    hub.server.fail("/revision/", status=404, code="RepoNotFound")
+    answer = hub.call(*PUBLISH, package, hub.repo_id, license="mit")
+    assert "the Hub does not show its main to this token" in answer.message
+    assert hub.server.count("POST", "/preupload/") == 0
+    assert set(hub.server.files(hub.repo_id)) == {".gitattributes"}
+
+
 def test_an_expired_token_is_said_to_be_so(hub, second):
     hub.server.expire()
     answer = second.publish()

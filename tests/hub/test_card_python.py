@@ -20,7 +20,7 @@ FORMS = {
 TASKS = {"sentence embeddings": "feature-extraction", "class labels": "text-classification"}
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(scope="module", params=FORMS)
 def directory(request, tiny_package):
     return tiny_package("bert", TASKS.get(request.param, request.param), **FORMS[request.param])
 

@@ -18,6 +18,17 @@ def classify(repo_id, **options):
     return answer["label"], answer["score"]
 
 
+def scores(repo_id, texts):
+    """The score of each label for each text, by the Hub id alone."""
+    from transformers import AutoTokenizer, pipeline
+
+    from optimum_ane import ANEModelForSequenceClassification
+
+    model = ANEModelForSequenceClassification.from_pretrained(repo_id)
+    classify = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(repo_id))
+    return [{entry["label"]: entry["score"] for entry in answer} for answer in classify(texts, top_k=None)]
+
+
 def save(repo_id, target, **options):
     """Loads a model, saves it, and returns the files of the copy with their content."""
     from optimum_ane import ANEModelForSequenceClassification

@@ -48,9 +48,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("multipart_above", [None, 5 << 20])
-def test_the_real_client_creates_uploads_lists_branches_and_reads_back(hub, folder, tmp_path, multipart_above):
-    hub.server.multipart_above = multipart_above
+def test_the_real_client_creates_uploads_lists_branches_and_reads_back(hub, folder, tmp_path):
+    hub.server.multipart_above = 5 << 20
     hub.server.page_size = 2
     try:
         result = hub.python(CLIENT, hub.repo_id, folder, tmp_path)
@@ -61,7 +60,7 @@ def test_the_real_client_creates_uploads_lists_branches_and_reads_back(hub, fold
     assert "deep/small.bin" not in hub.server.files(hub.repo_id, "a/b")
     assert "new" not in hub.server.files(hub.repo_id, "main")
     assert hub.server.repository(hub.repo_id).is_private
-    assert hub.server.count("PUT", "/lfs-part/") == (3 if multipart_above else 0)
+    assert hub.server.count("PUT", "/lfs-part/") == 3
 
 
 @pytest.mark.parametrize(

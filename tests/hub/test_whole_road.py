@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from hub_packages import published_files_of
@@ -9,14 +10,7 @@ from tiny_models import save_checkpoint
 
 TEXTS = ["the film was very good", "a dull plot", "gripping"]
 
-PREDICT = """
-import json, sys
-from transformers import AutoTokenizer, pipeline
-from optimum_ane import ANEModelForSequenceClassification
-model = ANEModelForSequenceClassification.from_pretrained(sys.argv[1])
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-print(json.dumps(pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None)(sys.argv[2:])))
-"""
+OFFLINE = "import hub_loading, json, sys; print(json.dumps(hub_loading.scores(sys.argv[1], sys.argv[2:])))"
 
 
 def test_a_checkpoint_reaches_a_reader_and_answers_as_the_original(hub, tmp_path, record_property):
@@ -25,8 +19,8 @@ def test_a_checkpoint_reaches_a_reader_and_answers_as_the_original(hub, tmp_path
     original = save_checkpoint(tmp_path / "checkpoint", "distilbert", "text-classification")
     export = hub.cli("export", "ane", "--model", tmp_path / "checkpoint", "--sequence-length", "16", tmp_path / "out")
     assert export.returncode == 0, export.stderr
-    publish = hub.cli("ane", "publish", tmp_path / "out", hub.repo_id, "--license", "mit", "--private")
-    assert publish.returncode == 0, publish.stderr
+    arguments = (tmp_path / "out", hub.repo_id, "--license", "mit", "--private")
+    assert hub.call("hub_publishing", "command", *arguments).get() == 0
     record_property("requests of publish", len(hub.server.requests))
     sent = hub.server.files(hub.repo_id)
     assert not [name for name, data in sent.items() if str(tmp_path).encode() in data]
@@ -34,21 +28,19 @@ def test_a_checkpoint_reaches_a_reader_and_answers_as_the_original(hub, tmp_path
     for path in (tmp_path / "checkpoint", tmp_path / "out"):
         path.rename(path.with_suffix(".gone"))
     hub.server.forget()
-    online = hub.python(PREDICT, hub.repo_id, *TEXTS)
-    assert online.returncode == 0, online.stderr
+    online = hub.call("hub_loading", "scores", hub.repo_id, TEXTS).get()
     assert hub.server.count("GET", "/resolve/") > 0
     hub.server.forget()
-    offline = hub.python(PREDICT, hub.repo_id, *TEXTS, env={"HF_HUB_OFFLINE": "1"})
+    env = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    offline = hub.python(OFFLINE, hub.repo_id, *TEXTS, env=env)
     assert offline.returncode == 0, offline.stderr
     assert hub.server.requests == []
-    assert offline.stdout == online.stdout
+    assert json.loads(offline.stdout) == online
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "checkpoint.gone")
     expected = pipeline("text-classification", model=original, tokenizer=tokenizer, top_k=None)(TEXTS)
-    for mine, theirs in zip(json.loads(online.stdout), expected, strict=True):
-        assert {e["label"]: e["score"] for e in mine} == pytest.approx(
-            {e["label"]: e["score"] for e in theirs}, abs=2e-3
-        )
+    for mine, theirs in zip(online, expected, strict=True):
+        assert mine == pytest.approx({e["label"]: e["score"] for e in theirs}, abs=2e-3)
 
 
 def test_a_model_pushes_what_it_was_loaded_from(hub, small_package, tmp_path):

@@ -21,6 +21,8 @@ class BaseANECommand(BaseOptimumCLICommand):
 
     DESCRIPTION = ""
     """What `--help` says above the options; plain text, line breaks kept."""
+    INTERRUPTED = "nothing was written. Run the command again to start over"
+    """What Ctrl-C leaves behind, and what to do then."""
 
     @classmethod
     def parse_args(cls, parser: ArgumentParser) -> None:
@@ -52,7 +54,7 @@ class BaseANECommand(BaseOptimumCLICommand):
         except ANEError as error:
             self._fail(str(error))
         except KeyboardInterrupt:
-            self._fail("interrupted; nothing was written. Run the command again to start over")
+            self._fail(f"interrupted; {self.INTERRUPTED}")
         except Exception as error:  # noqa: BLE001 - the last line of defence of a command line
             self._fail(f"{type(error).__name__}: {error} (run again with --verbose for the traceback)")
 

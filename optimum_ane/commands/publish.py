@@ -33,6 +33,8 @@ examples:
   optimum-cli ane publish out/ my-org/distilbert-sst2-ane --private --license apache-2.0
   optimum-cli ane publish out/ other-org/distilbert-sst2-ane --create-pr"""
 
+    INTERRUPTED = "the Hub holds the old state or the new one. Run the command again to finish"
+
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
         """Adds the package, the place on the Hub, and what is said about it."""

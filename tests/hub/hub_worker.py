@@ -59,6 +59,10 @@ class Worker:
             self._process.wait(30)
             self._process.stdout.close()
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def call(self, module, name, *arguments, **keywords):
         if self._process is None:
             command = [sys.executable, __file__]

@@ -229,6 +229,13 @@ class TestProcesses:
         assert hub.call(*PUBLISH, large_package, hub.repo_id, license="mit").get().is_committed
         assert hub.server.files(hub.repo_id)[WEIGHTS] == weights
 
+    def test_ctrl_c_amid_the_commit_does_not_claim_that_nothing_happened(self, hub, second):
+        hub.server.before("/commit/", lambda: os.kill(hub.worker.pid, signal.SIGINT))
+        answer = hub.call("hub_publishing", "command", second.package, hub.repo_id, "--license", "mit")
+        assert answer.get() == 1
+        assert "interrupted; the Hub holds the old state or the new one" in answer.output.splitlines()[-1]
+        assert second.completes()
+
     def test_no_network(self, hub, package):
         settings = {"HF_ENDPOINT": "http://127.0.0.1:9"}
         result = hub.cli("ane", "publish", package, hub.repo_id, "--license", "mit", env=settings)

@@ -22,12 +22,15 @@ lint: install
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# Trains a tiny sentiment model, exports it, scores the package beside the original, and predicts. No download.
+# Trains a tiny sentiment model, exports it, scores the package beside the original, says what it will do on a device,
+# halves its weights, and predicts. No download.
 demo: install
 	$(BIN)/python scripts/make_demo_checkpoint.py demo/checkpoint demo/dev.tsv
 	$(BIN)/optimum-cli export ane --model demo/checkpoint --sequence-length 32 --eval-dataset demo/dev.tsv --overwrite demo/package
 	$(BIN)/optimum-cli ane evaluate demo/package --dataset demo/dev.tsv
-	$(BIN)/python scripts/predict.py demo/package "her debut is never dull" "the cast was, to my surprise, a mess"
+	$(BIN)/optimum-cli ane inspect demo/package --chip A15
+	$(BIN)/optimum-cli ane compress demo/package int8 demo/package-int8 --dataset demo/dev.tsv --overwrite
+	$(BIN)/python scripts/predict.py demo/package-int8 "her debut is never dull" "the cast was, to my surprise, a mess"
 
 clean:
 	rm -rf $(VENV) demo out build dist

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from optimum_ane.commands.base import BaseANECommand
 from optimum_ane.commands.dataset_arguments import add_dataset_arguments, dataset_spec_from_args
+from optimum_ane.commands.reference_arguments import add_reference_arguments
 
 if TYPE_CHECKING:
     from optimum_ane.compression.package import CompressionResult
@@ -57,20 +58,7 @@ docs/compression.md tells how to choose a recipe and how to write one, and what 
             metavar="DB",
             help="fail if an output of the package is further from the original's (default: the recipe's own)",
         )
-        against = parser.add_mutually_exclusive_group()
-        against.add_argument(
-            "--reference",
-            metavar="MODEL",
-            help="the original: Hub id or directory (default: the source that the package names, if it is there)",
-        )
-        against.add_argument(
-            "--no-reference", action="store_true", help="compare with the package before, not with the original"
-        )
-        parser.add_argument(
-            "--trust-remote-code",
-            action="store_true",
-            help="let code from the original's repository run; only for repositories that you have read",
-        )
+        add_reference_arguments(parser, "compare with the package before, not with the original")
         add_dataset_arguments(parser, "--dataset")
         _add_calibration_arguments(parser)
 

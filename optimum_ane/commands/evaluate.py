@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 
 from optimum_ane.commands.base import BaseANECommand
 from optimum_ane.commands.dataset_arguments import add_dataset_arguments, dataset_spec_from_args
+from optimum_ane.commands.reference_arguments import add_reference_arguments
 
 
 class EvaluateCommand(BaseANECommand):
@@ -27,13 +28,7 @@ examples:
         """Adds the package, the dataset's options and those of the comparison."""
         parser.add_argument("package", metavar="PACKAGE", help="directory that `optimum-cli export ane` wrote")
         add_dataset_arguments(parser, "--dataset", required=True)
-        against = parser.add_mutually_exclusive_group()
-        against.add_argument(
-            "--reference",
-            metavar="MODEL",
-            help="the original: Hub id or directory (default: the source that the package names)",
-        )
-        against.add_argument("--no-reference", action="store_true", help="score the package alone")
+        add_reference_arguments(parser, "score the package alone")
         parser.add_argument(
             "--runtime",
             choices=("auto", "portable", "coreml"),
@@ -41,11 +36,6 @@ examples:
             help="what executes the package (default: auto, which is coreml on macOS and portable elsewhere)",
         )
         parser.add_argument("--output", metavar="FILE", help="also write the report as JSON")
-        parser.add_argument(
-            "--trust-remote-code",
-            action="store_true",
-            help="let code from the original's repository run; only for repositories that you have read",
-        )
 
     def execute(self) -> None:
         """Evaluates, prints the table, writes the JSON, and then judges the drop.

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 
 from optimum_ane.commands.base import BaseANECommand
 from optimum_ane.commands.dataset_arguments import add_dataset_arguments, dataset_spec_from_args
+from optimum_ane.commands.reference_arguments import add_reference_arguments
 
 
 class SweepCommand(BaseANECommand):
@@ -42,20 +43,7 @@ examples:
         )
         parser.add_argument("--chip", metavar="NAME", help="also estimate latency on this chip, such as A15 or M2")
         add_dataset_arguments(parser, "--dataset", required=True, has_gate=False)
-        against = parser.add_mutually_exclusive_group()
-        against.add_argument(
-            "--reference",
-            metavar="MODEL",
-            help="the original: Hub id or directory (default: the source that the package names)",
-        )
-        against.add_argument(
-            "--no-reference", action="store_true", help="compare with the package as it is, not with the original"
-        )
-        parser.add_argument(
-            "--trust-remote-code",
-            action="store_true",
-            help="let code from the original's repository run; only for repositories that you have read",
-        )
+        add_reference_arguments(parser, "compare with the package as it is, not with the original")
 
     def execute(self) -> None:
         """Runs the sweep, prints the table and writes the files.

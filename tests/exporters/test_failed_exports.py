@@ -297,7 +297,7 @@ class TestWrongExports:
         assert list(place.iterdir()) == []
 
     def test_a_threshold_of_ones_own(self, original, place):
-        with pytest.raises(ValidationError, match=r"150\.0 are asked for; nothing was written.*--psnr-threshold"):
+        with pytest.raises(ValidationError, match=r"150\.0 are asked for .*; nothing was written.*--psnr-threshold"):
             run(original, place, psnr_threshold=150.0)
         assert list(place.iterdir()) == []
         run(original, place, psnr_threshold=10.0)

@@ -338,7 +338,7 @@ def test_a_model_in_training_mode_or_half_precision_is_left_as_it_is(tmp_path):
         ("{}", "format None"),
         ('{"format_version": 2}', "format 2, this version reads 1"),
         ('{"format_version": 1}', "damaged|inputs"),
-        ('{"format_version": 1, "surprise": 0}', "unknown entries: surprise"),
+        ('{"format_version": 1, "surprise": 0}', r"unknown entries: \['surprise'\]"),
         ("\udcff", "damaged"),
     ],
 )

@@ -9,6 +9,7 @@ import importlib
 import io
 import os
 import pickle
+import signal
 import struct
 import subprocess
 import sys
@@ -66,7 +67,14 @@ class Worker:
     def call(self, module, name, *arguments, **keywords):
         if self._process is None:
             command = [sys.executable, __file__]
-            self._process = subprocess.Popen(command, env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = subprocess.Popen(
+                command,
+                env=self._env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                # A shell that runs the tests in the background has Ctrl-C ignored, and children inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )
         _write(self._process.stdin, (module, name, arguments, keywords))
         return Answer(**_read(self._process.stdout))
 

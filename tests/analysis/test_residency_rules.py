@@ -152,6 +152,7 @@ PROGRAMS = {
     "write-into-many-states": stateful(3),
     "write-into-a-state": stateful(2),
     "write-at-a-place": on(cache_write, X, ct.target.iOS18),
+    "choice-of-integers-at-start": on(choice, INTS, y=INTS),
     "mask-by-choice": on(choice, X, y=X),
     "cast-of-integers-at-start": on(lambda x: mb.cast(x=x, dtype="fp16"), INTS),
     "cast-of-integers": on(behind_work(lambda x: mb.cast(x=x, dtype="int32"))),

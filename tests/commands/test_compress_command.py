@@ -1,10 +1,9 @@
 """`optimum-cli ane compress`: arguments in, a package or one line of error out."""
 
 import json
-from argparse import ArgumentParser
 
 import pytest
-from optimum.commands.base import CommandInfo
+from command_line import run_command
 
 from optimum_ane.commands.compress import CompressCommand
 from optimum_ane.compression import recipe_names
@@ -16,15 +15,7 @@ def command(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(*line, code=0):
-        parser = ArgumentParser()
-        CompressCommand(parser.add_subparsers(), command=CommandInfo(name="compress", help=""))
-        args = parser.parse_args(["compress", *map(str, line)])
-        if code:
-            with pytest.raises(SystemExit) as ended:
-                args.func(args).run()
-            assert ended.value.code == code
-        else:
-            args.func(args).run()
+        run_command(CompressCommand, "compress", line, code)
         return capsys.readouterr()
 
     return run

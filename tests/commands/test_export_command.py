@@ -6,10 +6,9 @@ import re
 import signal
 import subprocess
 import sys
-from argparse import ArgumentParser
 
 import pytest
-from optimum.commands.base import CommandInfo
+from command_line import run_command
 from tiny_models import save_checkpoint
 
 from optimum_ane.commands.export import ANEExportCommand
@@ -32,15 +31,7 @@ def command(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(*line, code=0):
-        parser = ArgumentParser()
-        ANEExportCommand(parser.add_subparsers(), command=CommandInfo(name="ane", help=""))
-        args = parser.parse_args(["ane", *map(str, line)])
-        if code:
-            with pytest.raises(SystemExit) as ended:
-                args.func(args).run()
-            assert ended.value.code == code
-        else:
-            args.func(args).run()
+        run_command(ANEExportCommand, "ane", line, code)
         return capsys.readouterr()
 
     return run

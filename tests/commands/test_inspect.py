@@ -1,11 +1,10 @@
 import json
-from argparse import ArgumentParser
 
 import coremltools as ct
 import pytest
+from command_line import run_command
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import types
-from optimum.commands.base import CommandInfo
 
 from optimum_ane.commands.inspect import InspectCommand
 
@@ -32,18 +31,12 @@ def run(package, capsys):
     """Runs the command; returns stdout, or the one line of an error."""
 
     def command(*line, code=0, where=package):
-        parser = ArgumentParser()
-        InspectCommand(parser.add_subparsers(), command=CommandInfo(name="inspect", help=""))
-        args = parser.parse_args(["inspect", str(where), *line])
+        run_command(InspectCommand, "inspect", [where, *line], code)
+        output = capsys.readouterr()
         if code:
-            with pytest.raises(SystemExit) as ended:
-                args.func(args).run()
-            assert ended.value.code == code
-            output = capsys.readouterr()
             assert len(output.err.splitlines()) == 1, output.err
             return output.err
-        args.func(args).run()
-        return capsys.readouterr().out
+        return output.out
 
     return command
 

@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 import coremltools as ct
 import numpy as np
 import pytest
+from command_line import run_command
 from coremltools.converters.mil import Builder
 from coremltools.converters.mil.mil import types
 from optimum.commands.base import CommandInfo
@@ -42,18 +43,12 @@ def run(package, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def command(*line, code=0, where=package):
-        parser = ArgumentParser()
-        RunCommand(parser.add_subparsers(), command=CommandInfo(name="run", help=""))
-        args = parser.parse_args(["run", str(where), *line])
+        run_command(RunCommand, "run", [where, *line], code)
+        output = capsys.readouterr()
         if code:
-            with pytest.raises(SystemExit) as ended:
-                args.func(args).run()
-            assert ended.value.code == code
-            output = capsys.readouterr()
             assert len(output.err.splitlines()) == 1, output.err
             return output.err
-        args.func(args).run()
-        return capsys.readouterr().out
+        return output.out
 
     return command
 

@@ -29,6 +29,7 @@ from optimum_ane.errors import InputError, PackageError, UnsupportedModelError
 from optimum_ane.exporters.package import ANE_CONFIG, DOCUMENTS, MLPACKAGE, PackageConfig, staged
 from optimum_ane.hub.download import fetch_package
 from optimum_ane.hub.names import check_files
+from optimum_ane.rows import run_rows
 from optimum_ane.runtimes import Session, open_session
 
 
@@ -360,57 +361,8 @@ class ANEModel(OptimizedModel):
         raise NotImplementedError
 
     def _run(self, inputs: dict[str, Tensor]) -> dict[str, np.ndarray]:
-        """Pads, runs batch by batch, and joins.
-
-        Args:
-            inputs: (N, S) each.
-
-        Returns:
-            Float32 arrays by output name, (N, …) each and of the package's length.
-        """
-        padded = self._pad(inputs)
-        rows, batch = padded["input_ids"].shape[0], self.ane_config.batch_size
-        tensors = [entry for entry in self.ane_config.outputs if entry.dtype.startswith("float")]
-        results: dict[str, list[np.ndarray]] = {entry.name: [] for entry in tensors}
-        for start in range(0, rows, batch):
-            chunk = {name: value[start : start + batch] for name, value in padded.items()}
-            answer = self.session.predict({name: _fill_rows(value, batch) for name, value in chunk.items()})
-            for name, values in results.items():
-                values.append(np.asarray(answer[name], dtype=np.float32)[: len(chunk["input_ids"])])
-        empty = {entry.name: np.empty((0, *entry.shape[1:]), np.float32) for entry in tensors}
-        return {name: np.concatenate(values) if values else empty[name] for name, values in results.items()}
-
-    def _pad(self, inputs: dict[str, Tensor]) -> dict[str, np.ndarray]:
-        ids = inputs["input_ids"]
-        if ids.ndim != 2:
-            raise InputError(f"input_ids has shape {tuple(ids.shape)}; expected rows of token ids, (N, S)")
-        if ids.is_floating_point():
-            raise InputError(f"input_ids holds {ids.dtype}; expected integers")
-        length, longest = ids.shape[1], self.sequence_length
-        if length > longest:
-            raise InputError(
-                f"{length} tokens per row, and this package takes {longest}; tokenize with truncation=True and "
-                f"max_length={longest}, or export with --sequence-length {length}"
-            )
-        padding = {"input_ids": self.config.pad_token_id or 0}
-        padded = {}
-        for entry in self.ane_config.inputs:
-            value = inputs.get(entry.name)
-            if value is None:
-                value = torch.ones_like(ids) if entry.name == "attention_mask" else torch.zeros_like(ids)
-            if value.shape != ids.shape:
-                raise InputError(
-                    f"{entry.name} has shape {tuple(value.shape)}, input_ids {tuple(ids.shape)}; they must be equal"
-                )
-            full = np.full((len(ids), longest), padding.get(entry.name, 0), dtype=np.int32)
-            full[:, :length] = value.numpy()
-            padded[entry.name] = full
-        return padded
-
-
-def _fill_rows(rows: np.ndarray, count: int) -> np.ndarray:
-    """Repeats the last row up to a full batch; what it answers is thrown away."""
-    return rows if len(rows) == count else np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)])
+        """Runs rows, (N, S) each; float32 arrays by output name, (N, …) each and of the package's length."""
+        return run_rows(self.session, self.ane_config, inputs, self.config.pad_token_id or 0)
 
 
 class ANEModelForFeatureExtraction(ANEModel):

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from optimum_ane.errors import ANEError, PublishError
+from optimum_ane.hub.refusals import when_again
 
 UNTOUCHED = "Nothing was published"
 UNCERTAIN = "The commit may have arrived or not; a new run finds out"
@@ -114,9 +115,7 @@ def _explain_status(error: HfHubHTTPError, repo_id: str, has_token: bool, state:
     if status == 413:
         return f"the Hub takes no files of this size{quoted}; compress the weights, or ask the Hub for more room"
     if status == 429:
-        wait = error.response.headers.get("Retry-After", "")
-        when = f"in {wait} seconds" if wait.isdecimal() else "in some minutes"
-        return f"there were too many requests (429). {UNTOUCHED}; run it again {when}"
+        return f"there were too many requests (429). {UNTOUCHED}; run it again {when_again(error)}"
     if status >= 500:
         return f"the Hub is out of order (it answered {status}){quoted}. {state}; run it again in some minutes"
     return f"the Hub answered {status}{quoted}. {UNTOUCHED}"

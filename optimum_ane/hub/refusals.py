@@ -75,9 +75,13 @@ def _refused(error: HfHubHTTPError, repo_id: str, revision: str | None, token: s
     if status == 403:
         return f"{repo_id}: the token may not read this repository; give it that permission, or take another token"
     if status == 429:
-        wait = error.response.headers.get("Retry-After", "")
-        when = f"in {wait} seconds" if wait.isdecimal() else "in some minutes"
-        return f"{repo_id}: too many requests to the Hub (429); load it again {when}"
+        return f"{repo_id}: too many requests to the Hub (429); load it again {when_again(error)}"
     if status >= 500:
         return f"{repo_id}: the Hub is out of order (it answered {status}); load it again in some minutes"
     return f"{repo_id}: the Hub refused the request (it answered {status}); check the name and the revision"
+
+
+def when_again(error: HfHubHTTPError) -> str:
+    """When the Hub is to be asked again after too many requests, as far as it says."""
+    wait = error.response.headers.get("Retry-After", "")
+    return f"in {wait} seconds" if wait.isdecimal() else "in some minutes"

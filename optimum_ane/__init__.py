@@ -7,8 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optimum_ane.exporters.modules import convert_to_ane
-    from optimum_ane.exporters.road import export
     from optimum_ane.modeling import (
         ANEModelForFeatureExtraction,
         ANEModelForMaskedLM,
@@ -18,6 +16,8 @@ if TYPE_CHECKING:
         ANEModelForTokenClassification,
     )
     from optimum_ane.version import __version__
+    from optimum_ane.workflows.convert_to_ane import convert_to_ane
+    from optimum_ane.workflows.export import export
 
 # What coremltools logs at import on every machine that is not a Mac, or has newer libraries than its release. None of
 # it is news to anyone here: the suite runs on these versions, and predictions off macOS are the portable runtime's.
@@ -32,8 +32,8 @@ _HOMES = {
     "ANEModelForSequenceClassification": "modeling",
     "ANEModelForTokenClassification": "modeling",
     "__version__": "version",
-    "convert_to_ane": "exporters.modules",
-    "export": "exporters.road",
+    "convert_to_ane": "workflows.convert_to_ane",
+    "export": "workflows.export",
 }
 
 __all__ = [

@@ -41,7 +41,7 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 from optimum_ane import export
 from optimum_ane.benchmark.machine import chip_name
 from optimum_ane.benchmark.timing import Blocks, Settings, summarize, time_bursts, times_as_fast
-from optimum_ane.exporters.package import MLPACKAGE
+from optimum_ane.package.layout import MLPACKAGE
 from optimum_ane.runtimes.portable import PortableSession, kernels
 
 EAGER, ORT = "PyTorch, eager, fp32", "ONNX Runtime, CPU, fp32"

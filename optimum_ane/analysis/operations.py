@@ -5,6 +5,7 @@ Any ML Program is read, also one with operations that no runtime here executes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -276,3 +277,14 @@ def _main_dtype(leaves: set[Constant]) -> str:
 
 def _bytes(leaf: Constant) -> int:
     return 0 if leaf.type is None else (volume(leaf.type.shape) * leaf.type.dtype.bits + 7) // 8
+
+
+def count_operations(mlpackage: Path) -> dict[str, int]:
+    """Counts the operations of a package's main function by type, most frequent first.
+
+    Constants are left out, compressed ones as well: what decodes a weight is part of it.
+    """
+    function = Package(mlpackage).spec.mlProgram.functions["main"]
+    types = (operation.type for operation in function.block_specializations[function.opset].operations)
+    counted = Counter(kind for kind in types if kind != "const" and not kind.startswith("constexpr_"))
+    return dict(counted.most_common())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from optimum_ane.benchmark.subjects import Subject
+from optimum_ane.benchmark.timed_models import Subject
 from optimum_ane.errors import ExecutionError
 from optimum_ane.runtimes.arrays import write_arrays
 
@@ -55,7 +55,7 @@ def measure_alone(subject: Subject, inputs: Mapping[str, np.ndarray], threads: i
         arrays = Path(folder) / "inputs.npz"
         write_arrays(arrays, inputs)
         request = json.dumps({"subject": subject.to_dict(), "inputs": str(arrays), "threads": threads})
-        command = [sys.executable, "-m", "optimum_ane.benchmark.alone"]
+        command = [sys.executable, "-m", "optimum_ane.benchmark.memory_process"]
         try:
             done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=_MAX_SECONDS)
         except subprocess.TimeoutExpired as error:

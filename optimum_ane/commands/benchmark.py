@@ -108,11 +108,11 @@ directory, with the package's task, precision, compression and deployment target
         Raises:
             ANEError: Anything that the user can mend.
         """
-        from optimum_ane.benchmark.comparison import benchmark_package
         from optimum_ane.benchmark.plot import check_format, draw
         from optimum_ane.benchmark.table import print_report
         from optimum_ane.benchmark.timing import Settings
         from optimum_ane.runtimes.arrays import check_place
+        from optimum_ane.workflows.benchmark import benchmark_package
 
         args = self.args
         for place in filter(None, (args.output, args.plot)):

@@ -12,7 +12,7 @@ from optimum_ane.commands.dataset_arguments import add_dataset_arguments, datase
 from optimum_ane.commands.reference_arguments import add_reference_arguments
 
 if TYPE_CHECKING:
-    from optimum_ane.compression.package import CompressionResult
+    from optimum_ane.workflows.compress import CompressionResult
 
 
 class CompressCommand(BaseANECommand):
@@ -75,10 +75,10 @@ docs/compression.md tells how to choose a recipe and how to write one, and what 
         missing = [name.upper() for name in ("package", "recipe", "output") if getattr(args, name) is None]
         if missing:
             self.parser.error(f"{' and '.join(missing)} must be given; see --help")
-        from optimum_ane.compression.calibrated import Calibrating, prepare_recipe
-        from optimum_ane.compression.package import Original, compress_package
-        from optimum_ane.exporters.package import check_output
-        from optimum_ane.exporters.source import HubOptions
+        from optimum_ane.checkpoints.source import HubOptions
+        from optimum_ane.package.staging import check_output
+        from optimum_ane.workflows.compress import Original, compress_package
+        from optimum_ane.workflows.recipe_preparation import Calibrating, prepare_recipe
 
         hub = HubOptions(trust_remote_code=args.trust_remote_code)
         wanted = "no" if args.no_reference else "if there" if args.reference is None else "yes"
@@ -120,7 +120,7 @@ docs/compression.md tells how to choose a recipe and how to write one, and what 
         """This command as a line to copy, with files and directories by their names alone."""
         import shlex
 
-        from optimum_ane.exporters.invocation import public_name
+        from optimum_ane.workflows.command_line import public_name
 
         words = [shlex.quote(public_name(word)) for word in (self.args.package, self.args.recipe)]
         return f"optimum-cli ane compress {' '.join(words)} out/"

@@ -46,8 +46,8 @@ examples:
         from optimum_ane.errors import DatasetError, ValidationError
         from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, check_accuracy_drop
         from optimum_ane.evaluation.output import check_writable, write_report
-        from optimum_ane.evaluation.package import evaluate_package
         from optimum_ane.evaluation.report import print_report
+        from optimum_ane.workflows.evaluate import evaluate_package
 
         args = self.args
         if args.no_reference and args.max_accuracy_drop is not None:

@@ -15,7 +15,7 @@ from optimum_ane.commands.dataset_arguments import add_dataset_arguments, datase
 from optimum_ane.commands.gate_arguments import add_gate_arguments, gates_from_args
 
 if TYPE_CHECKING:
-    from optimum_ane.exporters.road import ExportResult
+    from optimum_ane.workflows.export import ExportResult
 
 DESCRIPTION = """\
 Export a transformers checkpoint to a Core ML package written for the Apple Neural Engine.
@@ -68,7 +68,7 @@ class ANEExportCommand(BaseANECommand):
 
     def _command_line(self) -> str:
         """This command as a line to copy: options at their defaults and those of this machine alone are left out."""
-        from optimum_ane.exporters.invocation import command_line, public_name
+        from optimum_ane.workflows.command_line import command_line, public_name
 
         options = {}
         for name, value in vars(self.args).items():
@@ -140,8 +140,8 @@ def _add_hub(parser: ArgumentParser) -> None:
 
 
 def _export(args: Namespace, command: str) -> ExportResult:
-    from optimum_ane.exporters.road import export
-    from optimum_ane.exporters.source import HubOptions
+    from optimum_ane.checkpoints.source import HubOptions
+    from optimum_ane.workflows.export import export
 
     settings = {} if args.max_accuracy_drop is None else {"max_accuracy_drop": args.max_accuracy_drop}
     return export(

@@ -9,7 +9,7 @@ from optimum_ane.commands.base import BaseANECommand
 
 if TYPE_CHECKING:
     from optimum_ane.hub.plan import Plan
-    from optimum_ane.hub.publish import Publication
+    from optimum_ane.workflows.publish import Publication
 
 
 class PublishCommand(BaseANECommand):
@@ -77,7 +77,7 @@ examples:
         Raises:
             ANEError: Anything that the user can mend.
         """
-        from optimum_ane.hub.publish import publish
+        from optimum_ane.workflows.publish import publish
 
         args = self.args
         publication = publish(

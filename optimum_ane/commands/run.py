@@ -77,7 +77,7 @@ inputs.npz comes from numpy.savez("inputs.npz", input_ids=â€¦, attention_mask=â€
         Raises:
             ANEError: Anything that the user can mend.
         """
-        from optimum_ane.analysis.running import run_package
+        from optimum_ane.workflows.run import run_package
 
         args = self.args
         run_package(

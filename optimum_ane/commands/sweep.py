@@ -51,8 +51,8 @@ examples:
         Raises:
             ANEError: Anything that the user can mend; recipes that fail are in the table.
         """
-        from optimum_ane.compression.sweep_run import run_sweep
         from optimum_ane.errors import DatasetError
+        from optimum_ane.workflows.sweep import run_sweep
 
         args = self.args
         spec = dataset_spec_from_args(args)

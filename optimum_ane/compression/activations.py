@@ -16,15 +16,16 @@ import numpy as np
 import torch
 
 from optimum_ane.analysis.operations import Operation, Program, Tensor, read_program
-from optimum_ane.compression.calibration import Calibration
+from optimum_ane.compression.calibration_data import Calibration
 from optimum_ane.compression.round_trip import gathers_as_they_are
-from optimum_ane.compression.targets import TARGETS, target_of_program
+from optimum_ane.compression.targets import target_of_program
 from optimum_ane.errors import CompressionError
-from optimum_ane.evaluation.progress import Progress, silent
-from optimum_ane.exporters.conversion import quiet, writing
+from optimum_ane.package.deployment_targets import TARGETS
+from optimum_ane.progress import Progress, silent
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.program import Step
+from optimum_ane.targets.coreml.quiet import quiet, writing
 
 INT8_ACTIVATIONS = "int8-activations"
 """The name by which the command line asks for it: these activations, and the weights of the recipe `int8`."""

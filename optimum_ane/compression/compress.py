@@ -18,8 +18,8 @@ from optimum_ane.compression.settings import LutFunction, Palettize, Settings
 from optimum_ane.compression.targets import target_of_program
 from optimum_ane.compression.weights import Weight, find_again, read_weights
 from optimum_ane.errors import CompressionError
-from optimum_ane.exporters.conversion import quiet, writing
 from optimum_ane.runtimes.portable.package import Package
+from optimum_ane.targets.coreml.quiet import quiet, writing
 
 if TYPE_CHECKING:
     import coremltools as ct

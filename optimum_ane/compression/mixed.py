@@ -10,16 +10,15 @@ from typing import Any, Protocol
 
 import yaml
 
-from optimum_ane.compression.calibration import Calibration, has_classes
-from optimum_ane.compression.forms import AS_IT_IS, FUNCTION, FormLibrary
+from optimum_ane.compression.calibration_data import Calibration, has_classes
 from optimum_ane.compression.search import Choice, Options, frontier, smallest_accepted, within_size
 from optimum_ane.compression.sensitivity import Notebook, digest_of_package, measure_options
 from optimum_ane.compression.settings import Settings
+from optimum_ane.compression.weight_formats import AS_IT_IS, FUNCTION, FormLibrary
 from optimum_ane.errors import CompressionError
-from optimum_ane.evaluation.progress import row_progress
-from optimum_ane.exporters.package import MLPACKAGE
-from optimum_ane.exporters.progress import Stages
-from optimum_ane.exporters.report import measure_sizes
+from optimum_ane.package.layout import MLPACKAGE
+from optimum_ane.package.report import measure_sizes
+from optimum_ane.progress import Stages, row_progress
 from optimum_ane.runtimes.portable.values import Constant
 from optimum_ane.runtimes.portable.variants import ChangedSession
 from optimum_ane.runtimes.session import Session

@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from optimum_ane.compression.settings import KINDS, NO_CHANNEL_SCALE, Settings, near_miss, read_settings
-from optimum_ane.compression.targets import TARGETS, latest
+from optimum_ane.compression.targets import latest
 from optimum_ane.errors import CompressionError
+from optimum_ane.package.deployment_targets import TARGETS
 
 _MAX_BYTES = 2**20
 _LATER = "it looks at what a package computes: export without it, then `optimum-cli ane compress PACKAGE {} OUTPUT`"

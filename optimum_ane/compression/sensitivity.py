@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from optimum_ane.compression.calibration import Calibration, Distance
-from optimum_ane.compression.forms import AS_IT_IS, FUNCTION, FormLibrary
+from optimum_ane.compression.calibration_data import Calibration, Distance
 from optimum_ane.compression.search import Option, Options
-from optimum_ane.evaluation.progress import Progress, silent
+from optimum_ane.compression.weight_formats import AS_IT_IS, FUNCTION, FormLibrary
+from optimum_ane.progress import Progress, silent
 from optimum_ane.runtimes.portable.values import Constant
 from optimum_ane.runtimes.portable.variants import VariantRunner
 from optimum_ane.version import __version__

@@ -16,9 +16,10 @@ from optimum_ane.compression.compress import compress_mlpackage
 from optimum_ane.compression.recipes import Recipe
 from optimum_ane.compression.sensitivity import digest_of_package
 from optimum_ane.errors import ANEError, CompressionError, OutputError
-from optimum_ane.evaluation.report import AccuracyReport, tool_versions
-from optimum_ane.exporters.package import MLPACKAGE
-from optimum_ane.exporters.report import measure_sizes
+from optimum_ane.evaluation.report import AccuracyReport
+from optimum_ane.package.environment import tool_versions
+from optimum_ane.package.layout import MLPACKAGE
+from optimum_ane.package.report import measure_sizes
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.runtimes.session import Session
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from optimum_ane.charts import BLUE, GRID, INK, PAPER, chart_style
 from optimum_ane.compression.sweep import Point, Sweep
-from optimum_ane.evaluation.report import drop_unit
+from optimum_ane.package.metric_format import drop_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from optimum_ane.errors import CompressionError, PackageError
-
-TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18", "iOS26")
-"""The targets that have ML Programs, oldest first; the other systems' names are aliases of these."""
+from optimum_ane.package.deployment_targets import TARGETS
 
 _OPSETS = {"CoreML5": "iOS15", "CoreML6": "iOS16", "CoreML7": "iOS17", "CoreML8": "iOS18", "CoreML9": "iOS26"}
 

@@ -13,11 +13,12 @@ import torch
 from optimum_ane.errors import DatasetError, ValidationError
 from optimum_ane.evaluation.bootstrap import CONFIDENCE, RESAMPLES, drop_interval
 from optimum_ane.evaluation.datasets import Examples
-from optimum_ane.evaluation.labels import MULTI_LABEL, REGRESSION, ProblemType
 from optimum_ane.evaluation.metrics import METRIC_CONFIGS, GlueMetric
-from optimum_ane.evaluation.progress import Progress, silent
-from optimum_ane.evaluation.psnr import psnr
-from optimum_ane.evaluation.report import AccuracyReport, ModelScore, machine_kind, tool_versions
+from optimum_ane.evaluation.report import AccuracyReport, ModelScore
+from optimum_ane.package.environment import machine_kind, tool_versions
+from optimum_ane.package.problem_types import MULTI_LABEL, REGRESSION, ProblemType
+from optimum_ane.progress import Progress, silent
+from optimum_ane.validation.psnr import psnr
 
 BATCH_SIZE = 16
 """Rows a call. The original pads each batch to its longest row; a package runs its own fixed batch inside a call."""

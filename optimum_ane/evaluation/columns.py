@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from optimum_ane.errors import DatasetError
-from optimum_ane.evaluation.faults import fault, listed, quoted
+from optimum_ane.evaluation.dataset_errors import fault, listed, quoted
 
 LABEL_NAMES = ("label", "labels", "gold_label", "label_id", "target", "class", "is_duplicate", "quality", "score")
 """Names that label columns go by, GLUE's own files included, best first."""

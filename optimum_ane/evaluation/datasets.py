@@ -11,10 +11,11 @@ import numpy as np
 
 from optimum_ane.errors import DatasetError
 from optimum_ane.evaluation.columns import GLUE_COLUMNS, LABEL_NAMES, Columns, choose_columns
-from optimum_ane.evaluation.faults import MAX_ROWS, MAX_TOTAL_CHARACTERS, checked_text, fault, listed, quoted
+from optimum_ane.evaluation.dataset_errors import MAX_ROWS, MAX_TOTAL_CHARACTERS, checked_text, fault, listed, quoted
 from optimum_ane.evaluation.files import SUFFIXES, Table, open_file
 from optimum_ane.evaluation.hub_dataset import GLUE_REPOSITORIES, HubTable, glue_split
-from optimum_ane.evaluation.labels import BY_NAME, LabelSpace, ProblemType, RawLabels
+from optimum_ane.evaluation.labels import BY_NAME, LabelSpace, RawLabels
+from optimum_ane.package.problem_types import ProblemType
 
 
 @dataclass(frozen=True)

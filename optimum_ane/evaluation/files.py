@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from optimum_ane.errors import DatasetError
-from optimum_ane.evaluation.faults import MAX_FIELD_CHARACTERS, MAX_RECORD_BYTES, fault, listed, quoted
+from optimum_ane.evaluation.dataset_errors import MAX_FIELD_CHARACTERS, MAX_RECORD_BYTES, fault, listed, quoted
 from optimum_ane.evaluation.labels import class_names_of_schema
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from optimum_ane.errors import DatasetError
-from optimum_ane.evaluation.faults import fault
+from optimum_ane.evaluation.dataset_errors import fault
 
 GLUE_REPOSITORIES = ("glue", "nyu-mll/glue")
 

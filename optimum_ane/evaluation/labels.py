@@ -6,34 +6,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from optimum_ane.errors import CheckpointError, DatasetError
-from optimum_ane.evaluation.faults import fault, listed, quoted
-
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-
-SINGLE_LABEL: ProblemType = "single_label_classification"
-MULTI_LABEL: ProblemType = "multi_label_classification"
-REGRESSION: ProblemType = "regression"
+from optimum_ane.evaluation.dataset_errors import fault, listed, quoted
+from optimum_ane.package.problem_types import MULTI_LABEL, REGRESSION, ProblemType
 
 BY_NAME = "by name"
 BY_ID = "by id"
 AS_VALUES = "as values"
-
-
-def problem_type_of(config: Any) -> ProblemType:
-    """What a transformers config's sequence-classification head predicts.
-
-    `config.problem_type` where it is set; else regression for a single output and one label of many otherwise, as
-    transformers' pipeline decides.
-    """
-    declared = getattr(config, "problem_type", None)
-    if declared in (SINGLE_LABEL, MULTI_LABEL, REGRESSION):
-        return declared
-    return REGRESSION if config.num_labels == 1 else SINGLE_LABEL
 
 
 def class_names_of_schema(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...] | None:

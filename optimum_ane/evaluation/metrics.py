@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from optimum_ane.evaluation.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, ProblemType
+from optimum_ane.package.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL, ProblemType
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-import platform
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-VERSIONED = ("coremltools", "torch", "transformers")
-"""Libraries whose versions stand beside every number."""
-
-CORRELATIONS = ("pearson", "spearmanr", "matthews_correlation")
+from optimum_ane.package.metric_format import drop_unit, show_metric
 
 
 @dataclass(frozen=True)
@@ -143,30 +138,6 @@ class AccuracyReport:
 def print_report(report: AccuracyReport, console: Console | None = None) -> None:
     """Prints the table, on stdout unless another console is given."""
     (console or Console()).print(report)
-
-
-def machine_kind() -> str:
-    """System, architecture and PyTorch's threads; nothing that tells one machine of its kind from another."""
-    import torch
-
-    return f"{platform.system()} {platform.machine()}, PyTorch threads: {torch.get_num_threads()}"
-
-
-def tool_versions() -> dict[str, str]:
-    """Installed versions of the libraries that numbers depend on."""
-    return {name: version(name) for name in VERSIONED}
-
-
-def drop_unit(metric: str) -> str:
-    """What a drop in this metric, times 100, is counted in."""
-    return "hundredths" if metric in CORRELATIONS else "percentage points"
-
-
-def show_metric(metric: str, value: float) -> str:
-    """Writes a metric for people: rates as percentages, correlations as they are."""
-    if math.isnan(value):
-        return "not defined"
-    return f"{value:.4f}" if metric in CORRELATIONS else f"{value:.2%}"
 
 
 def _json_value(value: Any) -> Any:

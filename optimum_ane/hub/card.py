@@ -16,14 +16,14 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from jinja2 import meta, nodes
 
 from optimum_ane.errors import CardError, PackageError
-from optimum_ane.exporters.package import DOCUMENTS
-from optimum_ane.hub import facts
+from optimum_ane.hub import card_values as facts
 from optimum_ane.hub.card_data import HUB, LIBRARY, card_data
+from optimum_ane.hub.card_values import CardPackage
 from optimum_ane.hub.examples import python_snippet
-from optimum_ane.hub.facts import CardPackage
 from optimum_ane.hub.markdown import block, code, escape
-from optimum_ane.hub.picture import PICTURE, caption, make_picture
+from optimum_ane.hub.picture import caption, make_picture
 from optimum_ane.hub.swift import is_readable, swift_snippet
+from optimum_ane.package.layout import DOCUMENTS, PICTURE
 
 __all__ = ["PICTURE", "CardPackage", "is_generated", "make_card", "make_picture", "template_path"]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from optimum_ane.exporters.package import EXPORT_REPORT
-from optimum_ane.exporters.source_card import DATASET, LANGUAGE
-from optimum_ane.hub.facts import CardPackage
+from optimum_ane.checkpoints.source_card import DATASET, LANGUAGE
+from optimum_ane.hub.card_values import CardPackage
 from optimum_ane.hub.markdown import plain
+from optimum_ane.package.layout import EXPORT_REPORT
 
 HUB = "https://huggingface.co"
 LIBRARY = "optimum-ane"

@@ -11,11 +11,12 @@ from functools import cached_property
 from pathlib import Path
 
 from optimum_ane.errors import PackageError, PublishError, UnsupportedOperationError
-from optimum_ane.exporters.package import ANE_CONFIG, CARD, DOCUMENTS, MLPACKAGE, PackageConfig, verify_files
-from optimum_ane.hub.names import check_files, show
+from optimum_ane.package.file_names import check_files, show
+from optimum_ane.package.files import verify_files
+from optimum_ane.package.layout import ANE_CONFIG, CARD, DOCUMENTS, HTML_REPORT, MLPACKAGE
+from optimum_ane.package.manifest import PackageConfig
 from optimum_ane.runtimes import open_session
 
-HTML_REPORT = "export_report.html"
 _MAX_README_BYTES = 1 << 20
 
 

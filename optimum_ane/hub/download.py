@@ -14,10 +14,12 @@ from huggingface_hub.errors import (
 )
 
 from optimum_ane.errors import PackageError, PublishError
-from optimum_ane.exporters.package import ANE_CONFIG, DOCUMENTS, PackageConfig, verify_files
-from optimum_ane.hub.faults import check_token
-from optimum_ane.hub.names import check_files, check_subfolder, show, show_all
-from optimum_ane.hub.refusals import explain
+from optimum_ane.hub.download_errors import explain
+from optimum_ane.hub.publish_errors import check_token
+from optimum_ane.package.file_names import check_files, check_subfolder, show, show_all
+from optimum_ane.package.files import verify_files
+from optimum_ane.package.layout import ANE_CONFIG, DOCUMENTS
+from optimum_ane.package.manifest import PackageConfig
 
 _MAX_CONFIG_BYTES = 2**20
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from optimum_ane.errors import PackageError
-from optimum_ane.hub.facts import CardPackage
+from optimum_ane.hub.card_values import CardPackage
 from optimum_ane.hub.markdown import python_string
 from optimum_ane.modeling import MODEL_CLASSES
 

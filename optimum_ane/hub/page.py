@@ -11,12 +11,12 @@ import yaml
 from huggingface_hub import ModelCard
 
 from optimum_ane.errors import PackageError, PublishError
-from optimum_ane.exporters.package import CARD
-from optimum_ane.hub.card import PICTURE, CardPackage, is_generated, make_card, make_picture
+from optimum_ane.hub.card import CardPackage, is_generated, make_card, make_picture
 from optimum_ane.hub.contents import LocalFile, LocalPackage
-from optimum_ane.hub.names import show
-from optimum_ane.hub.neighbours import fetch_card_package, read_card_package
 from optimum_ane.hub.remote import Remote
+from optimum_ane.hub.repository_packages import fetch_card_package, read_card_package
+from optimum_ane.package.file_names import show
+from optimum_ane.package.layout import CARD, PICTURE
 
 CARD_CHOICES = ("ask", "keep", "replace")
 _MAX_PACKAGES = 100

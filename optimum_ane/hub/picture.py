@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from optimum_ane.charts import BLUE, DEVICE_COLORS, INK, PAPER, chart_style
-from optimum_ane.evaluation.report import drop_unit
-from optimum_ane.hub import facts
-from optimum_ane.hub.facts import CardPackage
+from optimum_ane.hub import card_values as facts
+from optimum_ane.hub.card_values import CardPackage
 from optimum_ane.hub.markdown import plain
+from optimum_ane.package.metric_format import drop_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PICTURE = "card.svg"
-"""Its name in the repository."""
 
 _MAX_NAME = 28
 

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from optimum_ane.errors import PublishError
-from optimum_ane.exporters.package import ANE_CONFIG, CARD, DOCUMENTS, MLPACKAGE
-from optimum_ane.hub.contents import HTML_REPORT, LocalFile
-from optimum_ane.hub.names import show_all
-from optimum_ane.hub.picture import PICTURE
+from optimum_ane.hub.contents import LocalFile
 from optimum_ane.hub.remote import Remote
+from optimum_ane.package.file_names import show_all
+from optimum_ane.package.layout import ANE_CONFIG, CARD, DOCUMENTS, HTML_REPORT, MLPACKAGE, PICTURE
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HfHubHTTPError
 
 from optimum_ane.errors import PackageError, PublishError
-from optimum_ane.exporters.package import ANE_CONFIG, CARD
 from optimum_ane.hub.contents import LocalFile, LocalPackage
-from optimum_ane.hub.faults import UNCERTAIN, UNCERTAIN_PULL, explained
-from optimum_ane.hub.names import show_all
-from optimum_ane.hub.neighbours import fetch_config
 from optimum_ane.hub.page import Page, PageRequest, compose
 from optimum_ane.hub.plan import Plan, make_plan
+from optimum_ane.hub.publish_errors import UNCERTAIN, UNCERTAIN_PULL, explained
 from optimum_ane.hub.remote import DEFAULT_BRANCH, Remote, list_files, look
+from optimum_ane.hub.repository_packages import fetch_config
+from optimum_ane.package.file_names import show_all
+from optimum_ane.package.layout import ANE_CONFIG, CARD
 
 _TRIES = 3
 """How often a publication is planned before others' commits in between are an error."""

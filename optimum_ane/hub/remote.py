@@ -13,8 +13,8 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import tqdm
 
 from optimum_ane.errors import PackageError
-from optimum_ane.exporters.package import ANE_CONFIG, MLPACKAGE
 from optimum_ane.hub.contents import LocalFile
+from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE
 
 DEFAULT_BRANCH = "main"
 _MAX_READ_BYTES = 1 << 22

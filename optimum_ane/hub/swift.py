@@ -7,10 +7,11 @@ Predictions are made in functions that are not async: there, `prediction(from:)`
 
 from __future__ import annotations
 
-from optimum_ane.exporters.package import MLPACKAGE, PackageConfig
 from optimum_ane.hub import swift_tasks
-from optimum_ane.hub.facts import CardPackage
+from optimum_ane.hub.card_values import CardPackage
 from optimum_ane.hub.markdown import swift_string
+from optimum_ane.package.layout import MLPACKAGE
+from optimum_ane.package.manifest import PackageConfig
 
 _UNITS = {
     "cpu_and_ne": ".cpuAndNeuralEngine",

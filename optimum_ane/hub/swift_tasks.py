@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from optimum_ane.evaluation.labels import MULTI_LABEL, REGRESSION, problem_type_of
+from optimum_ane.hub.card_values import CardPackage
 from optimum_ane.hub.examples import EXAMPLE_TEXT, example_with_mask
-from optimum_ane.hub.facts import CardPackage
 from optimum_ane.hub.markdown import swift_string
+from optimum_ane.package.problem_types import MULTI_LABEL, REGRESSION, problem_type_of
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from optimum_ane import export
 from optimum_ane.analysis.operations import Program, read_program
-from optimum_ane.exporters.conversion import quiet
-from optimum_ane.exporters.package import MLPACKAGE
+from optimum_ane.package.layout import MLPACKAGE
+from optimum_ane.targets.coreml.quiet import quiet
 
 
 class _Taken(torch.nn.Module):

@@ -240,7 +240,7 @@ def _architectures() -> tuple[str, ...]:
 
 
 def _check_form(section: Section, model: Model) -> None:
-    from optimum_ane.exporters.spec import ExportSpec
+    from optimum_ane.package.form import ExportSpec
 
     for length in model.sequence_lengths:
         try:
@@ -258,7 +258,7 @@ def _check_form(section: Section, model: Model) -> None:
 
 
 def _target(section: Section) -> str | None:
-    from optimum_ane.exporters.conversion import canonical_target
+    from optimum_ane.package.deployment_targets import canonical_target
 
     name = section.optional_text("minimum_deployment_target")
     try:
@@ -284,7 +284,7 @@ def _recipes(section: Section) -> tuple[str, ...]:
 
 
 def _evaluation(section: Section) -> Evaluation | None:
-    from optimum_ane.evaluation.package import TASK
+    from optimum_ane.evaluation.reference import TASK
 
     inner = section.section("evaluation")
     if inner is None:

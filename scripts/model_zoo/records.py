@@ -22,7 +22,9 @@ from typing import IO, Any
 
 from model_zoo.catalog import Job, Model
 from optimum_ane.errors import ANEError, OutputError, PackageError
-from optimum_ane.exporters.package import ANE_CONFIG, EXPORT_REPORT, PackageConfig, verify_files
+from optimum_ane.package.files import verify_files
+from optimum_ane.package.layout import ANE_CONFIG, EXPORT_REPORT
+from optimum_ane.package.manifest import PackageConfig
 
 _TOOLS = ("optimum-ane", "coremltools", "torch", "transformers")
 _NOT_OF_THE_PACKAGE = ("name", "repository", "first_at_root", "license", "sequence_lengths", "compress")
@@ -133,7 +135,7 @@ def source_of(model: Model) -> str:
     from huggingface_hub import HfApi, is_offline_mode
     from huggingface_hub.errors import HFValidationError, HTTPError, RevisionResolutionError
 
-    from optimum_ane.hub.refusals import explain
+    from optimum_ane.hub.download_errors import explain
 
     is_offline = is_offline_mode()
     try:

@@ -88,8 +88,8 @@ def carry_out(order: Order) -> None:
 
 
 def _export(order: Order, package: Path, path: Path) -> Record:
-    from optimum_ane.exporters.road import export
-    from optimum_ane.exporters.source import HubOptions, load_config
+    from optimum_ane.checkpoints.source import HubOptions, load_config
+    from optimum_ane.workflows.export import export
 
     for leftover in package.parent.glob(f".{package.name}.*.partial"):
         shutil.rmtree(leftover)
@@ -142,7 +142,7 @@ def _evaluation(evaluation: Evaluation | None) -> Mapping[str, Any]:
 
 
 def _publish(job: Job, repository: str, package: Path, private: bool | None) -> Published:
-    from optimum_ane.hub.publish import publish
+    from optimum_ane.workflows.publish import publish
 
     publication = publish(
         package, repository, subfolder=job.subfolder, private=private, license=job.model.license, card="keep"

@@ -14,7 +14,7 @@ from torch import nn
 from optimum_ane.analysis.inspection import inspect
 from optimum_ane.analysis.partition import find_offenders, partition
 from optimum_ane.analysis.residency import place
-from optimum_ane.benchmark.stock import convert_stock
+from optimum_ane.targets.coreml.stock import convert_stock
 
 LAYERS = 6
 SETTINGS = {"num_hidden_layers": LAYERS}

@@ -11,17 +11,17 @@ from rich.console import Console
 from tiny_models import save_checkpoint
 
 from optimum_ane import export
-from optimum_ane.benchmark import comparison
-from optimum_ane.benchmark.comparison import Engines, benchmark_package
 from optimum_ane.benchmark.memory import Alone, measure_alone
 from optimum_ane.benchmark.plot import draw
 from optimum_ane.benchmark.report import BenchmarkReport
-from optimum_ane.benchmark.subjects import Subject
 from optimum_ane.benchmark.table import print_report
+from optimum_ane.benchmark.timed_models import Subject
 from optimum_ane.benchmark.timing import Settings
 from optimum_ane.errors import CheckpointError, ExecutionError, InputError, OutputError, RuntimeUnavailableError
-from optimum_ane.exporters.spec import ExportSpec
+from optimum_ane.package.form import ExportSpec
 from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.workflows import benchmark as comparison
+from optimum_ane.workflows.benchmark import Engines, benchmark_package
 
 BALLAST = 240_000_000
 """Bytes that this process holds while others measure themselves."""

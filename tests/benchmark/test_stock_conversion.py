@@ -5,9 +5,9 @@ from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_O
 from tiny_models import ARCHITECTURES, TASKS, answer, least_psnr, make_inputs, make_original
 from torch import nn
 
-from optimum_ane.benchmark.stock import convert_stock, output_names
 from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.targets.coreml.stock import convert_stock, output_names
 
 # Its mask is one of pairs: a row of padding sees nothing but -inf, which float16 makes of the mask's fill, and the
 # softmax of that is NaN.

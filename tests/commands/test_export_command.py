@@ -12,8 +12,8 @@ from command_line import run_command
 from tiny_models import save_checkpoint
 
 from optimum_ane.commands.export import ANEExportCommand
-from optimum_ane.exporters import road
 from optimum_ane.exporters.config import supported_tasks
+from optimum_ane.workflows import export as road
 
 HEAVY = {"torch", "transformers", "coremltools", "numpy", "datasets", "evaluate", "scipy", "sklearn", "rich"}
 

@@ -6,9 +6,9 @@ import shlex
 import pytest
 
 from optimum_ane.evaluation.datasets import DatasetSpec
-from optimum_ane.exporters import road
-from optimum_ane.exporters.invocation import command_line, public_name, python_call
-from optimum_ane.exporters.spec import ExportSpec
+from optimum_ane.package.form import ExportSpec
+from optimum_ane.workflows import export as road
+from optimum_ane.workflows.command_line import command_line, public_name, python_call
 
 
 @pytest.fixture

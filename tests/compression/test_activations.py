@@ -9,12 +9,13 @@ from tiny_models import make_original, make_tokenizer
 from optimum_ane import export
 from optimum_ane.compression import activations
 from optimum_ane.compression.activations import quantize_activations
-from optimum_ane.compression.calibrated import Calibrating, prepare_recipe
-from optimum_ane.compression.calibration import calibration_of_random_tokens
-from optimum_ane.compression.package import Original, compress_package
+from optimum_ane.compression.calibration_data import calibration_of_random_tokens
 from optimum_ane.errors import CompressionError
-from optimum_ane.exporters.package import MLPACKAGE, PackageConfig
+from optimum_ane.package.layout import MLPACKAGE
+from optimum_ane.package.manifest import PackageConfig
 from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.workflows.compress import Original, compress_package
+from optimum_ane.workflows.recipe_preparation import Calibrating, prepare_recipe
 
 
 def exported(directory, target):

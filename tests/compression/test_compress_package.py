@@ -10,7 +10,6 @@ from tiny_models import make_original, make_tokenizer, save_checkpoint
 
 from optimum_ane import export
 from optimum_ane.compression import get_recipe
-from optimum_ane.compression.package import Original, compress_package
 from optimum_ane.errors import (
     CheckpointError,
     CompressionError,
@@ -19,9 +18,11 @@ from optimum_ane.errors import (
     PackageError,
     ValidationError,
 )
-from optimum_ane.exporters.package import PackageConfig, verify_files
 from optimum_ane.hub.card import is_generated
+from optimum_ane.package.files import verify_files
+from optimum_ane.package.manifest import PackageConfig
 from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.workflows.compress import Original, compress_package
 
 ROWS = "the film is good\t1\na dull plot\t0\na bad story\t0\nfine and moving\t1\n"
 

@@ -6,10 +6,10 @@ import pytest
 from coremltools.models import MLModel
 from rich.console import Console
 
+from optimum_ane.analysis.operations import count_operations
 from optimum_ane.compression import compress_mlpackage, get_recipe
 from optimum_ane.compression.coverage import measure_coverage, print_coverage
 from optimum_ane.errors import CompressionError, PackageError
-from optimum_ane.exporters.report import count_operations
 
 WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
 

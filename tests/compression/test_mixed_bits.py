@@ -10,25 +10,25 @@ import yaml
 from tiny_models import make_original, make_tokenizer
 
 from optimum_ane import export
-from optimum_ane.compression import forms as forms_module
-from optimum_ane.compression.calibrated import Calibrating, prepare_recipe
-from optimum_ane.compression.calibration import (
+from optimum_ane.compression import weight_formats as forms_module
+from optimum_ane.compression.calibration_data import (
     Calibration,
     Distance,
     calibration_of_dataset,
     calibration_of_random_tokens,
 )
 from optimum_ane.compression.compress import compress_mlpackage
-from optimum_ane.compression.forms import FUNCTION, FormLibrary
 from optimum_ane.compression.mixed import Budget, search_mixed
 from optimum_ane.compression.recipes import get_recipe
 from optimum_ane.compression.sensitivity import Notebook, measure_options
+from optimum_ane.compression.weight_formats import FUNCTION, FormLibrary
 from optimum_ane.errors import CompressionError
 from optimum_ane.evaluation.datasets import DatasetSpec
-from optimum_ane.exporters.package import MLPACKAGE
+from optimum_ane.package.layout import MLPACKAGE
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.variants import ChangedSession, VariantRunner, weights_by_name
+from optimum_ane.workflows.recipe_preparation import Calibrating, prepare_recipe
 
 SENSITIVE = "layer_0_ffn_lin2"
 

@@ -13,13 +13,13 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from optimum_ane.compression import sweep as module
-from optimum_ane.compression.judging import Judge
+from optimum_ane.compression.accuracy_scorer import Judge
 from optimum_ane.compression.recipes import get_recipe
 from optimum_ane.compression.sweep import Point, Sweep, mark_best, sweep
 from optimum_ane.compression.sweep_report import draw_sweep, print_sweep
 from optimum_ane.errors import CompressionError
 from optimum_ane.evaluation.datasets import DatasetSpec
-from optimum_ane.exporters.package import MLPACKAGE
+from optimum_ane.package.layout import MLPACKAGE
 from optimum_ane.runtimes.portable import PortableSession
 
 

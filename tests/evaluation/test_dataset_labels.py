@@ -6,7 +6,8 @@ import pyarrow.parquet
 import pytest
 
 from optimum_ane.errors import CheckpointError, DatasetError
-from optimum_ane.evaluation.labels import LabelSpace, RawLabels, class_names_of_schema, problem_type_of
+from optimum_ane.evaluation.labels import LabelSpace, RawLabels, class_names_of_schema
+from optimum_ane.package.problem_types import problem_type_of
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 

@@ -9,8 +9,8 @@ from transformers import AutoConfig, BertConfig, BertForSequenceClassification, 
 
 from optimum_ane.errors import CheckpointError, DatasetError, PackageError, UnsupportedModelError
 from optimum_ane.evaluation.datasets import DatasetSpec
-from optimum_ane.evaluation.package import evaluate_package
-from optimum_ane.exporters.package import PackageConfig
+from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.workflows.evaluate import evaluate_package
 
 WORDS = ["[PAD]", "[UNK]", "a", "fine", "dull", "film"]
 LABELS = {0: "NEGATIVE", 1: "POSITIVE"}

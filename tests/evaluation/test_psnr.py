@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from optimum_ane.evaluation.psnr import psnr
+from optimum_ane.validation.psnr import psnr
 
 
 def test_by_hand():

@@ -14,8 +14,9 @@ from tiny_models import make_original, make_tokenizer
 
 from optimum_ane import export
 from optimum_ane.errors import CheckpointError, DatasetError, OutputError, ValidationError
-from optimum_ane.exporters import conversion, road
-from optimum_ane.exporters.package import staged
+from optimum_ane.package.staging import staged
+from optimum_ane.targets.coreml import conversion
+from optimum_ane.workflows import export as road
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ class TestOutputs:
         def refuse(*_, **__):
             raise OSError(code, os.strerror(code))
 
-        monkeypatch.setattr("optimum_ane.exporters.package.tempfile.mkdtemp", refuse)
+        monkeypatch.setattr("optimum_ane.package.staging.tempfile.mkdtemp", refuse)
         with pytest.raises(OutputError, match=f"cannot write .*out: {os.strerror(code)}"):
             run(original, place)
 

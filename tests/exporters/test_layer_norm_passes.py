@@ -7,7 +7,7 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813 - the spellin
 from coremltools.converters.mil.mil import types
 from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
-import optimum_ane.exporters.passes  # noqa: F401 - registers them
+import optimum_ane.targets.coreml.passes  # noqa: F401 - registers them
 from optimum_ane.runtimes.portable import PortableSession
 
 SHAPE = (1, 4, 1, 3)

@@ -6,12 +6,14 @@ from tiny_models import make_original
 
 from optimum_ane import export
 from optimum_ane.errors import CheckpointError, ValidationError
-from optimum_ane.exporters import conversion, parity, road
 from optimum_ane.exporters.config import get_ane_config_class
-from optimum_ane.exporters.layers import find_fault, measure_layers
-from optimum_ane.exporters.modules import load_module
-from optimum_ane.exporters.spec import ExportSpec
+from optimum_ane.exporters.load_module import load_module
+from optimum_ane.package.form import ExportSpec
 from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.targets.coreml import conversion
+from optimum_ane.validation import parity
+from optimum_ane.validation.layers import find_fault, measure_layers
+from optimum_ane.workflows import export as road
 
 # Each use of a layer counts: three passes over groups of two.
 USES = {"albert": 6}

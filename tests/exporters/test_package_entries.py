@@ -5,7 +5,7 @@ import json
 import pytest
 
 from optimum_ane.errors import PackageError
-from optimum_ane.exporters.package import PackageConfig
+from optimum_ane.package.manifest import PackageConfig
 
 
 @pytest.fixture(scope="module")

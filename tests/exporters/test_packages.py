@@ -12,7 +12,7 @@ from tiny_models import TASKS, answer, make_inputs, make_original, make_tokenize
 
 from optimum_ane import ANEModelForSequenceClassification, __version__, export
 from optimum_ane.errors import PackageError, ShapeError, UnsupportedModelError
-from optimum_ane.exporters.package import PackageConfig
+from optimum_ane.package.manifest import PackageConfig
 from optimum_ane.runtimes.portable import PortableSession
 
 LABELS = {0: "dull", 1: "fine", 2: "très bien"}

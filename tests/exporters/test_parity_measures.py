@@ -6,9 +6,10 @@ from tiny_models import ARCHITECTURES, make_config, make_inputs, make_original
 
 from optimum_ane import convert_to_ane
 from optimum_ane.errors import ValidationError
-from optimum_ane.exporters import conversion, parity
 from optimum_ane.exporters.config import get_ane_config_class
-from optimum_ane.exporters.spec import ExportSpec
+from optimum_ane.package.form import ExportSpec
+from optimum_ane.targets.coreml import conversion
+from optimum_ane.validation import parity
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

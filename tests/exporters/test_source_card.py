@@ -6,8 +6,8 @@ import pytest
 from tiny_models import save_checkpoint
 
 from optimum_ane import export
-from optimum_ane.exporters.package import PackageConfig
-from optimum_ane.exporters.source_card import SourceCard, read_source_card
+from optimum_ane.checkpoints.source_card import SourceCard, read_source_card
+from optimum_ane.package.manifest import PackageConfig
 
 
 def read(tmp_path, text):

@@ -5,8 +5,8 @@ import json
 
 from markdown_it import MarkdownIt
 
-from optimum_ane.exporters.package import PackageConfig
 from optimum_ane.hub.card import CardPackage
+from optimum_ane.package.manifest import PackageConfig
 
 
 def read_json(directory, name):

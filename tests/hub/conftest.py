@@ -8,7 +8,7 @@ client runs in processes of its own:
         hub.repo_id                            # "org/…", a fresh name for each test
         hub.cli("ane", "publish", …)           # optimum-cli in a new process -> CompletedProcess (text)
         hub.python("import …")                 # a script in a new process
-        hub.call("optimum_ane.hub.publish", "publish", package, hub.repo_id, token=…)   # -> Answer, see hub_worker.py
+        hub.call("optimum_ane.workflows.publish", "publish", package, hub.repo_id, token=…)  # see hub_worker.py
 
 `hub.call` goes to one long-lived process with the same environment, so that imports are paid for once; there the
 client's waits between tries are recorded (`Answer.waits`), not slept. `hub.env` is the environment of them all.

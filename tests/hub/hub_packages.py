@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-PUBLISH = ("optimum_ane.hub.publish", "publish")
+PUBLISH = ("optimum_ane.workflows.publish", "publish")
 WEIGHTS = "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
 LFS_FILES = {WEIGHTS, "model.mlpackage/Data/com.apple.CoreML/model.mlmodel"}
 DOCUMENTS = {"README.md", "card.svg", "export_report.html"}

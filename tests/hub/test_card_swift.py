@@ -9,11 +9,11 @@ from tiny_models import TASKS, make_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from optimum_ane.exporters.package import TokenizerEntry
-from optimum_ane.exporters.tokenizer_entry import describe_tokenizer
+from optimum_ane.checkpoints.tokenizer_description import describe_tokenizer
 from optimum_ane.hub.card import make_card
 from optimum_ane.hub.markdown import swift_string
 from optimum_ane.hub.swift import swift_snippet
+from optimum_ane.package.manifest import TokenizerEntry
 
 LABELS = {0: 'say "no" \\(1 + 1)', 1: "línea\nnueva", 2: "👩‍💻 | `x`"}
 FORMS = {

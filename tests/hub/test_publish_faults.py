@@ -15,7 +15,7 @@ import pytest
 from hub_packages import PUBLISH, WEIGHTS, change, published_files_of
 
 from optimum_ane.errors import PublishError
-from optimum_ane.hub.publish import publish
+from optimum_ane.workflows.publish import publish
 
 
 @pytest.fixture

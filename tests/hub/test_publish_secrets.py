@@ -4,7 +4,7 @@ import pytest
 from hub_packages import PUBLISH, files_of
 
 from optimum_ane.errors import PublishError
-from optimum_ane.hub.faults import check_token
+from optimum_ane.hub.publish_errors import check_token
 
 SCRIPT = """
 import sys

@@ -20,7 +20,8 @@ from zoo_lists import make_entries, write
 
 from optimum_ane import ANEModelForSequenceClassification
 from optimum_ane.errors import CheckpointError
-from optimum_ane.exporters.package import PackageConfig, verify_files
+from optimum_ane.package.files import verify_files
+from optimum_ane.package.manifest import PackageConfig
 
 
 def summary(output):

@@ -15,11 +15,10 @@ from optimum_ane.analysis.html_report.parts import Figure, Section
 from optimum_ane.analysis.inspection import Inspection
 from optimum_ane.charts import DEVICE_COLORS
 from optimum_ane.errors import OutputError, PackageError
-from optimum_ane.exporters.package import ANE_CONFIG, EXPORT_REPORT, PackageConfig
-from optimum_ane.hub.facts import CardPackage
+from optimum_ane.hub.card_values import CardPackage
+from optimum_ane.package.layout import ANE_CONFIG, EXPORT_REPORT
+from optimum_ane.package.manifest import PackageConfig
 from optimum_ane.version import __version__
-
-HTML_REPORT = "export_report.html"
 
 
 def write_html(path: str | Path, inspection: Inspection, package: str | Path | None = None) -> None:

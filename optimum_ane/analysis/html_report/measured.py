@@ -9,8 +9,8 @@ from typing import Any
 from optimum_ane.analysis.html_report import figures
 from optimum_ane.analysis.html_report.parts import Code, Fact, Figure, Part, Section, Table, Text
 from optimum_ane.analysis.wording import some_names
-from optimum_ane.evaluation.report import drop_unit
-from optimum_ane.hub.facts import CardPackage, accuracy_rows, decibels, headline, size
+from optimum_ane.hub.card_values import CardPackage, accuracy_rows, decibels, headline, size
+from optimum_ane.package.metric_format import drop_unit
 
 _INFINITE = 160.0
 """dB. Where a bar of an infinite ratio, of equal answers, ends."""

@@ -1,0 +1,21 @@
+"""What kind of machine and which versions a number belongs to."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+VERSIONED = ("coremltools", "torch", "transformers")
+"""Libraries whose versions stand beside every number."""
+
+
+def machine_kind() -> str:
+    """System, architecture and PyTorch's threads; nothing that tells one machine of its kind from another."""
+    import torch
+
+    return f"{platform.system()} {platform.machine()}, PyTorch threads: {torch.get_num_threads()}"
+
+
+def tool_versions() -> dict[str, str]:
+    """Installed versions of the libraries that numbers depend on."""
+    return {name: version(name) for name in VERSIONED}

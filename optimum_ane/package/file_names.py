@@ -1,0 +1,79 @@
+"""Names of files and folders that come from a repository, which anyone may have written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PureWindowsPath
+
+from optimum_ane.errors import PackageError
+from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE
+
+MAX_FILES = 256
+"""Most files of one package; an exported one has about ten."""
+
+MAX_NAME_CHARACTERS = 512
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def is_safe_name(name: object) -> bool:
+    """Whether a value is a path that stays below the folder it is joined to, on any system.
+
+    It must be relative, with `/` between its parts, none of which is empty, `.` or `..`, and printable.
+    """
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= MAX_NAME_CHARACTERS:
+        return False
+    if "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        return False
+    return not any(PureWindowsPath(part).anchor for part in name.split("/"))
+
+
+def check_subfolder(subfolder: str) -> str:
+    """Returns the subfolder without a slash at its end; an empty one is the root.
+
+    Raises:
+        PackageError: It leads out of the repository.
+    """
+    folder = subfolder.rstrip("/")
+    if folder and not is_safe_name(folder):
+        raise PackageError(
+            f"subfolder {show(subfolder)} is no folder of a repository; give a relative path without .."
+        )
+    return folder
+
+
+def check_files(files: Mapping[str, str], where: str) -> tuple[str, ...]:
+    """Returns the names of a package's files, if they can be fetched without harm.
+
+    Args:
+        files: SHA-256 by name, as `ane_config.json` says.
+        where: What an error calls the package.
+
+    Raises:
+        PackageError: There are none or too many, a name leads out of the package, or a digest is none.
+    """
+    advice = "do not load it from a source that you do not trust, or export it again"
+    if len(files) > MAX_FILES:
+        raise PackageError(f"{where}: {ANE_CONFIG} lists {len(files)} files, the limit is {MAX_FILES}; {advice}")
+    for name, digest in files.items():
+        if not is_safe_name(name) or name == ANE_CONFIG:
+            raise PackageError(f"{where}: {ANE_CONFIG} lists the file name {show(name)}, which is unsafe; {advice}")
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise PackageError(f"{where}: {ANE_CONFIG} has no SHA-256 for {show(name)}; {advice}")
+    if not any(name.startswith(f"{MLPACKAGE}/") for name in files):
+        raise PackageError(f"{where}: {ANE_CONFIG} lists no file of {MLPACKAGE}; {advice}")
+    return tuple(files)
+
+
+def show(name: object, limit: int = 80) -> str:
+    """A name as an error shows it: one line, control characters escaped, shortened."""
+    text = repr(name)
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def show_all(names: Iterable[str], limit: int = 10) -> str:
+    """Several names, the first of them if there are many."""
+    names = list(names)
+    shown = ", ".join(show(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,0 +1,14 @@
+"""What the inputs and outputs of packages mean, in a sentence for Xcode and the card."""
+
+DESCRIPTIONS = {
+    "input_ids": "Token ids from the checkpoint's tokenizer, padded to the full length.",
+    "attention_mask": "1 for a token, 0 for padding.",
+    "token_type_ids": "0 for the first text, 1 for the second; all 0 where there is one text.",
+    "logits": "Scores before softmax or sigmoid.",
+    "last_hidden_state": "The last layer's hidden state of each token.",
+    "sentence_embedding": "One vector for the whole text.",
+    "start_logits": "Score of each token as the first of the answer.",
+    "end_logits": "Score of each token as the last of the answer.",
+    "classLabel": "The most probable label.",
+    "classLabel_probs": "The probability of each label.",
+}

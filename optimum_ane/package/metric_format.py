@@ -1,0 +1,19 @@
+"""How metrics are written for people."""
+
+from __future__ import annotations
+
+import math
+
+CORRELATIONS = ("pearson", "spearmanr", "matthews_correlation")
+
+
+def drop_unit(metric: str) -> str:
+    """What a drop in this metric, times 100, is counted in."""
+    return "hundredths" if metric in CORRELATIONS else "percentage points"
+
+
+def show_metric(metric: str, value: float) -> str:
+    """Writes a metric for people: rates as percentages, correlations as they are."""
+    if math.isnan(value):
+        return "not defined"
+    return f"{value:.4f}" if metric in CORRELATIONS else f"{value:.2%}"

@@ -1,0 +1,74 @@
+"""`export_report.json`: what was measured while a package was made."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class ExportReport:
+    """Numbers of one export. What was not measured is None or empty, never a default.
+
+    Attributes:
+        runtime: Which engine answered for the package.
+        module_psnr: dB by output, the Neural Engine module in float32 PyTorch against the original.
+        package_psnr: dB by output, the saved package against the original.
+        psnr_threshold: dB; the package was accepted at or above it.
+        accuracy: The accuracy report, as `evaluation` writes it.
+        operations: How many of each type the program has, constants left out.
+        sizes: Bytes of the package and of its weights.
+        layers: dB by layer, each layer's output in the saved package against the original's.
+        residency: What is predicted to run where, as `analysis` writes it.
+        compression: The recipe and what it covered, as `compression` writes it.
+        command: How the package was made, as a line to copy; directories and files by their names alone.
+        seconds: By stage.
+        machine: What kind of machine measured all this.
+        versions: Of the tools.
+    """
+
+    machine: str
+    versions: Mapping[str, str]
+    runtime: str | None = None
+    module_psnr: Mapping[str, float] = field(default_factory=dict)
+    package_psnr: Mapping[str, float] = field(default_factory=dict)
+    psnr_threshold: float | None = None
+    accuracy: Mapping[str, Any] | None = None
+    operations: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, float] | None = None
+    residency: Mapping[str, Any] | None = None
+    compression: Mapping[str, Any] | None = None
+    command: str | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types; an infinite PSNR, of equal answers, becomes the string `"inf"`."""
+        return _plain(asdict(self))
+
+    def write(self, path: Path) -> None:
+        """Writes the report as JSON."""
+        path.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def measure_sizes(mlpackage: Path) -> dict[str, int]:
+    """Bytes of a package on disk: all of it, and its weight files."""
+    files = [path for path in mlpackage.rglob("*") if path.is_file()]
+    return {
+        "package": sum(path.stat().st_size for path in files),
+        "weights": sum(path.stat().st_size for path in files if path.suffix == ".bin"),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

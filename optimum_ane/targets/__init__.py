@@ -1,0 +1,1 @@
+"""Formats that an export can have."""

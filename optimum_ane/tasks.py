@@ -1,0 +1,147 @@
+"""The one table of tasks. It holds dotted names, resolved when used, so that it can lie at the bottom.
+
+Adding a task is adding a row here and what it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+Per = Literal["row", "token", "vocabulary"]
+"""What an output has numbers for: each row, each token of a row, or each word of the vocabulary at each token."""
+
+
+@dataclass(frozen=True)
+class OutputField:
+    """One field of a task's output.
+
+    Attributes:
+        name: Of the field in transformers' output class, which is also its name in the package.
+        per: Where its numbers stand. Of `"token"` and `"vocabulary"` only positions that hold a token count.
+    """
+
+    name: str
+    per: Per
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the library knows of one task of Optimum's.
+
+    Attributes:
+        name: Optimum's name.
+        model_class: The class of ours that loads its packages, in `optimum_ane`.
+        auto_class: The class of transformers that loads its originals.
+        fields: The fields of its output that are compared, in the order in which modules return them.
+        evaluator: Dotted name of what scores it on a dataset: `module:attribute`.
+        swift: Dotted name of what writes the part of a card's Swift that is the task's own.
+        python: Dotted name of the lines of a card's Python that call a loaded model.
+        pipeline_tag: The Hub's name.
+        has_pipeline: Whether transformers 5 has a pipeline for it that gives more than a call of the model.
+        has_labels: Whether the checkpoint's labels belong to it.
+        xcode_preview: Core ML's `com.apple.coreml.model.preview.type`; None where Xcode has none.
+        has_choices: Whether transformers' inputs have an axis of choices, (N, choices, S).
+    """
+
+    name: str
+    model_class: str
+    auto_class: str
+    fields: tuple[OutputField, ...]
+    evaluator: str
+    swift: str
+    python: str
+    pipeline_tag: str
+    has_pipeline: bool = False
+    has_labels: bool = False
+    xcode_preview: str | None = None
+    has_choices: bool = False
+
+
+TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            name="feature-extraction",
+            model_class="ANEModelForFeatureExtraction",
+            auto_class="AutoModel",
+            fields=(OutputField("last_hidden_state", "token"),),
+            evaluator="optimum_ane.evaluation.sentence_similarity:SentenceSimilarity",
+            swift="optimum_ane.hub.swift_tasks:feature_extraction",
+            python="optimum_ane.hub.python_tasks:FEATURE_EXTRACTION",
+            pipeline_tag="feature-extraction",
+        ),
+        Task(
+            name="fill-mask",
+            model_class="ANEModelForMaskedLM",
+            auto_class="AutoModelForMaskedLM",
+            fields=(OutputField("logits", "vocabulary"),),
+            evaluator="optimum_ane.evaluation.fill_mask:FillMask",
+            swift="optimum_ane.hub.swift_tasks:fill_mask",
+            python="optimum_ane.hub.python_tasks:FILL_MASK",
+            pipeline_tag="fill-mask",
+            has_pipeline=True,
+        ),
+        Task(
+            name="multiple-choice",
+            model_class="ANEModelForMultipleChoice",
+            auto_class="AutoModelForMultipleChoice",
+            fields=(OutputField("logits", "row"),),
+            evaluator="optimum_ane.evaluation.multiple_choice:MultipleChoice",
+            swift="optimum_ane.hub.swift_tasks:multiple_choice",
+            python="optimum_ane.hub.python_tasks:MULTIPLE_CHOICE",
+            pipeline_tag="multiple-choice",
+            has_choices=True,
+        ),
+        Task(
+            name="question-answering",
+            model_class="ANEModelForQuestionAnswering",
+            auto_class="AutoModelForQuestionAnswering",
+            fields=(OutputField("start_logits", "token"), OutputField("end_logits", "token")),
+            evaluator="optimum_ane.evaluation.question_answering:QuestionAnswering",
+            swift="optimum_ane.hub.swift_tasks:question_answering",
+            python="optimum_ane.hub.python_tasks:QUESTION_ANSWERING",
+            pipeline_tag="question-answering",
+        ),
+        Task(
+            name="text-classification",
+            model_class="ANEModelForSequenceClassification",
+            auto_class="AutoModelForSequenceClassification",
+            fields=(OutputField("logits", "row"),),
+            evaluator="optimum_ane.evaluation.text_classification:TextClassification",
+            swift="optimum_ane.hub.swift_tasks:text_classification",
+            python="optimum_ane.hub.python_tasks:TEXT_CLASSIFICATION",
+            pipeline_tag="text-classification",
+            has_pipeline=True,
+            has_labels=True,
+        ),
+        Task(
+            name="token-classification",
+            model_class="ANEModelForTokenClassification",
+            auto_class="AutoModelForTokenClassification",
+            fields=(OutputField("logits", "token"),),
+            evaluator="optimum_ane.evaluation.token_classification:TokenClassification",
+            swift="optimum_ane.hub.swift_tasks:token_classification",
+            python="optimum_ane.hub.python_tasks:TOKEN_CLASSIFICATION",
+            pipeline_tag="token-classification",
+            has_pipeline=True,
+            has_labels=True,
+        ),
+    )
+}
+"""The tasks, by Optimum's name."""
+
+SENTENCE_EMBEDDING = OutputField("pooler_output", "row")
+"""What feature extraction gives in place of hidden states where the package pools."""
+
+
+def resolve(name: str) -> Any:
+    """Imports what a dotted name of the table stands for.
+
+    Args:
+        name: `package.module:attribute`.
+    """
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)

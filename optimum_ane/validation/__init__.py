@@ -1,0 +1,1 @@
+"""Whether it answers as the original does."""

@@ -1,0 +1,1 @@
+"""Whole jobs: export, compress, evaluate, sweep, publish, benchmark, run."""

@@ -1,0 +1,40 @@
+"""What a package holds for people: the model card with its picture, and the report as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optimum_ane.analysis.html_report import render_html
+from optimum_ane.analysis.inspection import Inspection
+from optimum_ane.hub.card import CardPackage, make_card, make_picture
+from optimum_ane.package.layout import CARD, HTML_REPORT, PICTURE
+from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.report import ExportReport
+
+
+def write_documents(
+    directory: Path,
+    name: str,
+    config: PackageConfig,
+    report: ExportReport,
+    model_config: Mapping[str, Any],
+    inspection: Inspection,
+) -> None:
+    """Writes the card, its picture where there is something to draw, and the report as a page.
+
+    Args:
+        directory: The package under way.
+        name: What the card calls the package's directory.
+        config: What `ane_config.json` says, the digests of the files included.
+        report: What `export_report.json` says.
+        model_config: What `config.json` says.
+        inspection: What is predicted of the program.
+    """
+    package = CardPackage(name, config, report.to_dict(), model_config)
+    (directory / CARD).write_text(make_card([package], repo_id=None), encoding="utf-8", newline="\n")
+    picture = make_picture([package])
+    if picture is not None:
+        (directory / PICTURE).write_bytes(picture)
+    (directory / HTML_REPORT).write_text(render_html(inspection, package), encoding="utf-8")

@@ -1,0 +1,103 @@
+"""A sweep as the command line asks for it: from names to files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from optimum_ane.analysis.chips import get_chip
+from optimum_ane.analysis.cost import estimate
+from optimum_ane.analysis.operations import read_program
+from optimum_ane.analysis.partition import partition
+from optimum_ane.analysis.residency import place
+from optimum_ane.compression.accuracy_scorer import Judge
+from optimum_ane.compression.compress import check_source
+from optimum_ane.compression.recipes import Recipe, get_recipe, recipe_names
+from optimum_ane.compression.sweep import SWEEP_JSON, Estimate, Point, Sweep, sweep
+from optimum_ane.compression.sweep_report import draw_sweep, print_sweep
+from optimum_ane.compression.targets import target_of_program
+from optimum_ane.evaluation.datasets import DatasetSpec
+from optimum_ane.package.deployment_targets import TARGETS
+from optimum_ane.package.layout import MLPACKAGE
+from optimum_ane.runtimes.portable.package import Package
+
+
+def run_sweep(
+    package: str | Path,
+    spec: DatasetSpec,
+    *,
+    recipes: Sequence[str] | None = None,
+    output: str | Path = "sweep",
+    chip: str | None = None,
+    reference: str | None = None,
+    with_reference: bool = True,
+    trust_remote_code: bool = False,
+) -> Sweep:
+    """Sweeps, prints the table, and writes JSON and pictures.
+
+    Args:
+        package: Directory that `optimum-cli export ane` wrote.
+        spec: The dataset.
+        recipes: Names and paths of YAML files; None takes all that ship and that the package's target reads.
+        output: Directory for the files.
+        chip: Estimate latency on this chip; None does without.
+        reference: Hub id or directory of the original; None takes the source that the package names.
+        with_reference: Whether drops are measured against the original; else against the package as it is.
+        trust_remote_code: Whether code from the original's repository may run.
+
+    Raises:
+        CompressionError: A recipe is not known, or two have one name.
+        ANEError: The package, the dataset or the original cannot be used.
+    """
+    directory, output = Path(package).expanduser(), Path(output).expanduser()
+    mlpackage = directory / MLPACKAGE
+    chosen = _fitting(mlpackage) if recipes is None else [get_recipe(name) for name in recipes]
+    for recipe in chosen[:1]:
+        check_source(mlpackage, recipe)
+    judge = Judge(
+        directory, spec, reference=reference, with_reference=with_reference, trust_remote_code=trust_remote_code
+    )
+    console = Console(file=sys.stderr)
+    done, count = 0, len(chosen) + 1
+
+    def tell(point: Point) -> None:
+        nonlocal done
+        done += 1
+        state = "failed" if point.error is not None else f"{point.ratio:.3f} of the weights"
+        console.print(f"[{done}/{count}] {point.recipe:<34} {state}", highlight=False, markup=False)
+
+    found = sweep(
+        directory,
+        chosen,
+        output,
+        judge.report,
+        scored_by=judge.name,
+        against=judge.against,
+        estimate=None if chip is None else _estimator(chip),
+        chip=chip,
+        on_point=tell,
+    )
+    files = (output / SWEEP_JSON, *draw_sweep(found, output))
+    print_sweep(found)
+    print(f"written: {', '.join(map(str, files))}")
+    return found
+
+
+def _fitting(mlpackage: Path) -> list[Recipe]:
+    target = target_of_program(Package(mlpackage).spec, str(mlpackage))
+    recipes = [get_recipe(name) for name in recipe_names()]
+    return [r for r in recipes if TARGETS.index(r.minimum_deployment_target) <= TARGETS.index(target)]
+
+
+def _estimator(name: str) -> Estimate:
+    chip = get_chip(name)
+
+    def latency(mlpackage: Path) -> tuple[float, float, float]:
+        program = read_program(mlpackage)
+        cost = estimate(program, partition(place(program, chip)), chip)
+        return cost.low_ms, cost.typical_ms, cost.high_ms
+
+    return latency

@@ -36,6 +36,7 @@ from optimum_ane.evaluation.report import AccuracyReport
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
 from optimum_ane.exporters.load_module import load_module
 from optimum_ane.modeling import MODEL_CLASSES
+from optimum_ane.package.deployment_targets import canonical_target
 from optimum_ane.package.environment import machine_kind, tool_versions
 from optimum_ane.package.files import hash_files
 from optimum_ane.package.form import ExportSpec, Precision
@@ -154,7 +155,7 @@ def export(
         sequence_length=sequence_length,
         batch_size=batch_size,
         precision=precision,
-        minimum_deployment_target=conversion.canonical_target(minimum_deployment_target),
+        minimum_deployment_target=canonical_target(minimum_deployment_target),
         compute_units=compute_units,
         class_labels=class_labels,
         pooling=pooling,

@@ -15,7 +15,7 @@ from optimum_ane.evaluation.datasets import DatasetSpec, load_examples
 from optimum_ane.evaluation.reference import TASK, load_reference
 from optimum_ane.evaluation.report import AccuracyReport
 from optimum_ane.package.layout import MLPACKAGE
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.problem_types import problem_type_of
 from optimum_ane.progress import row_progress
 from optimum_ane.runtimes.portable import PortableSession
@@ -75,7 +75,7 @@ class Judge:
         """
         from transformers import AutoConfig, AutoTokenizer
 
-        self._ane_config = PackageConfig.read(directory)
+        self._ane_config = Manifest.read(directory)
         if self._ane_config.task != TASK:
             raise CompressionError(f"{directory} does {self._ane_config.task}; accuracy is measured of {TASK} only")
         self._config = AutoConfig.from_pretrained(directory)

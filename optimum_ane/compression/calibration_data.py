@@ -12,7 +12,7 @@ import numpy as np
 
 from optimum_ane.errors import CompressionError
 from optimum_ane.evaluation.datasets import DatasetSpec, load_examples
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.problem_types import SINGLE_LABEL, problem_type_of
 
 DEFAULT_ROWS = 128
@@ -53,7 +53,7 @@ def calibration_of_dataset(directory: Path, spec: DatasetSpec, rows: int = DEFAU
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    config = PackageConfig.read(directory)
+    config = Manifest.read(directory)
     if config.task != TASK:
         raise CompressionError(
             f"{directory} does {config.task}; datasets are read for {TASK} only, leave out --calibration-dataset to "
@@ -92,7 +92,7 @@ def calibration_of_random_tokens(directory: Path, rows: int = DEFAULT_ROWS, seed
     import optimum_ane.models  # noqa: F401 - registers the architectures
     from optimum_ane.exporters.config import get_ane_config_class
 
-    config = PackageConfig.read(directory)
+    config = Manifest.read(directory)
     checkpoint = AutoConfig.from_pretrained(directory)
     ane_config = get_ane_config_class(config.model_type, config.task)(checkpoint, config.task)
     inputs = ane_config.make_inputs(rows, config.sequence_length, seed)
@@ -104,7 +104,7 @@ def has_classes(directory: Path) -> bool:
     """Whether a package answers with scores of classes of which one is right: see `Distance`."""
     from transformers import AutoConfig
 
-    task = PackageConfig.read(directory).task
+    task = Manifest.read(directory).task
     if task == TASK:
         return problem_type_of(AutoConfig.from_pretrained(directory)) == SINGLE_LABEL
     return task in _TASKS_OF_CLASSES

@@ -10,14 +10,14 @@ from optimum_ane.evaluation.dataset_errors import listed
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from optimum_ane.package.manifest import PackageConfig
+    from optimum_ane.package.manifest import Manifest
 
 
 TASK = "text-classification"
 
 
 def load_reference(
-    reference: str | None, package: PackageConfig, config: Any, *, trust_remote_code: bool
+    reference: str | None, package: Manifest, config: Any, *, trust_remote_code: bool
 ) -> PreTrainedModel:
     """Loads the original in PyTorch: fp32 whatever its file holds, for it is the measure.
 

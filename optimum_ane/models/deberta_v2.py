@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from optimum_ane.exporters.config import TextEncoderANEConfig, register_for_ane
+from optimum_ane.exporters.config import register_for_ane
+from optimum_ane.exporters.text import TextEncoderANEConfig
 from optimum_ane.models.bert import BertIntermediate, BertOutput, BertPredictions, BertPredictionTransform
 from optimum_ane.models.text import (
     MaskedLM,

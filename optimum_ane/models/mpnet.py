@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from optimum_ane.exporters.config import TextEncoderANEConfig, register_for_ane
+from optimum_ane.exporters.config import register_for_ane
+from optimum_ane.exporters.text import TextEncoderANEConfig
 from optimum_ane.models.bert import BertLayer
 from optimum_ane.models.roberta import (
     RobertaForMaskedLM,

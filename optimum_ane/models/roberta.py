@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor, nn, tanh, zeros
 from torch.nn.functional import gelu
 
-from optimum_ane.exporters.config import TextEncoderANEConfig, register_for_ane
+from optimum_ane.exporters.config import register_for_ane
+from optimum_ane.exporters.text import TextEncoderANEConfig
 from optimum_ane.models.bert import BertModel
 from optimum_ane.models.text import (
     MaskedLM,

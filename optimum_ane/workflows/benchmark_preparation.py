@@ -16,7 +16,7 @@ from optimum_ane.errors import CheckpointError, InputError, UnsupportedModelErro
 from optimum_ane.exporters.config import get_ane_config_class
 from optimum_ane.package.form import ExportSpec, Precision
 from optimum_ane.package.layout import MLPACKAGE
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes.arrays import random_arrays
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.targets.coreml.stock import convert_stock
@@ -40,7 +40,7 @@ class Target:
     """
 
     mlpackage: Path
-    config: PackageConfig | None
+    config: Manifest | None
     checkpoint: Checkpoint | None
 
     def shapes(self, batch_sizes: Sequence[int], lengths: Sequence[int]) -> list[Shape | None]:
@@ -105,7 +105,7 @@ def open_target(package: str | Path, mlpackage: Path, compare: str | None, is_co
                 f"{package} does not say its task; name the directory that `optimum-cli export ane` wrote"
             )
         return Target(mlpackage, None, None)
-    config = PackageConfig.read(mlpackage.parent)
+    config = Manifest.read(mlpackage.parent)
     if not is_compared:
         return Target(mlpackage, config, None)
     try:

@@ -20,8 +20,7 @@ from optimum_ane.compression.recipes import Recipe, get_recipe
 from optimum_ane.errors import CompressionError, OutputError
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.package.files import verify_files
-from optimum_ane.package.layout import MLPACKAGE
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.workflows.compress import Original
 
 _PSNR_OF_ACTIVATIONS = 10.0
@@ -146,8 +145,10 @@ def prepare_recipe(
     if name not in (MIXED, INT8_ACTIVATIONS):
         return Prepared(get_recipe(name))
     budget = Budget(calibrating.max_size_ratio, max_accuracy_drop) if name == MIXED else None
-    verify_files(directory, PackageConfig.read(directory))
-    check_source(directory / MLPACKAGE, get_recipe("int8"))
+    manifest = Manifest.read(directory)
+    verify_files(directory, manifest)
+    for program in manifest.programs:
+        check_source(directory / program.path, get_recipe("int8"))
     calibration = calibrating.rows(directory, dataset)
     if budget is None:
         recipe = replace(get_recipe("int8"), name=INT8_ACTIVATIONS, psnr=_PSNR_OF_ACTIVATIONS)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from optimum_ane.errors import PackageError
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def entries(tiny_package):
 
 def read(tmp_path, entries):
     (tmp_path / "ane_config.json").write_text(json.dumps(entries))
-    return PackageConfig.read(tmp_path)
+    return Manifest.read(tmp_path)
 
 
 def test_what_was_written_is_read(tmp_path, entries):

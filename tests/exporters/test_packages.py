@@ -12,7 +12,7 @@ from tiny_models import TASKS, answer, make_inputs, make_original, make_tokenize
 
 from optimum_ane import ANEModelForSequenceClassification, __version__, export
 from optimum_ane.errors import PackageError, ShapeError, UnsupportedModelError
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes.portable import PortableSession
 
 LABELS = {0: "dull", 1: "fine", 2: "très bien"}
@@ -101,7 +101,7 @@ def test_ane_config_says_what_the_package_is(package, source):
     assert config["inputs"][0] == {"name": "input_ids", "shape": [1, 16], "dtype": "int32"}
     assert config["outputs"] == [{"name": "logits", "shape": [1, 3], "dtype": "float16"}]
     assert {"coremltools", "torch", "transformers"} <= config["versions"].keys()
-    assert PackageConfig.read(package).outputs[0].shape == (1, 3)
+    assert Manifest.read(package).outputs[0].shape == (1, 3)
 
 
 def test_ane_config_holds_the_sha256_of_every_other_file(package):
@@ -160,7 +160,7 @@ def test_deployment_targets_old_and_new(tmp_path, target, version):
     assert result.report.package_psnr["logits"] >= 50
     spec = ct.utils.load_spec(str(tmp_path / "out" / "model.mlpackage"))
     assert spec.specificationVersion == version
-    recorded = PackageConfig.read(tmp_path / "out").minimum_deployment_target
+    recorded = Manifest.read(tmp_path / "out").minimum_deployment_target
     assert recorded in ct.target.__members__
     assert recorded.lower() == target.lower()
 
@@ -184,7 +184,7 @@ def test_float32_keeps_float32_throughout(tmp_path):
     dtypes = {dtype for operation in read_operations(tmp_path / "out") for dtype in operation.dtypes}
     assert FLOAT32 in dtypes
     assert FLOAT16 not in dtypes
-    assert PackageConfig.read(tmp_path / "out").outputs[0].dtype == "float32"
+    assert Manifest.read(tmp_path / "out").outputs[0].dtype == "float32"
 
 
 @pytest.mark.parametrize("batch_size", [2, 3])
@@ -205,7 +205,7 @@ def test_every_task_passes_its_own_validation(tmp_path, task):
         "feature-extraction": ["last_hidden_state"],
         "question-answering": ["start_logits", "end_logits"],
     }.get(task, ["logits"])
-    assert [entry.name for entry in PackageConfig.read(tmp_path / "out").outputs] == names
+    assert [entry.name for entry in Manifest.read(tmp_path / "out").outputs] == names
     assert list(result.report.package_psnr) == names
 
 
@@ -214,7 +214,7 @@ def test_sentence_embeddings(tmp_path, pooling, normalize):
     original = make_original("mpnet", "feature-extraction")
     result = export(original, tmp_path / "out", sequence_length=16, pooling=pooling, normalize=normalize, quiet=True)
     assert result.report.package_psnr["sentence_embedding"] >= 50
-    config = PackageConfig.read(tmp_path / "out")
+    config = Manifest.read(tmp_path / "out")
     assert [(entry.name, entry.shape) for entry in config.outputs] == [("sentence_embedding", (1, 48))]
     assert (config.pooling, config.normalize) == (pooling, normalize)
     assert "batch_norm" not in types_of(read_operations(tmp_path / "out"))
@@ -346,7 +346,7 @@ def test_a_damaged_ane_config_is_named(tmp_path, content, message):
     if content is not None:
         (tmp_path / "ane_config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(PackageError, match=message):
-        PackageConfig.read(tmp_path)
+        Manifest.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -365,4 +365,4 @@ def test_entries_of_the_wrong_kind_are_refused(tmp_path, package, change):
     config = json.loads((package / "ane_config.json").read_text()) | change
     (tmp_path / "ane_config.json").write_text(json.dumps(config))
     with pytest.raises(PackageError, match=r"ane_config\.json"):
-        PackageConfig.read(tmp_path)
+        Manifest.read(tmp_path)

@@ -7,7 +7,7 @@ from tiny_models import save_checkpoint
 
 from optimum_ane import export
 from optimum_ane.checkpoints.source_card import SourceCard, read_source_card
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 
 
 def read(tmp_path, text):
@@ -82,7 +82,7 @@ def test_an_export_records_it(tmp_path):
     metadata = "license: other\nlicense_name: mine\nlicense_link: LICENSE\nlanguage: [en, de]\ndatasets: glue"
     (tmp_path / "in" / "README.md").write_text(f"---\n{metadata}\n---\n")
     export(tmp_path / "in", tmp_path / "out", sequence_length=16, validate=False, quiet=True)
-    config = PackageConfig.read(tmp_path / "out")
+    config = Manifest.read(tmp_path / "out")
     assert (config.source_name, config.source_is_hub, config.source_revision) == ("in", False, None)
     assert (config.source_license, config.source_license_name) == ("other", "mine")
     assert config.source_license_link == "LICENSE"

@@ -16,7 +16,7 @@ from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.batching import FixedLength, run_rows
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes import Session
-from optimum_ane.tasks import TASKS, resolve
+from optimum_ane.tasks import POOLED, TASKS, resolve
 
 
 class ANETextModel(ANEModel):
@@ -124,7 +124,8 @@ class ANEModelForFeatureExtraction(ANETextModel):
     def _answer(self, inputs: dict[str, Tensor], with_hidden_states: bool) -> Any:
         outputs, hidden = super()._answer(inputs, with_hidden_states)
         if self.manifest.form.pools:
-            outputs = {"pooler_output": outputs["sentence_embedding"]}
+            (field,) = POOLED
+            outputs = {field.name: outputs[field.in_package]}
         return outputs, hidden
 
 

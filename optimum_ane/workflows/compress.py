@@ -225,7 +225,7 @@ class _Compression:
         ratios = compare_fields(expected, answers, draft.examples, draft.fields)
         limit = self.recipe.psnr if self.psnr_threshold is None else self.psnr_threshold
         draft.report.compression = {**(draft.report.compression or {}), "psnr_to_uncompressed": ratios}
-        draft.report.psnr_threshold = limit
+        draft.report.psnr_threshold, draft.report.runtime = limit, PortableSession.runtime
         if self.original.wanted == "no":
             check_ratios(ratios, limit, f"package compressed with {self.recipe.name}")
 

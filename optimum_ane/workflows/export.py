@@ -357,7 +357,8 @@ def _load_rows(dataset: DatasetSpec | None, checkpoint: Checkpoint, form: Export
     """Reads the dataset before any work is done."""
     if dataset is None:
         return None, None
+    evaluator = get_evaluator(form.task, checkpoint.config)
+    rows = evaluator.load(dataset)
     if checkpoint.tokenizer is None:
         raise CheckpointError(f"{checkpoint.source.model} has no tokenizer, which the dataset needs")
-    evaluator = get_evaluator(form.task, checkpoint.config)
-    return evaluator, evaluator.load(dataset)
+    return evaluator, rows

@@ -120,7 +120,6 @@ def load_back(draft: PackageDraft) -> None:
     )
     draft.sessions = sessions
     draft.manifest = replace(draft.manifest, programs=entries)
-    draft.report.runtime = PortableSession.runtime
     draft.report.operations = count_operations(draft.directory / entries[0].path)
     draft.report.sizes = measure_sizes(draft.directory / program.path for program in entries)
 
@@ -158,6 +157,7 @@ def compare_package(draft: PackageDraft, threshold: float | None, recipe: Recipe
     ratios = compare_fields(draft.reference, answers, draft.examples, draft.fields)
     layers = compare_layers(draft.reference, answers, draft.examples)
     draft.report.package_psnr, draft.report.psnr_threshold, draft.report.layers = ratios, limit, layers
+    draft.report.runtime = PortableSession.runtime
     what = "package" if recipe is None else f"package compressed with {recipe.name}"
     check_ratios(ratios, limit, what, find_bad_layer(layers, usual))
 

@@ -28,10 +28,11 @@ from optimum_ane.errors import (
     PackageError,
     RuntimeUnavailableError,
 )
-from optimum_ane.modeling import MODEL_CLASSES
+from optimum_ane.modeling import model_class_of
 from optimum_ane.runtimes import open_session
 from optimum_ane.runtimes.coreml import CoreMLSession
 from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.tasks import TASKS as TABLE
 
 LENGTH = 16
 OUTPUT_CLASSES = {
@@ -51,15 +52,15 @@ def load(tiny_package):
 
     def make(task, name="bert", **options):
         original = make_original(name, task)
-        return MODEL_CLASSES[task].from_pretrained(tiny_package(name, task, **options)), original
+        return model_class_of(task).from_pretrained(tiny_package(name, task, **options)), original
 
     return make
 
 
 def test_there_is_a_class_for_each_task_and_each_is_public():
-    assert set(MODEL_CLASSES) == set(TASKS)
-    for model_class in MODEL_CLASSES.values():
-        assert getattr(optimum_ane, model_class.__name__) is model_class
+    assert set(TABLE) == set(TASKS)
+    for name, task in TABLE.items():
+        assert getattr(optimum_ane, task.model_class) is model_class_of(name)
 
 
 @pytest.mark.parametrize("length", [1, 5, LENGTH])
@@ -131,7 +132,7 @@ class TestInputs:
     def test_inputs_that_the_package_lacks_are_ignored(self, load):
         model, _ = load("text-classification", "distilbert")
         ids = torch.arange(9)[None] + 5
-        assert "token_type_ids" not in model.session.inputs
+        assert "token_type_ids" not in model.sessions["model"].inputs
         assert torch.equal(model(ids, token_type_ids=torch.ones_like(ids)).logits, model(ids).logits)
 
     def test_what_stands_in_padding_does_not_matter(self, load):
@@ -153,7 +154,9 @@ class TestInputs:
 
     def test_a_long_input_is_refused_with_both_lengths(self, load):
         model, _ = load("text-classification")
-        with pytest.raises(InputError, match=r"17 tokens per row, and this package takes 16; .*--sequence-length 17"):
+        with pytest.raises(
+            InputError, match=r"row 0 has 17 tokens, and this package takes 16; .*--sequence-length 17"
+        ):
             model(torch.ones(1, 17, dtype=torch.long))
 
     @pytest.mark.parametrize(
@@ -186,8 +189,9 @@ class TestInputs:
         """RoBERTa counts positions over the ids: zeros in the place of padding would be tokens."""
         model, original = load("text-classification", "roberta")
         seen = {}
-        predict = model.session.predict
-        monkeypatch.setattr(model.session, "predict", lambda inputs: seen.update(inputs) or predict(inputs))
+        session = model.sessions["model"]
+        predict = session.predict
+        monkeypatch.setattr(session, "predict", lambda inputs, **_: seen.update(inputs) or predict(inputs))
         model(torch.full((1, 3), 7))
         assert seen["input_ids"].tolist() == [[7] * 3 + [original.config.pad_token_id] * 13]
         assert seen["attention_mask"].tolist() == [[1] * 3 + [0] * 13]
@@ -257,7 +261,7 @@ class TestPipelines:
         ours, _ = self.pipelines(load, tiny_package, "text-classification")
         long = "the film was good " * 20
         assert ours(long, truncation=True)[0]["label"]
-        with pytest.raises(InputError, match="82 tokens per row, and this package takes 16"):
+        with pytest.raises(InputError, match="row 0 has 82 tokens, and this package takes 16"):
             ours(long)
 
 
@@ -293,7 +297,7 @@ class TestLoadingAndSaving:
         model = optimum_ane.ANEModelForSequenceClassification.from_pretrained(
             tmp_path / "source", export=True, sequence_length=LENGTH, batch_size=2
         )
-        assert (model.sequence_length, model.ane_config.batch_size) == (LENGTH, 2)
+        assert (model.sequence_length, model.manifest.form.batch_size) == (LENGTH, 2)
         inputs = make_inputs(original, length=9)
         assert psnr(answer(original, inputs)[0], model(**inputs).logits) >= 45
         model.save_pretrained(tmp_path / "copy")
@@ -332,7 +336,7 @@ class TestLoadingAndSaving:
 
     def test_a_model_of_a_session_alone_has_nothing_to_save(self, load, tmp_path):
         model, _ = load("text-classification")
-        bare = type(model)(model.session, model.config, model.ane_config)
+        bare = type(model)(model.sessions, model.config, model.manifest)
         with pytest.raises(PackageError, match="not loaded from a directory"):
             bare.save_pretrained(tmp_path / "copy")
 
@@ -347,8 +351,8 @@ class TestLoadingAndSaving:
         assert "input_ids" in inspect.signature(model.forward).parameters
 
     def test_every_class_is_registered_with_its_auto_class(self):
-        for model_class in MODEL_CLASSES.values():
-            auto_class = getattr(transformers, model_class.auto_class_name)
+        for name, task in TABLE.items():
+            model_class, auto_class = model_class_of(name), getattr(transformers, task.auto_class)
             assert auto_class._model_mapping[model_class.config_class] is model_class
 
 
@@ -365,9 +369,9 @@ def test_sentence_embeddings_are_the_pooler_output(tiny_package):
 class Engine:
     """What `coremltools.models.MLModel` is on a Mac, on the portable runtime."""
 
-    def __init__(self, path, compute_units):
+    def __init__(self, path, compute_units, function_name):
         self.path, self.compute_units = path, compute_units
-        self.session = PortableSession(path)
+        self.session = PortableSession(path, function_name)
 
     def get_spec(self):
         return ct.utils.load_spec(self.path)
@@ -406,7 +410,7 @@ class TestCoreML:
 
     @pytest.mark.parametrize("error", [RuntimeError("Error compiling model"), OSError("gone")])
     def test_what_core_ml_refuses_is_a_package_error(self, tmp_path, error):
-        def refuse(path, compute_units):
+        def refuse(path, compute_units, function_name):
             raise error
 
         with pytest.raises(PackageError, match=f"Core ML cannot load .*: {error}"):
@@ -415,12 +419,12 @@ class TestCoreML:
     def test_a_model_runs_on_core_ml_with_the_packages_compute_units(self, tiny_package, monkeypatch):
         loaded = []
 
-        def load(path, compute_units):
+        def load(path, compute_units, function_name):
             loaded.append(compute_units)
-            return Engine(path, compute_units)
+            return Engine(path, compute_units, function_name)
 
         monkeypatch.setattr(sys, "platform", "darwin")
-        monkeypatch.setattr(CoreMLSession.__init__, "__defaults__", ("cpu_and_ne", load))
+        monkeypatch.setattr(CoreMLSession.__init__, "__defaults__", ("cpu_and_ne", load, None))
         package = tiny_package("bert", "text-classification", compute_units="cpu_only")
         model_class = optimum_ane.ANEModelForSequenceClassification
         model = model_class.from_pretrained(package)

@@ -5,6 +5,8 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +17,8 @@ from tiny_models import make_original, make_tokenizer
 from optimum_ane import export
 from optimum_ane.errors import CheckpointError, DatasetError, OutputError, ValidationError
 from optimum_ane.package.staging import staged
-from optimum_ane.targets.coreml import conversion
-from optimum_ane.workflows import export as road
+from optimum_ane.workflows import export as export_workflow
+from optimum_ane.workflows import stages
 
 
 @pytest.fixture
@@ -40,16 +42,16 @@ def run(original, place, **options):
 def without_conversion(monkeypatch):
     """Skips the slow stage, for faults before or after it."""
 
-    def save(path):
+    def build(functions, path, **_):
         os.makedirs(path)
 
-    monkeypatch.setattr(conversion, "convert", lambda *_, **__: SimpleNamespace(save=save))
-    monkeypatch.setattr(conversion, "describe", lambda *_, **__: None)
-    monkeypatch.setattr(road, "count_operations", lambda _: {})
-    monkeypatch.setattr(road, "PortableSession", lambda _: SimpleNamespace(inputs={}, outputs={}))
+    session = SimpleNamespace(function_name="main", functions=("main",), inputs={}, outputs={}, states={})
     inspection = SimpleNamespace(summary=dict, chip=None, regions=(), worst=None, cost=None)
-    monkeypatch.setattr(road, "inspect", lambda *_: inspection)
-    monkeypatch.setattr(road, "write_documents", lambda *_, **__: None)
+    monkeypatch.setattr(stages, "build_program", build)
+    monkeypatch.setattr(stages, "count_operations", lambda _: {})
+    monkeypatch.setattr(stages, "PortableSession", lambda _: session)
+    monkeypatch.setattr(stages, "inspect", lambda *_: inspection)
+    monkeypatch.setattr(stages, "write_card_and_report", lambda *_, **__: None)
 
 
 class BrokenError(Exception):
@@ -59,14 +61,13 @@ class BrokenError(Exception):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (road, "load_module"),
-        (conversion, "trace"),
-        (conversion, "convert"),
-        (conversion, "describe"),
-        (road, "PortableSession"),
-        (road, "inspect"),
-        (road, "write_documents"),
-        (road, "hash_files"),
+        (stages, "load_module"),
+        (stages, "build_program"),
+        (stages, "PortableSession"),
+        (stages, "inspect"),
+        (stages, "describe_tokenizer"),
+        (stages, "write_card_and_report"),
+        (stages, "hash_files"),
     ],
 )
 @pytest.mark.parametrize("fault", [BrokenError, KeyboardInterrupt, MemoryError, SystemExit])
@@ -78,7 +79,7 @@ def test_nothing_is_left_behind_wherever_it_fails(
 
     monkeypatch.setattr(owner, name, fail)
     with pytest.raises(fault):
-        run(original, place, validate=False)
+        run(original, place, validate=False, tokenizer=make_tokenizer())
     assert list(place.iterdir()) == []
 
 
@@ -89,7 +90,7 @@ def test_an_interrupted_export_leaves_what_was_there(original, place, without_co
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(road, "hash_files", interrupt)
+    monkeypatch.setattr(stages, "hash_files", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(original, place, validate=False, overwrite=True)
     assert [path.name for path in place.iterdir()] == ["out"]
@@ -189,10 +190,10 @@ class TestOutputs:
 
 class TestFullDisk:
     def test_the_error_names_the_output_and_what_is_free(self, original, place, without_conversion, monkeypatch):
-        def full(path):
+        def full(functions, path, **_):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-        monkeypatch.setattr(conversion, "convert", lambda *_, **__: SimpleNamespace(save=full))
+        monkeypatch.setattr(stages, "build_program", full)
         with pytest.raises(OutputError, match=r"no space left for .*out \(\d+ MB free\); free some"):
             run(original, place, validate=False)
         assert list(place.iterdir()) == []
@@ -235,13 +236,18 @@ class TestWrongExports:
         """Changes the module after it was compared with the original and before it is converted."""
 
         def with_change(change):
-            trace = conversion.trace
+            build = stages.build_program
 
-            def changed(module, *arguments):
-                change(module)
-                return trace(module, *arguments)
+            def changed(functions, *arguments, **options):
+                def make_module(function):
+                    module = function.make_module()
+                    change(module)
+                    return module
 
-            monkeypatch.setattr(conversion, "trace", changed)
+                functions = [replace(each, make_module=partial(make_module, each)) for each in functions]
+                return build(functions, *arguments, **options)
+
+            monkeypatch.setattr(stages, "build_program", changed)
 
         return with_change
 
@@ -250,7 +256,9 @@ class TestWrongExports:
         layers[0], layers[1] = layers[1], layers[0]
 
     def zeroed_row(self, module):
-        module.classifier.weight[0] *= 1.1
+        weight = module.classifier.weight.clone()
+        weight[0] *= 1.1
+        module.classifier.weight = torch.nn.Parameter(weight, requires_grad=False)
 
     def other_head_order(self, module):
         layer = module.distilbert.transformer.layer[0].attention
@@ -272,15 +280,15 @@ class TestWrongExports:
         assert list(place.iterdir()) == []
 
     def test_a_wrong_module_is_refused_before_it_is_converted(self, original, place, monkeypatch):
-        load = road.load_module
+        load = stages.load_module
 
         def wrong(*arguments):
             module = load(*arguments)
             module.classifier.bias = torch.nn.Parameter(module.classifier.bias + 0.001, requires_grad=False)
             return module
 
-        monkeypatch.setattr(road, "load_module", wrong)
-        monkeypatch.setattr(conversion, "convert", None)
+        monkeypatch.setattr(stages, "load_module", wrong)
+        monkeypatch.setattr(stages, "build_program", None)
         with pytest.raises(ValidationError, match="Neural Engine module does not answer as the original does"):
             run(original, place)
 
@@ -315,7 +323,8 @@ class TestDatasets:
             run(make_original("bert", "fill-mask"), place, eval_dataset="dev.tsv")
 
     def test_a_missing_file_is_refused_before_any_work(self, original, place, monkeypatch):
-        monkeypatch.setattr(road, "load_module", None)
+        monkeypatch.setattr(export_workflow, "open_checkpoint", None)
+        monkeypatch.setattr(stages, "load_module", None)
         with pytest.raises(DatasetError, match=r"nowhere\.tsv"):
             run(original, place, eval_dataset=str(place / "nowhere.tsv"))
 

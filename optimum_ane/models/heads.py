@@ -13,6 +13,9 @@ from optimum_ane.nn import LayerNorm, Projection, add_submodule, first_position,
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+Pooling = Callable[[Tensor, Tensor], Tensor]
+"""From hidden states, (B, C, 1, S), and the attention mask, (B, S), to (B, C, 1, 1)."""
+
 
 @dataclass(frozen=True)
 class Transform:
@@ -63,7 +66,7 @@ class Head:
     Attributes:
         projection: Name in the checkpoint of the projection onto labels or words.
         transform: What is computed before it.
-        pooling: From (B, C, 1, S) and the attention mask (B, S) to (B, C, 1, 1); None gives scores for each position.
+        pooling: None gives scores for each position.
         bias: Whether the projection has a bias.
         tied_to: Name of the embedding table that is the projection's weight, in a checkpoint that keeps nothing but
             the bias under `projection`; None where the projection has a weight of its own, as most tied ones do.
@@ -72,7 +75,7 @@ class Head:
 
     projection: str
     transform: Transform | None = None
-    pooling: Callable[[Tensor, Tensor], Tensor] | None = None
+    pooling: Pooling | None = None
     bias: bool = True
     tied_to: str | None = None
     unused: tuple[str, ...] = ()

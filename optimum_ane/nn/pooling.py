@@ -1,4 +1,4 @@
-"""Sentence embeddings: one vector from the hidden states of a sequence, inside the graph."""
+"""One vector from the hidden states of a sequence, inside the graph."""
 
 from typing import Literal
 
@@ -8,11 +8,55 @@ from torch import Tensor, nn
 PoolingMode = Literal["mean", "cls"]
 
 
+def first_position(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """The hidden state at the first position, whether a token stands there or padding.
+
+    Args:
+        hidden: (B, C, 1, S).
+        attention_mask: Not used; each way to pool has the same arguments.
+
+    Returns:
+        (B, C, 1, 1).
+    """
+    return hidden[:, :, :, :1]
+
+
+def first_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """The hidden state of the first position that is not padding.
+
+    Args:
+        hidden: (B, C, 1, S).
+        attention_mask: (B, S), integer, 1 for a token and 0 for padding. A row that is all padding pools to 0.
+
+    Returns:
+        (B, C, 1, 1).
+    """
+    # 2 · mask − (tokens so far) is 1 at the first token, and 0 or less everywhere else. Counted on the integers, at
+    # the graph's edge: a running sum is not the engine's.
+    is_first = (2 * attention_mask - attention_mask.cumsum(dim=1)).to(hidden.dtype).relu()
+    return (hidden * is_first[:, None, None, :]).sum(dim=3, keepdim=True)
+
+
+def mean_over_tokens(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """The mean of the hidden states at the positions that are not padding.
+
+    Args:
+        hidden: (B, C, 1, S).
+        attention_mask: (B, S), integer, 1 for a token and 0 for padding. A row that is all padding pools to 0.
+
+    Returns:
+        (B, C, 1, 1).
+    """
+    weight = attention_mask[:, None, None, :].to(hidden.dtype)
+    count = weight.sum(dim=3, keepdim=True).clamp(min=1.0)
+    return (hidden * (weight / count)).sum(dim=3, keepdim=True)
+
+
 class SentencePooling(nn.Module):
     """Pools hidden states into one vector per sequence. Has no parameters.
 
     Args:
-        mode: `"mean"` averages over the tokens that are not padding, `"cls"` takes the first token.
+        mode: `"mean"` averages over the tokens that are not padding, `"cls"` takes the first position.
         normalize: Divide by the Euclidean norm.
     """
 
@@ -31,12 +75,8 @@ class SentencePooling(nn.Module):
         Returns:
             (B, C).
         """
-        if self.mode == "cls":
-            pooled = hidden[:, :, :, :1]
-        else:
-            weight = attention_mask[:, None, None, :].to(hidden.dtype)
-            count = weight.sum(dim=3, keepdim=True).clamp(min=1.0)
-            pooled = (hidden * (weight / count)).sum(dim=3, keepdim=True)
+        pool = {"mean": mean_over_tokens, "cls": first_position}[self.mode]
+        pooled = pool(hidden, attention_mask)
         return (_normalize(pooled) if self.normalize else pooled).squeeze(3).squeeze(2)
 
 

@@ -9,13 +9,14 @@ from optimum_ane.nn.embeddings import TextEmbeddings
 from optimum_ane.nn.layout import from_bc1s, to_bc1s
 from optimum_ane.nn.mask import additive_mask
 from optimum_ane.nn.norm import LayerNorm, raise_epsilons_for_float16
-from optimum_ane.nn.pooling import SentencePooling
+from optimum_ane.nn.pooling import SentenceDense, SentencePooling
 from optimum_ane.nn.projection import Projection, VocabularyProjection
 from optimum_ane.nn.relative import skew
 
 __all__ = [
     "LayerNorm",
     "Projection",
+    "SentenceDense",
     "SentencePooling",
     "TextEmbeddings",
     "VocabularyProjection",

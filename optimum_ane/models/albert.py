@@ -104,7 +104,7 @@ class AlbertPooler(Projection):
 
 
 class AlbertModel(TextEncoder):
-    """The encoder. The pooler is there when the checkpoint has one; only heads that ask for it use it."""
+    """The encoder. The pooler is there for heads that ask for it."""
 
     def __init__(self, config: PretrainedConfig, add_pooler: bool = False) -> None:
         super().__init__(config)
@@ -122,13 +122,6 @@ class AlbertModel(TextEncoder):
     def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """See `TextEncoder.encode`."""
         return self.encoder(self.embeddings(input_ids, token_type_ids), additive_mask(attention_mask))
-
-
-class AlbertModelWithPooler(AlbertModel):
-    """What `AutoModel` loads: the pooler's weights come along, the exported output is the hidden state."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config, add_pooler=True)
 
 
 class _Albert:
@@ -185,7 +178,7 @@ class AlbertANEConfig(TextEncoderANEConfig):
     """Export configuration of ALBERT."""
 
     MODULES = {
-        "feature-extraction": AlbertModelWithPooler,
+        "feature-extraction": AlbertModel,
         "fill-mask": AlbertForMaskedLM,
         "multiple-choice": AlbertForMultipleChoice,
         "question-answering": AlbertForQuestionAnswering,

@@ -115,7 +115,7 @@ class BertEncoder(nn.Module):
 
 
 class BertModel(TextEncoder):
-    """The encoder. The pooler is there when the checkpoint has one; only heads that ask for it use it."""
+    """The encoder. The pooler is there for heads that ask for it."""
 
     def __init__(self, config: PretrainedConfig, add_pooler: bool = False, padding_id: int | None = None) -> None:
         super().__init__(config)
@@ -134,13 +134,6 @@ class BertModel(TextEncoder):
     def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """See `TextEncoder.encode`."""
         return self.encoder(self.embeddings(input_ids, token_type_ids), additive_mask(attention_mask))
-
-
-class BertModelWithPooler(BertModel):
-    """What `AutoModel` loads: the pooler's weights come along, the exported output is the hidden state."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config, add_pooler=True)
 
 
 class _Bert:
@@ -221,7 +214,7 @@ class BertANEConfig(TextEncoderANEConfig):
     """Export configuration of BERT."""
 
     MODULES = {
-        "feature-extraction": BertModelWithPooler,
+        "feature-extraction": BertModel,
         "fill-mask": BertForMaskedLM,
         "multiple-choice": BertForMultipleChoice,
         "question-answering": BertForQuestionAnswering,

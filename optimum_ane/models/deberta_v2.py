@@ -382,3 +382,6 @@ class DebertaV2ANEConfig(TextEncoderANEConfig):
         "text-classification": DebertaV2ForSequenceClassification,
         "token-classification": DebertaV2ForTokenClassification,
     }
+    UNUSED_WEIGHTS = {
+        r"(deberta\.)?embeddings\.position_embeddings": "of pre-training, where position_biased_input is off",
+    }

@@ -103,7 +103,7 @@ def relative_position_buckets(length: int) -> Tensor:
 
 
 class MPNetModel(TextEncoder):
-    """The encoder. The pooler is there when the checkpoint has one; only heads that ask for it use it."""
+    """The encoder. The pooler is there for heads that ask for it."""
 
     def __init__(self, config: PretrainedConfig, add_pooler: bool = False) -> None:
         super().__init__(config)
@@ -122,13 +122,6 @@ class MPNetModel(TextEncoder):
     def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """See `TextEncoder.encode`; MPNet has no token types."""
         return self.encoder(self.embeddings(input_ids), additive_mask(attention_mask))
-
-
-class MPNetModelWithPooler(MPNetModel):
-    """What `AutoModel` loads: the pooler's weights come along, the exported output is the hidden state."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config, add_pooler=True)
 
 
 class _MPNet:
@@ -161,7 +154,7 @@ class MPNetANEConfig(TextEncoderANEConfig):
     """Export configuration of MPNet."""
 
     MODULES = {
-        "feature-extraction": MPNetModelWithPooler,
+        "feature-extraction": MPNetModel,
         "fill-mask": MPNetForMaskedLM,
         "multiple-choice": MPNetForMultipleChoice,
         "question-answering": MPNetForQuestionAnswering,

@@ -29,13 +29,6 @@ class RobertaModel(BertModel):
         super().__init__(config, add_pooler, padding_id=config.pad_token_id)
 
 
-class RobertaModelWithPooler(RobertaModel):
-    """What `AutoModel` loads: the pooler's weights come along, the exported output is the hidden state."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config, add_pooler=True)
-
-
 class _Roberta:
     prefix: ClassVar[str] = "roberta"
     encoder_class: ClassVar[type[TextEncoder]] = RobertaModel
@@ -118,7 +111,7 @@ class RobertaANEConfig(TextEncoderANEConfig):
     """Export configuration of RoBERTa."""
 
     MODULES = {
-        "feature-extraction": RobertaModelWithPooler,
+        "feature-extraction": RobertaModel,
         "fill-mask": RobertaForMaskedLM,
         "multiple-choice": RobertaForMultipleChoice,
         "question-answering": RobertaForQuestionAnswering,

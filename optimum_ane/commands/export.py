@@ -140,7 +140,7 @@ def _add_hub(parser: ArgumentParser) -> None:
 
 
 def _export(args: Namespace, command: str) -> ExportResult:
-    from optimum_ane.checkpoints.source import HubOptions
+    from optimum_ane.checkpoints.hub_options import HubOptions
     from optimum_ane.workflows.export import export
 
     settings = {} if args.max_accuracy_drop is None else {"max_accuracy_drop": args.max_accuracy_drop}

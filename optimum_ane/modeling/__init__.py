@@ -161,7 +161,7 @@ class ANEModel(OptimizedModel):
         sequence_length: int,
         batch_size: int,
     ) -> ANEModel:
-        from optimum_ane.checkpoints.source import HubOptions
+        from optimum_ane.checkpoints.hub_options import HubOptions
         from optimum_ane.workflows.export import export as export_checkpoint
 
         # Lives as long as the model: the portable runtime maps the weight file, Core ML compiles from it.

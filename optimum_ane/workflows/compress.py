@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from optimum_ane.analysis.inspection import inspect
 from optimum_ane.analysis.operations import count_operations
-from optimum_ane.checkpoints.source import HubOptions, load_checkpoint, load_config
+from optimum_ane.checkpoints.checkpoint import open_checkpoint
+from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.compression.activations import quantize_activations
 from optimum_ane.compression.calibration_data import Calibration
 from optimum_ane.compression.compress import check_source, compress_mlpackage
@@ -215,7 +216,7 @@ class _Job:
         try:
             source, revision = (original.reference, None) if original.reference else self.config.original()
             hub = replace(original.hub, revision=original.hub.revision or revision)
-            self.original = load_checkpoint(source, self.spec.task, load_config(source, hub), hub).model
+            self.original = open_checkpoint(source, task=self.spec.task, hub=hub).original()
         except (CheckpointError, UnsupportedModelError) as error:
             if original.wanted == "yes":
                 raise

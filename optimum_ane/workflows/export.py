@@ -8,25 +8,18 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_ane.analysis.chips import get_chip
 from optimum_ane.analysis.gates import Gates
 from optimum_ane.analysis.inspection import inspect
 from optimum_ane.analysis.operations import count_operations
-from optimum_ane.checkpoints.source import (
-    Checkpoint,
-    HubOptions,
-    Source,
-    infer_task,
-    load_checkpoint,
-    load_config,
-    resolve_task,
-)
+from optimum_ane.checkpoints.checkpoint import Checkpoint, checkpoint_of_model, open_checkpoint
+from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.tokenizer_description import describe_tokenizer
+from optimum_ane.checkpoints.weights import CheckpointWeights
 from optimum_ane.compression import Recipe, compress_mlpackage, get_recipe
 from optimum_ane.compression.targets import target_of_name
 from optimum_ane.errors import CheckpointError, DatasetError, UnsupportedModelError
@@ -34,7 +27,7 @@ from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, check_acc
 from optimum_ane.evaluation.datasets import DatasetSpec, Examples, load_examples
 from optimum_ane.evaluation.report import AccuracyReport
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
-from optimum_ane.exporters.load_module import load_module
+from optimum_ane.exporters.load_module import build_module
 from optimum_ane.modeling import MODEL_CLASSES
 from optimum_ane.package.deployment_targets import canonical_target
 from optimum_ane.package.environment import machine_kind, tool_versions
@@ -57,7 +50,6 @@ from optimum_ane.workflows.command_line import public_name, python_call
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PretrainedConfig
 
 _LABELLED = ("text-classification", "token-classification")
 
@@ -146,12 +138,12 @@ def export(
         raise DatasetError("a dataset to evaluate on was given, and validation switched off; drop one of the two")
     dataset = DatasetSpec(eval_dataset) if isinstance(eval_dataset, str) else eval_dataset
     if isinstance(model, PreTrainedModel):
-        config = model.config
-        task = infer_task(type(model)) if task == "auto" else task
+        checkpoint = checkpoint_of_model(model, task, tokenizer)
     else:
-        config = load_config(str(model), hub)
+        checkpoint = open_checkpoint(str(model), task=task, hub=hub)
+    config: Any = checkpoint.config
     spec = ExportSpec(
-        task=resolve_task(task, config),
+        task=checkpoint.task,
         sequence_length=sequence_length,
         batch_size=batch_size,
         precision=precision,
@@ -176,13 +168,10 @@ def export(
     count = 6 + 2 * validate + (examples is not None) + (recipe is not None)
     with Stages(count, quiet) as stages, staged(output, overwrite) as directory:
         with stages.stage("load the checkpoint"):
-            if isinstance(model, PreTrainedModel):
-                checkpoint = _from_memory(model, spec.task, tokenizer)
-            else:
-                checkpoint = load_checkpoint(str(model), spec.task, config, hub)
-            if examples is not None and checkpoint.tokenizer is None:
+            weights, has_tokenizer = checkpoint.weights, checkpoint.tokenizer is not None
+            if examples is not None and not has_tokenizer:
                 raise CheckpointError(f"{checkpoint.source.model} has no tokenizer, which the dataset needs")
-        road = _Road(checkpoint, spec, ane_config, labels, stages, recipe)
+        road = _Road(checkpoint, weights, spec, ane_config, labels, stages, recipe)
         report = road.walk(directory, psnr_threshold, examples, max_accuracy_drop, validate, chip, gates)
         report.command = command or python_call(
             "model" if isinstance(model, PreTrainedModel) else repr(checkpoint.source.name),
@@ -208,6 +197,7 @@ class _Road:
     def __init__(
         self,
         checkpoint: Checkpoint,
+        weights: CheckpointWeights,
         spec: ExportSpec,
         ane_config: ANEConfig,
         labels: list[str],
@@ -215,6 +205,7 @@ class _Road:
         recipe: Recipe | None,
     ) -> None:
         self.checkpoint, self.spec, self.ane_config, self.labels = checkpoint, spec, ane_config, labels
+        self.weights = weights
         self.stages, self.recipe = stages, recipe
         self.names = conversion.output_names(ane_config, spec)
         self.accuracy: AccuracyReport | None = None
@@ -237,12 +228,13 @@ class _Road:
         report = ExportReport(machine=machine_kind(), versions=tool_versions())
         inputs = self.ane_config.make_inputs(parity.number_of_rows(spec), spec.sequence_length)
         with stages.stage("rewrite for the Neural Engine"):
-            module = load_module(self.ane_config, self.checkpoint.model)
+            module = build_module(self.ane_config, self.weights).module
+            self.weights.close()
             conversion.prepare(module, spec)
         reference: dict[str, Tensor] = {}
         if validate:
             with stages.stage("compare module with original"):
-                reference = parity.answer_of_original(self.checkpoint.model, inputs, spec)
+                reference = parity.answer_of_original(self.checkpoint.original(), inputs, spec)
                 report.module_psnr = self._compare_module(module, inputs, reference)
         mlpackage = directory / MLPACKAGE
         with stages.stage("trace and convert"):
@@ -267,7 +259,7 @@ class _Road:
                 answer = parity.answer_of_package(session, inputs, self.names, spec.batch_size)
                 report.package_psnr = parity.measure(reference, answer, inputs["attention_mask"])
                 report.psnr_threshold, report.runtime = threshold, session.runtime
-                report.layers = measure_layers(session, self.checkpoint.model, inputs, spec) or None
+                report.layers = measure_layers(session, self.checkpoint.original(), inputs, spec) or None
                 fault = find_fault(report.layers or {}, usual)
                 parity.check(report.package_psnr, threshold, "package", fault)
         if examples is not None:
@@ -305,7 +297,7 @@ class _Road:
         candidate = MODEL_CLASSES[self.spec.task](session, self.checkpoint.config, self.package_config())
         with row_progress(f"evaluating on {len(examples)} rows") as progress:
             return compare(
-                self.checkpoint.model,
+                self.checkpoint.original(),
                 candidate,
                 self.checkpoint.tokenizer,
                 examples,
@@ -364,15 +356,7 @@ class _Road:
         write_documents(directory, name, config, report, self.checkpoint.config.to_dict(), self.inspection)
 
 
-def _from_memory(model: PreTrainedModel, task: str, tokenizer: PreTrainedTokenizerBase | None) -> Checkpoint:
-    if model.training or model.dtype != torch.float32:
-        model = copy.deepcopy(model).float().eval()
-    name = model.name_or_path or type(model).__name__
-    source = Source(model=name, revision=getattr(model.config, "_commit_hash", None), author=None)
-    return Checkpoint(source, task, model.config, model, tokenizer)
-
-
-def _labels(config: PretrainedConfig, spec: ExportSpec) -> list[str]:
+def _labels(config: Any, spec: ExportSpec) -> list[str]:
     if spec.task not in _LABELLED:
         return []
     labels = [str(config.id2label[index]) for index in range(config.num_labels)]
@@ -385,7 +369,7 @@ def _labels(config: PretrainedConfig, spec: ExportSpec) -> list[str]:
     return labels
 
 
-def _load_examples(dataset: DatasetSpec, config: PretrainedConfig, spec: ExportSpec) -> Examples:
+def _load_examples(dataset: DatasetSpec, config: Any, spec: ExportSpec) -> Examples:
     if spec.task != "text-classification":
         raise DatasetError(f"only text-classification is evaluated on a dataset, this is {spec.task}")
     return load_examples(dataset, id2label=config.id2label, problem_type=problem_type_of(config))

@@ -20,7 +20,7 @@ from optimum_ane.targets.coreml.quiet import quiet, writing
 from optimum_ane.version import __version__
 
 if TYPE_CHECKING:
-    from optimum_ane.checkpoints.source import Checkpoint
+    from optimum_ane.checkpoints.checkpoint import Checkpoint
     from optimum_ane.exporters.config import ANEConfig
     from optimum_ane.package.form import ExportSpec
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import transformers
 from optimum.exporters.tasks import TasksManager
@@ -12,7 +13,7 @@ from optimum_ane.checkpoints.errors import checkpoint_errors, first_line
 from optimum_ane.checkpoints.gguf import check_gguf_is_readable, gguf_argument, name_model_class
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.quantization import check_is_not_quantized
-from optimum_ane.errors import CheckpointError, UnsupportedModelError
+from optimum_ane.errors import ANEError, CheckpointError, UnsupportedModelError
 from optimum_ane.exporters.config import supported_tasks
 
 if TYPE_CHECKING:
@@ -40,29 +41,37 @@ def load_config(model: str, hub: HubOptions, gguf_file: str | None = None) -> Pr
     elif Path(model).is_dir() and not (Path(model) / "config.json").is_file():
         raise CheckpointError(f"{model} holds no config.json; give a transformers checkpoint or a Hub id")
     with checkpoint_errors(model):
-        config = _read_config(model, hub, gguf_file)
-    if config.model_type == _TIMM:
-        raise UnsupportedModelError(
-            f"{model} is a model of timm ({_TIMM}), whose modules are not transformers' own and cannot be exported; "
-            "take a checkpoint of the same architecture that was trained with transformers (ViT, say)"
-        )
-    check_is_not_quantized(model, config, hub)
-    return config
+        return _read_config(model, hub, gguf_file)
 
 
 def _read_config(model: str, hub: HubOptions, gguf_file: str | None) -> PretrainedConfig:
     try:
+        if gguf_file is None:
+            # Before any class is made of them: that of a quantised or timm's checkpoint may want other libraries.
+            entries, _ = transformers.PretrainedConfig.get_config_dict(model, **hub.as_arguments())
+            _check_entries(model, entries, hub)
         config = transformers.AutoConfig.from_pretrained(
             model, **gguf_argument(model, gguf_file), **hub.as_arguments()
         )
     except (TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{model}: config.json is damaged ({first_line(error)}); download it again") from error
+    except ANEError:
+        raise
     except ValueError as error:
         known = ", ".join(supported_tasks())
         raise UnsupportedModelError(f"{model}: {first_line(error)}; supported architectures: {known}") from error
     if gguf_file is not None:
         name_model_class(config)
     return config
+
+
+def _check_entries(model: str, entries: Mapping[str, Any], hub: HubOptions) -> None:
+    if entries.get("model_type") == _TIMM:
+        raise UnsupportedModelError(
+            f"{model} is a model of timm ({_TIMM}), whose modules are not transformers' own and cannot be exported; "
+            "take a checkpoint of the same architecture that was trained with transformers (ViT, say)"
+        )
+    check_is_not_quantized(model, entries, hub)
 
 
 def check_place(model: str) -> None:

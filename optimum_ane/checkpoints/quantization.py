@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.source import find_card
 from optimum_ane.checkpoints.source_card import read_base_models
 from optimum_ane.errors import UnsupportedModelError
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
 _ENTRIES = ("quantization_config", "compression_config")
 """Where `config.json` says it; the second is the old name of compressed-tensors."""
 _MAX_DETAIL = 40
 
 
-def check_is_not_quantized(model: str, config: PretrainedConfig, hub: HubOptions) -> None:
+def check_is_not_quantized(model: str, entries: Mapping[str, Any], hub: HubOptions) -> None:
     """Refuses a checkpoint whose configuration says that its weights are quantised.
 
     Args:
         model: Hub id or directory.
-        config: Its configuration; those of its parts are looked at as well.
+        entries: What its `config.json` holds; the configurations of its parts are looked at as well.
         hub: How to reach the Hub, for the card that names the original.
 
     Raises:
         UnsupportedModelError: It is quantised; the message names the method and the way out.
     """
-    method = quantization_of(config)
+    method = quantization_of(entries)
     if method is None:
         return
     bases = read_base_models(find_card(model, None, hub))
@@ -40,19 +37,14 @@ def check_is_not_quantized(model: str, config: PretrainedConfig, hub: HubOptions
     )
 
 
-def quantization_of(config: PretrainedConfig) -> str | None:
-    """The method that a configuration says its weights are quantised with; None for weights as usual."""
-    for part in (config, *_parts(config)):
+def quantization_of(entries: Mapping[str, Any]) -> str | None:
+    """The method that a `config.json` says the weights are quantised with; None for weights as usual."""
+    for part in (entries, *(value for value in entries.values() if isinstance(value, Mapping))):
         for name in _ENTRIES:
-            entry = getattr(part, name, None)
+            entry = part.get(name)
             if entry:
-                return _method(entry if isinstance(entry, Mapping) else entry.to_dict())
+                return _method(entry if isinstance(entry, Mapping) else {"quant_method": entry})
     return None
-
-
-def _parts(config: PretrainedConfig) -> list[PretrainedConfig]:
-    parts = (getattr(config, name, None) for name in getattr(config, "sub_configs", {}))
-    return [part for part in parts if part is not None and hasattr(part, "to_dict")]
 
 
 def _method(entry: Mapping[str, Any]) -> str:

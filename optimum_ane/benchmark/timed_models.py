@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from optimum_ane.checkpoints.source import Checkpoint, HubOptions, load_checkpoint, load_config
+from optimum_ane.checkpoints.checkpoint import open_checkpoint
+from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.package.form import ExportSpec
 from optimum_ane.runtimes.coreml import CoreMLSession, load_mlmodel
 from optimum_ane.runtimes.portable import PortableSession
@@ -87,7 +88,9 @@ def open_subject(subject: Subject, inputs: Arrays, load: Load = load_mlmodel) ->
     """
     if subject.engine == "pytorch":
         assert subject.spec is not None
-        return run_original(open_checkpoint(subject.path, subject.revision, subject.spec.task).model, subject, inputs)
+        hub = hub_options(subject.path, subject.revision)
+        original = open_checkpoint(subject.path, task=subject.spec.task, hub=hub).original()
+        return run_original(original, subject, inputs)
     session: Session
     if subject.engine == "coreml":
         session = CoreMLSession(subject.path, subject.compute_units or "all", load)
@@ -109,11 +112,6 @@ def run_original(model: PreTrainedModel, subject: Subject, inputs: Arrays) -> Ru
     return run
 
 
-def open_checkpoint(model: str, revision: str | None, task: str) -> Checkpoint:
-    """Loads a checkpoint in float32.
-
-    Raises:
-        ANEError: It is not there, or damaged.
-    """
-    hub = HubOptions(revision=None if Path(model).is_dir() else revision)
-    return load_checkpoint(model, task, load_config(model, hub), hub)
+def hub_options(model: str, revision: str | None) -> HubOptions:
+    """How to reach a checkpoint that a package names: a revision is of the Hub's."""
+    return HubOptions(revision=None if Path(model).is_dir() else revision)

@@ -30,12 +30,13 @@ def load_reference(
     Raises:
         CheckpointError: It cannot be loaded, is not a whole classifier, or has other labels.
     """
-    from optimum_ane.checkpoints.source import HubOptions, load_checkpoint, load_config
+    from optimum_ane.checkpoints.checkpoint import open_checkpoint
+    from optimum_ane.checkpoints.hub_options import HubOptions
 
     try:
         source, revision = package.original() if reference is None else (reference, None)
         hub = HubOptions(revision=revision, trust_remote_code=trust_remote_code)
-        model = load_checkpoint(source, TASK, load_config(source, hub), hub).model
+        model = open_checkpoint(source, task=TASK, hub=hub).original()
     except (CheckpointError, UnsupportedModelError) as error:
         raise CheckpointError(
             f"the original cannot be loaded: {error}; name it with --reference, or score the package alone with "

@@ -157,6 +157,6 @@ def _at_length(module: nn.Module, form: ExportForm, length: int) -> nn.Module:
     from optimum_ane.nn.pooling import SentencePooling
 
     view = at_length(module, length)
-    if form.pools:
+    if form.pools and view.sentence_pooling is None:
         view.sentence_pooling = SentencePooling(form.pooling, form.normalize)
     return view

@@ -297,3 +297,6 @@ class DebertaV2ANEConfig(TextEncoderANEConfig):
             "text-classification": deberta_classifier,
         },
     )
+    UNUSED_WEIGHTS = {
+        r"(deberta\.)?embeddings\.position_embeddings": "of pre-training, where position_biased_input is off",
+    }

@@ -12,7 +12,7 @@ from optimum_ane.nn.layout import from_bc1s, to_bc1s
 from optimum_ane.nn.mask import additive_mask, window_mask
 from optimum_ane.nn.norm import LayerNorm, raise_epsilons_for_float16
 from optimum_ane.nn.packed_projection import PackedProjection
-from optimum_ane.nn.pooling import SentencePooling, first_position, first_token, mean_over_tokens
+from optimum_ane.nn.pooling import SentenceDense, SentencePooling, first_position, first_token, mean_over_tokens
 from optimum_ane.nn.projection import Projection, VocabularyProjection
 from optimum_ane.nn.relative import skew
 from optimum_ane.nn.rotary import apply_rotary, rotary_tables
@@ -23,6 +23,7 @@ __all__ = [
     "LayerStack",
     "PackedProjection",
     "Projection",
+    "SentenceDense",
     "SentencePooling",
     "TextEmbeddings",
     "VocabularyProjection",

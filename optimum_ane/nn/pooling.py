@@ -1,9 +1,13 @@
 """One vector from the hidden states of a sequence, inside the graph."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from optimum_ane.nn.activations import get_activation
+from optimum_ane.nn.projection import Projection
 
 PoolingMode = Literal["mean", "cls"]
 
@@ -52,18 +56,40 @@ def mean_over_tokens(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     return (hidden * (weight / count)).sum(dim=3, keepdim=True)
 
 
+class SentenceDense(nn.Module):
+    """A linear layer and an activation after the pooling, as sentence-transformers' module `Dense` names them.
+
+    Args:
+        in_features: Width before.
+        out_features: Width after.
+        bias: Whether there is a bias.
+        activation: Its name, see `get_activation`.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool, activation: str) -> None:
+        super().__init__()
+        self.linear = Projection(in_features, out_features, bias)
+        self.activation = get_activation(activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, I, 1, 1) → (B, O, 1, 1)."""
+        return self.activation(self.linear(x))
+
+
 class SentencePooling(nn.Module):
-    """Pools hidden states into one vector per sequence. Has no parameters.
+    """Pools hidden states into one vector per sequence.
 
     Args:
         mode: `"mean"` averages over the tokens that are not padding, `"cls"` takes the first position.
-        normalize: Divide by the Euclidean norm.
+        normalize: Divide by the Euclidean norm, at the end.
+        dense: Layers between the pooling and the norm.
     """
 
-    def __init__(self, mode: PoolingMode, normalize: bool) -> None:
+    def __init__(self, mode: PoolingMode, normalize: bool, dense: Sequence[SentenceDense] = ()) -> None:
         super().__init__()
         self.mode = mode
         self.normalize = normalize
+        self.dense = nn.ModuleList(dense)
 
     def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Pools.
@@ -73,10 +99,12 @@ class SentencePooling(nn.Module):
             attention_mask: (B, S), integer, 1 for a token and 0 for padding. A row that is all padding pools to 0.
 
         Returns:
-            (B, C).
+            (B, C), or (B, O) of the last layer in `dense`.
         """
         pool = {"mean": mean_over_tokens, "cls": first_position}[self.mode]
         pooled = pool(hidden, attention_mask)
+        for dense in self.dense:
+            pooled = dense(pooled)
         return (_normalize(pooled) if self.normalize else pooled).squeeze(3).squeeze(2)
 
 

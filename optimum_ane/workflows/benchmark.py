@@ -211,14 +211,14 @@ class _OneShape:
     def _open(self, subject: Subject) -> Runner:
         if subject.kind == "original":
             assert self.target.checkpoint is not None
-            return run_original(self.target.checkpoint.model, subject, self.inputs)
+            return run_original(self.target.checkpoint.original(), subject, self.inputs)
         return open_subject(subject, self.inputs, self.engines.load)
 
     def _size(self, subject: Subject) -> int:
         if subject.kind != "original":
             return measure_sizes(Path(subject.path))["package"]
         assert self.target.checkpoint is not None
-        return sum(4 * parameter.numel() for parameter in self.target.checkpoint.model.parameters())
+        return sum(4 * parameter.numel() for parameter in self.target.checkpoint.original().parameters())
 
 
 def _compute_units(asked: Sequence[str] | None, engines: Engines) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 import torch
 
-from optimum_ane.benchmark.timed_models import Subject, open_checkpoint
+from optimum_ane.benchmark.timed_models import Subject, hub_options
+from optimum_ane.checkpoints.checkpoint import open_checkpoint
 from optimum_ane.compression import recipe_names
 from optimum_ane.errors import CheckpointError, InputError, UnsupportedModelError
 from optimum_ane.exporters.config import get_ane_config_class
@@ -23,7 +24,7 @@ from optimum_ane.targets.coreml.stock import convert_stock
 from optimum_ane.workflows.export import export
 
 if TYPE_CHECKING:
-    from optimum_ane.checkpoints.source import Checkpoint
+    from optimum_ane.checkpoints.checkpoint import Checkpoint
 
 Shape = tuple[int, int]
 """Rows per prediction and tokens per row."""
@@ -110,7 +111,8 @@ def open_target(package: str | Path, mlpackage: Path, compare: str | None, is_co
         return Target(mlpackage, config, None)
     try:
         source, revision = (compare, None) if compare else config.original()
-        checkpoint = open_checkpoint(source, revision, config.task)
+        checkpoint = open_checkpoint(source, task=config.task, hub=hub_options(source, revision))
+        checkpoint.original()
     except (CheckpointError, UnsupportedModelError) as error:
         raise CheckpointError(
             f"the original cannot be loaded: {error}; name it with --compare, or time the package alone with "
@@ -166,7 +168,7 @@ def make_package(target: Target, shape: Shape, folder: Path) -> Path:
     spec = target.spec(shape)
     output = folder / f"package-{shape[0]}x{shape[1]}"
     export(
-        target.checkpoint.model,
+        target.checkpoint.original(),
         output,
         task=spec.task,
         sequence_length=spec.sequence_length,
@@ -194,7 +196,7 @@ def make_stock(target: Target, shape: Shape, inputs: dict[str, np.ndarray], fold
     spec = target.spec(shape)
     tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
     model = convert_stock(
-        target.checkpoint.model,
+        target.checkpoint.original(),
         spec.task,
         tensors,
         precision=spec.precision,

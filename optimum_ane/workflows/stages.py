@@ -17,7 +17,7 @@ from optimum_ane.checkpoints.tokenizer_description import describe_tokenizer
 from optimum_ane.compression.compress import compress_mlpackage
 from optimum_ane.compression.recipes import Recipe
 from optimum_ane.evaluation.accuracy import check_accuracy_drop
-from optimum_ane.exporters.load_module import load_module
+from optimum_ane.exporters.load_module import build_module
 from optimum_ane.package.environment import peak_memory
 from optimum_ane.package.files import hash_files
 from optimum_ane.package.layout import EXPORT_REPORT
@@ -39,13 +39,11 @@ from optimum_ane.validation.comparison import (
     compare_layers,
     find_bad_layer,
 )
+from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.workflows.card_and_report import write_card_and_report
 from optimum_ane.workflows.command_line import public_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import torch
     from torch import nn
 
     from optimum_ane.evaluation.evaluator import Evaluator
@@ -58,10 +56,22 @@ def ask_original(draft: PackageDraft) -> None:
     draft.reference = answer_examples(draft.reference_model(), draft.examples, draft.fields, with_hidden_states=True)
 
 
-def rewrite(draft: PackageDraft, weights: Mapping[str, torch.Tensor]) -> None:
-    """Builds the Neural Engine modules and gives them the weights, tensor by tensor."""
+def rewrite(draft: PackageDraft) -> None:
+    """Builds the Neural Engine modules and gives them the weights, tensor by tensor.
+
+    Raises:
+        CheckpointError: The weights do not fit the configuration.
+    """
+    checkpoint = draft.checkpoint
+    left_out = set(checkpoint.left_out)
     for program in draft.programs:
-        draft.modules[program.name] = load_module(draft.ane_config, program.name, weights)
+        built = build_module(draft.ane_config, program.name, checkpoint.weights)
+        left_out.update(built.left_out)
+        embedding = checkpoint.sentence_transformers if draft.form.pools else None
+        if embedding is not None and embeds_as(draft.form, embedding):
+            built.module.sentence_pooling = embedding.make_pooling()
+        draft.modules[program.name] = built.module
+    draft.report.left_out = tuple(sorted(left_out))
 
 
 def compare_modules(draft: PackageDraft) -> None:
@@ -84,7 +94,6 @@ def compare_modules(draft: PackageDraft) -> None:
 
 def convert(draft: PackageDraft, metadata: Metadata) -> None:
     """Converts each program, all its functions over one copy of the weights, and saves it."""
-    draft.release_original()
     for program in draft.programs:
         module = draft.modules.pop(program.name)
         build_program(

@@ -9,7 +9,7 @@ from tiny_models import save_checkpoint
 from transformers import GPT2Config
 
 from optimum_ane import export
-from optimum_ane.checkpoints.source import HubOptions
+from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.errors import ANEError, CheckpointError, ShapeError, UnsupportedModelError
 from optimum_ane.exporters.config import supported_tasks
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from optimum_ane.package.form import ExportForm
 
-
 LEFT_OVER = "after_numbers"
-"""Where a word goes that follows the numbers of an option, as in `--sequence-length 32 64 out/`: argparse would take it
-for one more number."""
+"""Where a word goes that follows the numbers of an option, as in `--sequence-length 32 64 out/`: argparse would take
+it for one more number."""
 
 
 class _Numbers(Action):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from optimum_ane.errors import CheckpointError, UnsupportedModelError
 from optimum_ane.exporters.unused_weights import check_unused
@@ -28,6 +28,15 @@ class LoadedModule:
     left_out: tuple[str, ...]
 
 
+@runtime_checkable
+class DeclaresUnusedWeights(Protocol):
+    """A module that knows weights of its checkpoints that it leaves out."""
+
+    def unused_weights(self) -> frozenset[str]:
+        """Returns their names."""
+        ...
+
+
 def build_module(ane_config: ANEConfig, program: str, weights: Mapping[str, Tensor]) -> LoadedModule:
     """Builds the module of a program and gives it all of a checkpoint's weights.
 
@@ -47,7 +56,11 @@ def build_module(ane_config: ANEConfig, program: str, weights: Mapping[str, Tens
     used = load_module(module, weights)
     modules = {path for path, _ in module.named_modules()}
     described = f"the Neural Engine's {type(module).__name__}"
-    return LoadedModule(module, check_unused(weights.keys() - used, modules, ane_config.UNUSED_WEIGHTS, described))
+    # Second names of a weight, and a pooler that no answer depends on: what our modules declare of themselves.
+    declared = module.unused_weights() if isinstance(module, DeclaresUnusedWeights) else frozenset()
+    surplus = weights.keys() - used - declared
+    left_out = check_unused(surplus, modules, ane_config.UNUSED_WEIGHTS, described)
+    return LoadedModule(module, tuple(sorted({*left_out, *(declared & weights.keys())})))
 
 
 def load_module(module: nn.Module, weights: Mapping[str, Tensor]) -> frozenset[str]:

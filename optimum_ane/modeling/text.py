@@ -174,8 +174,8 @@ def _by_length(session: Session) -> list[FixedLength]:
     for function in functions:
         if "input_ids" not in function.inputs or "attention_mask" not in function.inputs:
             raise PackageError(
-                f"function {function.function_name} takes {', '.join(function.inputs)}; a text encoder takes input_ids "
-                "and attention_mask"
+                f"function {function.function_name} takes {', '.join(function.inputs)}; a text encoder takes "
+                "input_ids and attention_mask"
             )
         found.append(FixedLength(function.inputs["input_ids"].shape[1], function))
     return sorted(found, key=lambda each: each.length)

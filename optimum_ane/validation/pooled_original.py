@@ -36,9 +36,7 @@ class PooledOriginal:
         return BaseModelOutputWithPooling(pooler_output=pooled, hidden_states=answer.get("hidden_states"))
 
 
-def as_reference(
-    model: PreTrainedModel, form: ExportForm, embedding: SentenceTransformers | None = None
-) -> Model:
+def as_reference(model: PreTrainedModel, form: ExportForm, embedding: SentenceTransformers | None = None) -> Model:
     """The original as a package of this form is compared with it.
 
     Args:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import optimum_ane.models  # noqa: F401 - registers the architectures
 from optimum_ane.analysis.gates import Gates
-from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.compression.activations import quantize_activations
 from optimum_ane.compression.calibration_data import Calibration
 from optimum_ane.compression.compress import check_source, compress_mlpackage

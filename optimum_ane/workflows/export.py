@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import optimum_ane.models  # noqa: F401 - registers the architectures
 from optimum_ane.analysis.chips import get_chip
 from optimum_ane.analysis.gates import Gates
-from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.checkpoint import Checkpoint, checkpoint_of_model, open_checkpoint
+from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.compression.recipes import Recipe, get_recipe
 from optimum_ane.errors import CheckpointError, DatasetError
 from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP

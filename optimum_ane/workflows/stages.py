@@ -52,8 +52,9 @@ if TYPE_CHECKING:
 
 
 def ask_original(draft: PackageDraft) -> None:
-    """Runs the original on the examples, and keeps what it answered."""
+    """Runs the original on the examples, keeps what it answered, and gives its memory back."""
     draft.reference = answer_examples(draft.reference_model(), draft.examples, draft.fields, with_hidden_states=True)
+    draft.checkpoint.release_original()
 
 
 def rewrite(draft: PackageDraft) -> None:

@@ -100,10 +100,10 @@ def test_rows_padded_beyond_the_package_are_taken_where_their_tokens_fit(load):
     assert logits.shape == (3, 36, 2)
     assert torch.equal(logits[:, :16], model(**inputs).logits)
     assert not logits[:, 16:].any()
+    mask = torch.ones(2, 36, dtype=torch.long)
+    mask[0, 3:] = 0
+    mask[1, 17:] = 0
     with pytest.raises(InputError, match="row 1 has 17 tokens, and this package takes 16"):
-        mask = torch.ones(2, 36, dtype=torch.long)
-        mask[0, 3:] = 0
-        mask[1, 17:] = 0
         model(torch.full((2, 36), 7), mask)
 
 

@@ -201,9 +201,10 @@ def test_a_state_of_another_program_is_refused(package, tmp_path):
 
 class TestIntermediates:
     def test_core_ml_gives_none(self, package):
+        session = CoreMLSession(package, load=Engine)
+        state = session.make_state()
         with pytest.raises(InputError, match="no values in between"):
-            session = CoreMLSession(package, load=Engine)
-            session.predict(row(1, 2, 3), session.make_state(), intermediates=["*"])
+            session.predict(row(1, 2, 3), state, intermediates=["*"])
 
     def test_the_portable_runtime_gives_those_that_match_beside_the_outputs(self, package):
         session = PortableSession(package)

@@ -11,7 +11,7 @@ from ml_programs import FLOAT16, FLOAT32, read_operations, types_of
 from tiny_models import TASKS, answer, make_inputs, make_original, make_tokenizer, psnr, save_checkpoint
 
 from optimum_ane import ANEModelForSequenceClassification, __version__, export
-from optimum_ane.errors import PackageError, ShapeError, UnsupportedModelError
+from optimum_ane.errors import ShapeError, UnsupportedModelError
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes.portable import PortableSession
 

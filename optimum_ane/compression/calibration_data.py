@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from optimum_ane.errors import CompressionError
-from optimum_ane.evaluation.datasets import DatasetSpec, load_examples
+from optimum_ane.evaluation.datasets import DatasetSpec
+from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.package.manifest import PackageConfig
 from optimum_ane.package.problem_types import SINGLE_LABEL, problem_type_of
 
 DEFAULT_ROWS = 128
 """Sensitivities differ by factors of thousands: what so few rows leave of noise changes few choices."""
 
-TASK = "text-classification"
 _PER_TOKEN = ("start_logits", "end_logits")
 _TASKS_OF_CLASSES = ("fill-mask", "text-classification", "token-classification")
 
@@ -48,32 +48,25 @@ def calibration_of_dataset(directory: Path, spec: DatasetSpec, rows: int = DEFAU
         seed: Which ones.
 
     Raises:
-        CompressionError: The package is no text classifier.
+        UnsupportedModelError: The task has no datasets, or not for the package's form.
         DatasetError: The dataset is flawed.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     config = PackageConfig.read(directory)
-    if config.task != TASK:
-        raise CompressionError(
-            f"{directory} does {config.task}; datasets are read for {TASK} only, leave out --calibration-dataset to "
-            "calibrate on random tokens"
-        )
-    checkpoint = AutoConfig.from_pretrained(directory)
-    examples = load_examples(spec, id2label=checkpoint.id2label, problem_type=problem_type_of(checkpoint))
+    evaluator = get_evaluator(config.task, AutoConfig.from_pretrained(directory))
+    examples = evaluator.load(spec)
     order = np.random.default_rng(seed).permutation(len(examples))[:rows]
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    encoded = tokenizer(
-        [examples.texts[i] for i in order],
-        None if examples.text_pairs is None else [examples.text_pairs[i] for i in order],
-        padding="max_length",
-        truncation=True,
-        max_length=config.sequence_length,
-        return_tensors="np",
-    )
-    blank = np.zeros((len(order), config.sequence_length), np.int32)
-    arrays = {entry.name: np.asarray(encoded.get(entry.name, blank), np.int32) for entry in config.inputs}
-    return _batched(arrays, config.batch_size, f"{len(order)} rows of {examples.name}")
+    encoded = evaluator.inputs(tokenizer, examples, order.tolist(), config.sequence_length)
+    # A row of the dataset may give several, such as each of its choices.
+    count = min(rows, len(encoded["input_ids"]))
+    blank = np.zeros((count, config.sequence_length), np.int32)
+    arrays = {
+        entry.name: encoded[entry.name][:count].numpy().astype(np.int32) if entry.name in encoded else blank
+        for entry in config.inputs
+    }
+    return _batched(arrays, config.batch_size, f"{count} rows of {examples.name}")
 
 
 def calibration_of_random_tokens(directory: Path, rows: int = DEFAULT_ROWS, seed: int = 0) -> Calibration:
@@ -105,7 +98,7 @@ def has_classes(directory: Path) -> bool:
     from transformers import AutoConfig
 
     task = PackageConfig.read(directory).task
-    if task == TASK:
+    if task == "text-classification":
         return problem_type_of(AutoConfig.from_pretrained(directory)) == SINGLE_LABEL
     return task in _TASKS_OF_CLASSES
 

@@ -14,10 +14,11 @@ from optimum_ane.compression.activations import quantize_activations
 from optimum_ane.compression.calibration_data import Calibration
 from optimum_ane.compression.compress import check_source, compress_mlpackage
 from optimum_ane.compression.recipes import Recipe
-from optimum_ane.errors import CheckpointError, CompressionError, DatasetError, UnsupportedModelError
-from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, check_accuracy_drop, compare
-from optimum_ane.evaluation.datasets import DatasetSpec, Examples, load_examples
-from optimum_ane.evaluation.reference import TASK
+from optimum_ane.errors import CheckpointError, CompressionError, UnsupportedModelError
+from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, check_accuracy_drop
+from optimum_ane.evaluation.datasets import DatasetSpec
+from optimum_ane.evaluation.evaluator import Examples, get_evaluator
+from optimum_ane.evaluation.reference import as_reference
 from optimum_ane.evaluation.report import AccuracyReport
 from optimum_ane.exporters.config import get_ane_config_class
 from optimum_ane.modeling import MODEL_CLASSES
@@ -26,7 +27,6 @@ from optimum_ane.package.files import hash_files, verify_files
 from optimum_ane.package.form import ExportSpec
 from optimum_ane.package.layout import DOCUMENTS, EXPORT_REPORT, MLPACKAGE
 from optimum_ane.package.manifest import PackageConfig
-from optimum_ane.package.problem_types import problem_type_of
 from optimum_ane.package.report import ExportReport, measure_sizes
 from optimum_ane.package.staging import check_output, staged
 from optimum_ane.progress import Stages, row_progress
@@ -156,10 +156,9 @@ class _Job:
 
     def load_examples(self, dataset: DatasetSpec) -> Examples:
         """Reads the dataset before any work is done."""
-        if self.config.task != TASK:
-            raise DatasetError(f"only {TASK} is evaluated on a dataset, {self.source} does {self.config.task}")
-        problem_type = problem_type_of(self.model_config)
-        return load_examples(dataset, id2label=self.model_config.id2label or {}, problem_type=problem_type)
+        evaluator = get_evaluator(self.config.task, self.model_config)
+        evaluator.check_pooling(self.config.pooling)
+        return evaluator.load(dataset)
 
     def compress(self, directory: Path, stages: Stages, calibration: Calibration | None) -> ExportReport:
         """Writes the compressed program and loads it back."""
@@ -231,13 +230,13 @@ class _Job:
                 "--max-accuracy-drop needs the original's score, and it could not be loaded; name it with --reference"
             )
         with row_progress(f"evaluating on {len(examples)} rows") as progress:
-            report = compare(
-                self.original,
+            original = self.original
+            report = get_evaluator(self.spec.task, self.model_config).compare(
+                None if original is None else as_reference(original, self.spec.pooling, self.spec.normalize),
                 MODEL_CLASSES[self.spec.task](self.session, self.model_config, self.config),
                 AutoTokenizer.from_pretrained(self.source),
                 examples,
                 sequence_length=self.spec.sequence_length,
-                problem_type=problem_type_of(self.model_config),
                 runtime=self.session.runtime,
                 progress=progress,
             )

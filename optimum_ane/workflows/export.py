@@ -30,8 +30,10 @@ from optimum_ane.checkpoints.tokenizer_description import describe_tokenizer
 from optimum_ane.compression import Recipe, compress_mlpackage, get_recipe
 from optimum_ane.compression.targets import target_of_name
 from optimum_ane.errors import CheckpointError, DatasetError, UnsupportedModelError
-from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, check_accuracy_drop, compare
-from optimum_ane.evaluation.datasets import DatasetSpec, Examples, load_examples
+from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, check_accuracy_drop
+from optimum_ane.evaluation.datasets import DatasetSpec
+from optimum_ane.evaluation.evaluator import Examples, get_evaluator
+from optimum_ane.evaluation.reference import as_reference
 from optimum_ane.evaluation.report import AccuracyReport
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
 from optimum_ane.exporters.load_module import load_module
@@ -304,13 +306,12 @@ class _Road:
     def _evaluate(self, session: Session, examples: Examples) -> AccuracyReport:
         candidate = MODEL_CLASSES[self.spec.task](session, self.checkpoint.config, self.package_config())
         with row_progress(f"evaluating on {len(examples)} rows") as progress:
-            return compare(
-                self.checkpoint.model,
+            return get_evaluator(self.spec.task, self.checkpoint.config).compare(
+                as_reference(self.checkpoint.model, self.spec.pooling, self.spec.normalize),
                 candidate,
                 self.checkpoint.tokenizer,
                 examples,
                 sequence_length=self.spec.sequence_length,
-                problem_type=problem_type_of(self.checkpoint.config),
                 runtime=session.runtime,
                 progress=progress,
             )
@@ -386,6 +387,6 @@ def _labels(config: PretrainedConfig, spec: ExportSpec) -> list[str]:
 
 
 def _load_examples(dataset: DatasetSpec, config: PretrainedConfig, spec: ExportSpec) -> Examples:
-    if spec.task != "text-classification":
-        raise DatasetError(f"only text-classification is evaluated on a dataset, this is {spec.task}")
-    return load_examples(dataset, id2label=config.id2label, problem_type=problem_type_of(config))
+    evaluator = get_evaluator(spec.task, config)
+    evaluator.check_pooling(spec.pooling)
+    return evaluator.load(dataset)

@@ -132,6 +132,7 @@ def compress_package(
     rows, evaluator = None, None
     if dataset is not None:
         evaluator = get_evaluator(manifest.form.task, draft.config)
+        evaluator.check_pooling(manifest.form.pooling)
         rows = evaluator.load(dataset)
     stages = job.stages(calibration)
     if evaluator is not None:

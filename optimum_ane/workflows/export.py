@@ -381,6 +381,7 @@ def _load_rows(dataset: DatasetSpec | None, checkpoint: Checkpoint, form: Export
     if dataset is None:
         return None, None
     evaluator = get_evaluator(form.task, checkpoint.config)
+    evaluator.check_pooling(form.pooling)
     rows = evaluator.load(dataset)
     if checkpoint.tokenizer is None:
         raise CheckpointError(f"{checkpoint.source.model} has no tokenizer, which the dataset needs")

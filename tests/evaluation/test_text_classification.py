@@ -6,63 +6,36 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from stand_ins import Lookup, WithTokenTypes, make_number_tokenizer
 
 from optimum_ane.errors import DatasetError, ValidationError
-from optimum_ane.evaluation.accuracy import check_accuracy_drop, compare
-from optimum_ane.evaluation.datasets import DatasetSpec, Examples, load_examples
+from optimum_ane.evaluation.accuracy import check_accuracy_drop
+from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.report import print_report
+from optimum_ane.evaluation.text_classification import LabelledTexts, TextClassification
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 
 
-class NumberTokenizer:
-    """Turns a text of numbers into these numbers as token ids; pads with -1."""
-
-    def __call__(self, texts, pairs=None, *, padding, truncation, max_length=None, return_tensors=None, verbose=True):
-        pairs = pairs or [""] * len(texts)
-        ids = [[int(word) for word in f"{text} {pair}".split()] for text, pair in zip(texts, pairs, strict=True)]
-        if truncation:
-            ids = [row[:max_length] for row in ids]
-        if not padding:
-            return {"input_ids": ids}
-        longest = max(len(row) for row in ids)
-        padded = torch.tensor([row + [-1] * (longest - len(row)) for row in ids])
-        return {"input_ids": padded, "attention_mask": (padded >= 0).long(), "token_type_ids": padded * 0}
-
-
-class Lookup:
-    """Answers with the logits of the row that the first token names, as if it were a model."""
-
-    def __init__(self, logits):
-        self.table = torch.as_tensor(np.asarray(logits), dtype=torch.float32)
-        self.calls = []
-
-    def __call__(self, input_ids, attention_mask):
-        self.calls.append(tuple(input_ids.shape))
-        return SimpleNamespace(logits=self.table[input_ids[:, 0]])
-
-
-class WithTokenTypes(Lookup):
-    def __call__(self, input_ids, attention_mask, token_type_ids):
-        return super().__call__(input_ids, attention_mask)
+def evaluator(problem_type=SINGLE, labels=("NEGATIVE", "POSITIVE")):
+    return TextClassification(
+        SimpleNamespace(problem_type=problem_type, num_labels=len(labels), id2label=dict(enumerate(labels)))
+    )
 
 
 def examples(labels, metric_config="accuracy", **fields):
     texts = [str(index) for index in range(len(labels))]
     values = {"texts": texts, "text_pairs": None, "labels": np.asarray(labels), "name": "numbers"}
-    return Examples(**(values | {"metric_config": metric_config, "label_mapping": "by id"} | fields))
+    return LabelledTexts(**(values | {"metric_config": metric_config, "label_mapping": "by id"} | fields))
 
 
 def run(reference, candidate, data, problem_type=SINGLE, sequence_length=4, **options):
-    candidate = WithTokenTypes(candidate)
-    reference = None if reference is None else Lookup(reference)
-    return compare(
-        reference,
-        candidate,
-        NumberTokenizer(),
+    return evaluator(problem_type).compare(
+        None if reference is None else Lookup(reference),
+        WithTokenTypes(Lookup(candidate)),
+        make_number_tokenizer(),
         data,
         sequence_length=sequence_length,
-        problem_type=problem_type,
         runtime="portable",
         **options,
     )
@@ -111,13 +84,12 @@ def test_batches_progress_and_truncation():
     texts = [" ".join([str(index)] * (7 if index in (3, 20) else 1 + index % 4)) for index in range(40)]
     steps = []
     reference = Lookup(logits)
-    report = compare(
+    report = evaluator().compare(
         reference,
-        WithTokenTypes(logits),
-        NumberTokenizer(),
+        WithTokenTypes(Lookup(logits)),
+        make_number_tokenizer(),
         examples(labels, texts=texts),
         sequence_length=5,
-        problem_type=SINGLE,
         runtime="coreml",
         progress=lambda done, total: steps.append((done, total)),
     )
@@ -185,9 +157,9 @@ def test_package_that_is_not_finite(value):
 
 
 def test_logits_of_the_wrong_shape():
-    with pytest.raises(ValidationError, match=r"shape \(1, 3\), the original with \(1, 2\)"):
+    with pytest.raises(ValidationError, match=r"an output of shape \(3,\) a row, the original with \(2,\)"):
         run([[0, 1]], [[0, 1, 2]], examples([1]))
-    with pytest.raises(ValidationError, match=r"the package answers with logits of shape \(1, 1, 2\) for 1 texts"):
+    with pytest.raises(ValidationError, match=r"the package answers with logits of shape \(1, 1, 2\) for 1 rows"):
         run([[0, 1]], [[[0, 1]]], examples([1]))
     with pytest.raises(DatasetError, match="label 2 occurs, the model has 2 outputs"):
         run([[0, 1]], [[0, 1]], examples([2]))
@@ -240,14 +212,13 @@ def test_a_shared_checkpoint_on_sst2(shared, one_thread):
     folder = shared / "models" / "distilbert-sst2"
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     spec = DatasetSpec(str(shared / "data/sst2/dev.tsv"))
-    data = load_examples(spec, id2label=model.config.id2label, problem_type=SINGLE)
-    report = compare(
+    data = TextClassification(model.config).load(spec)
+    report = TextClassification(model.config).compare(
         model,
         Noisy(model, 0.02),
         AutoTokenizer.from_pretrained(folder),
         data,
         sequence_length=128,
-        problem_type=SINGLE,
         runtime="portable",
     )
     assert (report.original.right, report.rows, report.truncated) == (775, 872, 0)

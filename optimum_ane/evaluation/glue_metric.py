@@ -18,7 +18,7 @@ class MetricConfig:
     """What is measured on one kind of dataset.
 
     Attributes:
-        metrics: Names of the metrics; the first is the primary one, whose drop is judged.
+        metrics: Names of the metrics; the first is the primary one, whose drop the gate limits.
         problem_type: What a checkpoint must predict to be scored so.
     """
 
@@ -27,7 +27,7 @@ class MetricConfig:
 
     @property
     def primary(self) -> str:
-        """Name of the metric whose drop is judged."""
+        """Name of the metric whose drop the gate limits."""
         return self.metrics[0]
 
 

@@ -10,7 +10,7 @@ import transformers
 from optimum.exporters.tasks import TasksManager
 
 from optimum_ane.checkpoints.errors import checkpoint_errors, first_line
-from optimum_ane.checkpoints.gguf import check_gguf_is_readable, gguf_argument, name_model_class
+from optimum_ane.checkpoints.gguf import read_gguf_config
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.quantization import check_is_not_quantized
 from optimum_ane.errors import ANEError, CheckpointError, UnsupportedModelError
@@ -37,22 +37,19 @@ def load_config(model: str, hub: HubOptions, gguf_file: str | None = None) -> Pr
     """
     check_place(model)
     if gguf_file is not None:
-        check_gguf_is_readable(model, gguf_file, hub)
-    elif Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        return read_gguf_config(model, gguf_file, hub)
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
         raise CheckpointError(f"{model} holds no config.json; give a transformers checkpoint or a Hub id")
     with checkpoint_errors(model):
-        return _read_config(model, hub, gguf_file)
+        return _read_config(model, hub)
 
 
-def _read_config(model: str, hub: HubOptions, gguf_file: str | None) -> PretrainedConfig:
+def _read_config(model: str, hub: HubOptions) -> PretrainedConfig:
     try:
-        if gguf_file is None:
-            # Before any class is made of them: that of a quantised or timm's checkpoint may want other libraries.
-            entries, _ = transformers.PretrainedConfig.get_config_dict(model, **hub.as_arguments())
-            _check_entries(model, entries, hub)
-        config = transformers.AutoConfig.from_pretrained(
-            model, **gguf_argument(model, gguf_file), **hub.as_arguments()
-        )
+        # Before any class is made of them: that of a quantised or timm's checkpoint may want other libraries.
+        entries, _ = transformers.PretrainedConfig.get_config_dict(model, **hub.as_arguments())
+        _check_entries(model, entries, hub)
+        return transformers.AutoConfig.from_pretrained(model, **hub.as_arguments())
     except (TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{model}: config.json is damaged ({first_line(error)}); download it again") from error
     except ANEError:
@@ -60,9 +57,6 @@ def _read_config(model: str, hub: HubOptions, gguf_file: str | None) -> Pretrain
     except ValueError as error:
         known = ", ".join(supported_tasks())
         raise UnsupportedModelError(f"{model}: {first_line(error)}; supported architectures: {known}") from error
-    if gguf_file is not None:
-        name_model_class(config)
-    return config
 
 
 def _check_entries(model: str, entries: Mapping[str, Any], hub: HubOptions) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Collection
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from optimum.exporters.tasks import TasksManager
 
 from optimum_ane.checkpoints.errors import checkpoint_errors, first_line
-from optimum_ane.checkpoints.gguf import dequantizing_arguments
+from optimum_ane.checkpoints.gguf import dequantizing_arguments, quiet_reader
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.weight_checks import check_weights
 from optimum_ane.errors import CheckpointError, UnsupportedModelError
@@ -52,7 +53,7 @@ def load_original(
         CheckpointError: A file is missing, truncated or corrupt, or weights and configuration contradict each other.
     """
     model_class = TasksManager.get_model_class_for_task(task, model_type=config.model_type)
-    with checkpoint_errors(model):
+    with checkpoint_errors(model), nullcontext() if gguf_file is None else quiet_reader():
         # Mismatches are let through so that they can be named; transformers' own report is many lines long.
         try:
             loaded, info = model_class.from_pretrained(

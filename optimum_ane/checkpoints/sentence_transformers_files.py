@@ -240,7 +240,7 @@ class _Reader:
         if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
             raise self.damaged(f"the prompts of {_OPTIONS} are no texts")
         name = entries.get("default_prompt_name")
-        if name is not None and name not in prompts:
+        if name is not None and not (isinstance(name, str) and name in prompts):
             raise self.damaged(f"the default prompt {name!r:.60} of {_OPTIONS} is none of its prompts")
         similarity = entries.get("similarity_fn_name")
         return replace(

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
-from optimum_ane.evaluation.model_answers import Model
 from optimum_ane.evaluation.reference import load_reference
 from optimum_ane.evaluation.report import AccuracyReport
 from optimum_ane.package.manifest import Manifest
@@ -20,6 +19,7 @@ from optimum_ane.progress import row_progress
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.runtimes.session import Session
 from optimum_ane.tasks import TASKS, resolve
+from optimum_ane.validation.comparison import Model
 
 _MOST_BYTES = 1024**3
 """How much of the original's outputs is remembered. Scores of a vocabulary fill it; the rest is computed again."""

@@ -72,7 +72,7 @@ class ANETextModel(ANEModel):
             if value is not None:
                 inputs[name] = torch.as_tensor(value).detach().cpu()
         outputs, hidden = self._answer(inputs, bool(output_hidden_states))
-        fields = {name: torch.from_numpy(value).to(ids.device) for name, value in outputs.items()}
+        fields: dict[str, Any] = {name: torch.from_numpy(value).to(ids.device) for name, value in outputs.items()}
         if output_hidden_states:
             fields["hidden_states"] = tuple(torch.from_numpy(state).to(ids.device) for state in hidden)
         return self._output_class(**fields)

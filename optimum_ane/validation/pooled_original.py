@@ -9,7 +9,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from optimum_ane.checkpoints.sentence_transformers import SentenceTransformers
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel
 
     from optimum_ane.package.form import ExportForm
@@ -29,10 +28,10 @@ class PooledOriginal:
         self.forward = model.forward
         """What says which inputs are taken."""
 
-    def __call__(self, attention_mask: Tensor, **inputs: Any) -> BaseModelOutputWithPooling:
-        """Takes what the encoder takes, with the mask."""
-        answer = self.model(attention_mask=attention_mask, **inputs)
-        pooled = self.embedding.embed(answer.last_hidden_state, attention_mask)
+    def __call__(self, **inputs: Any) -> BaseModelOutputWithPooling:
+        """Takes what the encoder takes, `attention_mask` among it."""
+        answer = self.model(**inputs)
+        pooled = self.embedding.embed(answer.last_hidden_state, inputs["attention_mask"])
         return BaseModelOutputWithPooling(pooler_output=pooled, hidden_states=answer.get("hidden_states"))
 
 

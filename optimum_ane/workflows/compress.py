@@ -129,7 +129,8 @@ def compress_package(
     job = _Compression(source, recipe, original, psnr_threshold)
     draft = _draft(source, output, manifest, original)
     draft.report.command = command
-    rows, evaluator = None, None
+    rows: Any = None
+    evaluator = None
     if dataset is not None:
         evaluator = get_evaluator(manifest.form.task, draft.config)
         evaluator.check_pooling(manifest.form.pooling)

@@ -39,6 +39,6 @@ def convert_to_ane(model: PreTrainedModel, task: str | None = None) -> nn.Module
     """
     task = infer_task(type(model)) if task is None else TasksManager.map_from_synonym(task)
     ane_config = get_ane_config_class(model.config.model_type, task)(model.config, task)
-    ane_config.check(ExportForm(task, sequence_length=1))
+    ane_config.check(ExportForm(task, sequence_length=(1,)))
     check_is_plain(model)
     return build_module(ane_config, "model", ModelWeights(model)).module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -343,7 +344,7 @@ def _manifest(checkpoint: Checkpoint, form: ExportForm, ane_config: ANEConfig) -
     config, source = checkpoint.config, checkpoint.source
     labels: tuple[str, ...] = ()
     if TASKS[form.task].has_labels:
-        names = config.id2label or {}
+        names: Mapping[Any, str] = config.id2label or {}
         labels = tuple(str(names[index]) for index in range(config.num_labels or 0))
     return Manifest(
         form=form,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -271,5 +271,5 @@ def _function_entries(session: Session) -> tuple[FunctionEntry, ...]:
     )
 
 
-def _tensor_entries(specs: Sequence[TensorSpec]) -> tuple[TensorEntry, ...]:
+def _tensor_entries(specs: Iterable[TensorSpec]) -> tuple[TensorEntry, ...]:
     return tuple(TensorEntry(spec.name, spec.shape, spec.dtype, MEANINGS.get(spec.name, "")) for spec in specs)

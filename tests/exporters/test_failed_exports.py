@@ -59,7 +59,7 @@ class BrokenError(Exception):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (road, "load_module"),
+        (road, "build_module"),
         (conversion, "trace"),
         (conversion, "convert"),
         (conversion, "describe"),
@@ -272,14 +272,15 @@ class TestWrongExports:
         assert list(place.iterdir()) == []
 
     def test_a_wrong_module_is_refused_before_it_is_converted(self, original, place, monkeypatch):
-        load = road.load_module
+        build = road.build_module
 
         def wrong(*arguments):
-            module = load(*arguments)
-            module.classifier.bias = torch.nn.Parameter(module.classifier.bias + 0.001, requires_grad=False)
-            return module
+            loaded = build(*arguments)
+            head = loaded.module.classifier
+            head.bias = torch.nn.Parameter(head.bias + 0.001, requires_grad=False)
+            return loaded
 
-        monkeypatch.setattr(road, "load_module", wrong)
+        monkeypatch.setattr(road, "build_module", wrong)
         monkeypatch.setattr(conversion, "convert", None)
         with pytest.raises(ValidationError, match="Neural Engine module does not answer as the original does"):
             run(original, place)
@@ -315,7 +316,7 @@ class TestDatasets:
             run(make_original("bert", "fill-mask"), place, eval_dataset="dev.tsv")
 
     def test_a_missing_file_is_refused_before_any_work(self, original, place, monkeypatch):
-        monkeypatch.setattr(road, "load_module", None)
+        monkeypatch.setattr(road, "build_module", None)
         with pytest.raises(DatasetError, match=r"nowhere\.tsv"):
             run(original, place, eval_dataset=str(place / "nowhere.tsv"))
 

@@ -7,7 +7,7 @@ from tiny_models import make_original
 from optimum_ane import export
 from optimum_ane.errors import CheckpointError, ValidationError
 from optimum_ane.exporters.config import get_ane_config_class
-from optimum_ane.exporters.load_module import load_module
+from optimum_ane.exporters.load_module import build_module
 from optimum_ane.package.form import ExportSpec
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.targets.coreml import conversion
@@ -30,7 +30,7 @@ def measured(original, folder, task="text-classification", damage=lambda module:
     """Converts a module that `damage` has changed, and compares its package's layers with the original's."""
     spec = ExportSpec(task, sequence_length=16, batch_size=batch_size, **options)
     config = get_ane_config_class(original.config.model_type, task)(original.config, task)
-    module = load_module(config, original)
+    module = build_module(config, original.state_dict()).module
     damage(module)
     conversion.prepare(module, spec)
     inputs = config.make_inputs(parity.number_of_rows(spec), spec.sequence_length)

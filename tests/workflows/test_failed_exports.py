@@ -61,7 +61,7 @@ class BrokenError(Exception):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (stages, "load_module"),
+        (stages, "build_module"),
         (stages, "build_program"),
         (stages, "PortableSession"),
         (stages, "inspect"),
@@ -280,14 +280,15 @@ class TestWrongExports:
         assert list(place.iterdir()) == []
 
     def test_a_wrong_module_is_refused_before_it_is_converted(self, original, place, monkeypatch):
-        load = stages.load_module
+        build = stages.build_module
 
         def wrong(*arguments):
-            module = load(*arguments)
-            module.classifier.bias = torch.nn.Parameter(module.classifier.bias + 0.001, requires_grad=False)
-            return module
+            loaded = build(*arguments)
+            head = loaded.module.classifier
+            head.bias = torch.nn.Parameter(head.bias + 0.001, requires_grad=False)
+            return loaded
 
-        monkeypatch.setattr(stages, "load_module", wrong)
+        monkeypatch.setattr(stages, "build_module", wrong)
         monkeypatch.setattr(stages, "build_program", None)
         with pytest.raises(ValidationError, match="Neural Engine module does not answer as the original does"):
             run(original, place)
@@ -324,7 +325,7 @@ class TestDatasets:
 
     def test_a_missing_file_is_refused_before_any_work(self, original, place, monkeypatch):
         monkeypatch.setattr(export_workflow, "open_checkpoint", None)
-        monkeypatch.setattr(stages, "load_module", None)
+        monkeypatch.setattr(stages, "build_module", None)
         with pytest.raises(DatasetError, match=r"nowhere\.tsv"):
             run(original, place, eval_dataset=str(place / "nowhere.tsv"))
 

@@ -18,7 +18,6 @@ def load_examples(spec, *, id2label, problem_type):
     return TextClassification(config).load(spec)
 
 
-
 def make_number_tokenizer(**settings):
     """The text "7 3" becomes the ids 7 and 3; pads with 100."""
     vocabulary = {str(number): number for number in range(NUMBERS)} | {"[PAD]": NUMBERS, "[UNK]": NUMBERS + 1}

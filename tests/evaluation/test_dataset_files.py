@@ -292,7 +292,9 @@ def test_too_much_of_it(write, monkeypatch):
 def test_options_that_make_no_sense(write):
     path = write("dev.tsv", "fine\t1\n")
     assert "a file has no splits; leave out --split" in refusal(path, split="validation")
-    assert "'sst3' names no metric of the task; leave out --dataset-config or name one of: cola" in refusal(path, config="sst3")
+    assert "'sst3' names no metric of the task; leave out --dataset-config or name one of: cola" in refusal(
+        path, config="sst3"
+    )
     assert "the column 'text' occurs twice" in refusal(write("twice.tsv", "text\ttext\tlabel\n"))
     with pytest.raises(DatasetError, match="0 samples are asked for"):
         DatasetSpec("dev.tsv", max_samples=0)

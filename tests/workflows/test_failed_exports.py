@@ -15,7 +15,7 @@ import torch
 from tiny_models import make_original, make_tokenizer
 
 from optimum_ane import export
-from optimum_ane.errors import CheckpointError, DatasetError, OutputError, ValidationError
+from optimum_ane.errors import CheckpointError, DatasetError, OutputError, UnsupportedModelError, ValidationError
 from optimum_ane.package.staging import staged
 from optimum_ane.workflows import export as export_workflow
 from optimum_ane.workflows import stages
@@ -319,9 +319,9 @@ class TestDatasets:
         with pytest.raises(DatasetError, match="validation switched off"):
             run(original, place, eval_dataset="dev.tsv", validate=False)
 
-    def test_a_dataset_for_a_task_that_is_not_scored_is_refused(self, place):
-        with pytest.raises(DatasetError, match="only text-classification"):
-            run(make_original("bert", "fill-mask"), place, eval_dataset="dev.tsv")
+    def test_a_dataset_for_hidden_states_is_refused(self, place):
+        with pytest.raises(UnsupportedModelError, match=r"gives hidden states.*export with --pooling mean"):
+            run(make_original("bert", "feature-extraction"), place, eval_dataset="dev.tsv")
 
     def test_a_missing_file_is_refused_before_any_work(self, original, place, monkeypatch):
         monkeypatch.setattr(export_workflow, "open_checkpoint", None)

@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
+import re
 
 from markdown_it import MarkdownIt
 
-from optimum_ane.hub.card import CardPackage
-from optimum_ane.package.manifest import Manifest
+from optimum_ane.hub.card_package import CardPackage, read_card_package
 
 
 def read_json(directory, name):
@@ -14,15 +14,21 @@ def read_json(directory, name):
 
 
 def card_package(directory, path=""):
-    report, model_config = read_json(directory, "export_report.json"), read_json(directory, "config.json")
-    return CardPackage(path, Manifest.read(directory), report, model_config)
+    return read_card_package(path, directory)
 
 
-def changed(package, path=None, report=None, model_config=None, **entries):
-    """The same package with other entries of `ane_config.json`, and entries of the other files laid over its own."""
+def changed(package, path=None, report=None, model_config=None, form=None, source=None, text=None, **entries):
+    """The same package with other entries of `ane_config.json`, and entries of the other files laid over its own.
+
+    `form`, `source` and `text` hold entries of the objects of these names in `ane_config.json`.
+    """
+    manifest = package.manifest
+    for name, values in (("form", form), ("source", source), ("text", text)):
+        if values:
+            entries[name] = dataclasses.replace(getattr(manifest, name), **values)
     return CardPackage(
         package.path if path is None else path,
-        dataclasses.replace(package.config, **entries),
+        dataclasses.replace(manifest, **entries),
         {**package.report, **(report or {})},
         {**package.model_config, **(model_config or {})},
     )
@@ -72,3 +78,19 @@ def tables_of(card):
 def blocks_of(card):
     """The fenced blocks by language."""
     return {token.info: token.content for token in tokens_of(card) if token.type == "fence"}
+
+
+def row_of(card, start):
+    """The second cell of the row that starts so."""
+    found = [cells[1] for table in tables_of(card) for cells in table if cells[0].startswith(start)]
+    assert len(found) == 1, (start, found)
+    return found[0]
+
+
+def tensor_table(card):
+    """The table of inputs and outputs."""
+    return next(table for table in tables_of(card) if table[0][1:2] == ["name"])
+
+
+def numbers(text):
+    return [float(number) for number in re.findall(r"[-+]?\d+\.?\d*", text)]

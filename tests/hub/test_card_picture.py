@@ -7,7 +7,8 @@ import pytest
 from card_packages import ACCURACY, RESIDENCY, card_package, changed
 
 from optimum_ane.charts import BLUE, PAPER
-from optimum_ane.hub.card import make_card, make_picture
+from optimum_ane.hub.card import make_card
+from optimum_ane.hub.picture import make_picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -5,7 +5,7 @@ from card_packages import blocks_of, card_package
 from tiny_models import make_tokenizer
 
 from optimum_ane.hub.card import make_card
-from optimum_ane.hub.examples import python_snippet
+from optimum_ane.hub.python import python_snippet
 
 FORMS = {
     "text-classification": {},
@@ -45,7 +45,7 @@ def test_a_published_one_names_repository_and_folder(tiny_package):
 
 def test_without_a_tokenizer_the_sources_is_taken(tiny_package):
     package = card_package(tiny_package("bert", "text-classification", tokenizer=None))
-    assert f'AutoTokenizer.from_pretrained("{package.config.source_name}")' in python_snippet(package, "org/model")
+    assert f'AutoTokenizer.from_pretrained("{package.manifest.source.name}")' in python_snippet(package, "org/model")
 
 
 def test_the_mask_of_the_example_is_the_tokenizers(tiny_package):

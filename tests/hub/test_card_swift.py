@@ -1,5 +1,6 @@
 """The Swift of a card: names, shapes and types are those of the package's own program."""
 
+import dataclasses
 import re
 
 import coremltools as ct
@@ -177,7 +178,7 @@ class TestTokenizers:
         tokenizer = getattr(self, kind)()
         tokenizer.save_pretrained(tmp_path)
         entry = describe_tokenizer(tokenizer, tmp_path)
-        package = changed(card_package(tiny_package("bert", "question-answering")), tokenizer=entry)
+        package = changed(card_package(tiny_package("bert", "question-answering")), text={"tokenizer": entry})
         swift = swift_snippet(package)
         separators = swift.count("tokens.append(tokens.last!)")
         dropped = int(re.search(r"dropFirst\((\d+)\)", swift)[1])
@@ -206,7 +207,9 @@ class TestTokenizers:
         tokenizer.save_pretrained(tmp_path)
         entry = describe_tokenizer(tokenizer, tmp_path)
         assert (entry.leading, entry.trailing, entry.separators) == (0, 0, 0)
-        swift = swift_snippet(changed(card_package(tiny_package("bert", "token-classification")), tokenizer=entry))
+        swift = swift_snippet(
+            changed(card_package(tiny_package("bert", "token-classification")), text={"tokenizer": entry})
+        )
         assert "return Array(tokens.prefix(length))" in swift
         assert "(0..<tokens.count).map" in swift
 
@@ -229,7 +232,9 @@ class TestTokenizers:
         self, tiny_package, tokenizer_class, model, stand_in
     ):
         entry = TokenizerEntry(tokenizer_class, model, 1, 1, 0, None, None)
-        swift = swift_snippet(changed(card_package(tiny_package("bert", "text-classification")), tokenizer=entry))
+        swift = swift_snippet(
+            changed(card_package(tiny_package("bert", "text-classification")), text={"tokenizer": entry})
+        )
         assert ("import Hub" in swift) == (stand_in is not None)
         assert ("AutoTokenizer.from(modelFolder: folder)" in swift) == (stand_in is None)
         assert re.findall(r'Config\("(\w+)"\)', swift) == ([stand_in] if stand_in else [])
@@ -241,7 +246,7 @@ class TestTokenizers:
 
     def test_a_package_without_one_is_said_so(self, tiny_package):
         package = card_package(tiny_package("bert", "fill-mask", tokenizer=None))
-        assert package.config.tokenizer is None
+        assert package.manifest.tokenizer is None
         card = make_card([package], repo_id=None)
         assert "The package holds no tokenizer" in card
         assert "None" not in card
@@ -250,7 +255,7 @@ class TestTokenizers:
 def test_the_systems_that_it_needs_are_named(tiny_package):
     package = card_package(tiny_package("bert", "text-classification"))
     assert "This needs iOS 16 or macOS 13" in make_card([package], repo_id=None)
-    later = make_card([changed(package, minimum_deployment_target="macOS15")], repo_id=None)
+    later = make_card([changed(package, form={"minimum_deployment_target": "macOS15"})], repo_id=None)
     assert "iOS 18 and macOS 15 for the package" in later
 
 
@@ -259,5 +264,7 @@ def test_the_systems_that_it_needs_are_named(tiny_package):
     [("cpu_and_ne", ".cpuAndNeuralEngine"), ("all", ".all"), ("cpu_and_gpu", ".cpuAndGPU"), ("cpu_only", ".cpuOnly")],
 )
 def test_compute_units_are_the_packages_own(tiny_package, units, swift):
-    package = changed(card_package(tiny_package("bert", "text-classification")), compute_units=units)
+    package = card_package(tiny_package("bert", "text-classification"))
+    program = dataclasses.replace(package.manifest.programs[0], compute_units=units)
+    package = changed(package, programs=(program,))
     assert f"configuration.computeUnits = {swift}\n" in swift_snippet(package)

@@ -340,11 +340,18 @@ class TestContents:
         assert hub.server.requests == []
 
     def test_a_program_with_other_inputs_than_said_is_refused(self, hub, publish, package):
-        config = json.loads((package / "ane_config.json").read_text())
-        config["inputs"][0]["name"] = "ids"
-        (package / "ane_config.json").write_text(json.dumps(config))
+        manifest = json.loads((package / "ane_config.json").read_text())
+        manifest["programs"][0]["functions"][0]["inputs"][0]["name"] = "ids"
+        (package / "ane_config.json").write_text(json.dumps(manifest))
         answer = publish(package)
-        assert "the program's inputs are attention_mask, input_ids" in answer.message
+        assert "model.mlpackage, function main: its inputs are attention_mask, input_ids" in answer.message
+
+    def test_a_program_with_other_functions_than_said_is_refused(self, hub, publish, package):
+        manifest = json.loads((package / "ane_config.json").read_text())
+        manifest["programs"][0]["functions"][0]["name"] = "other"
+        (package / "ane_config.json").write_text(json.dumps(manifest))
+        answer = publish(package)
+        assert "model.mlpackage has the functions main, and ane_config.json says other" in answer.message
 
     def test_hashes_are_git_s_and_lfs_s(self, hub, publish, package):
         publish(package).get()

@@ -131,6 +131,7 @@ def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str |
         "tensors": tensors(main),
         "labels": ", ".join(map(code, main.labels)),
         "functions": function_rows(main),
+        "default_function": code(main.default_function.name),
         "prompts": [(code(name), code(prompt)) for name, prompt in main.prompts.items()],
         "default_prompt": code(main.default_prompt),
         "pooling": manifest.form.pooling if manifest.form.pools else None,

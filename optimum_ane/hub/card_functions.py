@@ -15,11 +15,14 @@ _KINDS = ("input", "output", "state")
 
 
 def named_functions(manifest: Manifest) -> list[tuple[str, FunctionEntry]]:
-    """The functions of all programs, by the names that tell them apart: `"seq_32"`, `"text"` or `"decoder.infer"`."""
+    """The functions of all programs, by the names that tell them apart: `"seq_32"`, `"text"` or `"decoder.infer"`.
+
+    Those of one program stand in the order of their inputs' sizes.
+    """
     return [
         (_function_name(manifest, program.name, function.name, len(program.functions)), function)
         for program in manifest.programs
-        for function in program.functions
+        for function in sorted(program.functions, key=lambda function: [tensor.shape for tensor in function.inputs])
     ]
 
 
@@ -63,7 +66,7 @@ def _tensors(function: FunctionEntry) -> Iterator[tuple[str, TensorEntry]]:
 
 def _shape(shapes: Sequence[tuple[int, ...]]) -> str:
     """`"1 × 128"`, or `"1 × 32/64/128"` of several shapes of one rank."""
-    axes = ("/".join(dict.fromkeys(map(str, extents))) for extents in zip(*shapes, strict=True))
+    axes = ("/".join(map(str, sorted(set(extents)))) for extents in zip(*shapes, strict=True))
     return " × ".join(axes) or "–"
 
 
@@ -85,9 +88,10 @@ def function_rows(package: CardPackage, show: Callable[[object], str] = escape) 
         counts = operations_by_verdict(package, name)
         share = package.number("functions", name, "flops_share_on_ane")
         regions = package.number("functions", name, "regions")
+        is_default = function is package.default_function
         rows.append(
             {
-                "name": show(name),
+                "name": show(name) + (", the default" if is_default else ""),
                 "shape": _shape([tensor.shape for tensor in function.inputs[:1]]),
                 "operations": f"{sum(counts.values()):.0f}" if counts else "–",
                 **{verdict: f"{counts[verdict]:.0f}" if verdict in counts else "–" for verdict in VERDICTS},

@@ -7,6 +7,17 @@ import re
 from markdown_it import MarkdownIt
 
 from optimum_ane.hub.card_package import CardPackage, read_card_package
+from optimum_ane.package.form import ExportForm
+from optimum_ane.package.manifest import (
+    FunctionEntry,
+    Manifest,
+    ProgramEntry,
+    SourceEntry,
+    TensorEntry,
+    TextEntry,
+    TokenizerEntry,
+)
+from optimum_ane.tasks import TASKS
 
 
 def read_json(directory, name):
@@ -15,6 +26,42 @@ def read_json(directory, name):
 
 def card_package(directory, path=""):
     return read_card_package(path, directory)
+
+
+def plain_package(task="text-classification", **form):
+    """A package as an export of a BERT describes it, without any program; of several lengths it has several functions.
+
+    Its tokenizer writes `<s> text </s>` and `<s> first </s> second </s>`.
+    """
+    form = ExportForm(task=task, **({"sequence_length": 16} | form))
+    lengths = form.sequence_length
+    functions = tuple(
+        _function("main" if len(lengths) == 1 else f"seq_{length}", form, length) for length in reversed(lengths)
+    )
+    tokenizer = TokenizerEntry("TokenizersBackend", "WordLevel", 1, 1, 0, mask_token="<mask>", mask_id=4)
+    manifest = Manifest(
+        form=form,
+        model_type="bert",
+        source=SourceEntry("reviews", "reviews"),
+        programs=(ProgramEntry("model", functions, form.precision, form.compute_units),),
+        labels=("bad", "good") if TASKS[task].has_labels else (),
+        text=TextEntry(padding_id=1, tokenizer=tokenizer),
+        versions={"optimum-ane": "0.1.0"},
+        files={"config.json": "0" * 64, "tokenizer.json": "1" * 64},
+    )
+    report = {"machine": "Linux x86_64", "runtime": "portable", "sizes": {"package": 2_000_000, "weights": 1_500_000}}
+    return CardPackage("", manifest, report, {"pad_token_id": 1})
+
+
+def _function(name, form, length):
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    inputs = tuple(TensorEntry(each, (form.batch_size, length), "int32", f"what {each} means") for each in names)
+    extents = {"row": (2,), "token": (length, 2), "vocabulary": (length, 100)}
+    outputs = tuple(
+        TensorEntry(field.name, (form.batch_size, *extents[field.per]), form.precision)
+        for field in TASKS[form.task].fields
+    )
+    return FunctionEntry(name, inputs, outputs)
 
 
 def changed(package, path=None, report=None, model_config=None, form=None, source=None, text=None, **entries):

@@ -1,7 +1,7 @@
 """A card's metadata: valid by the Hub's rules, whatever the source's own card said."""
 
 import pytest
-from card_packages import ACCURACY, card_package, changed
+from card_packages import ACCURACY, changed, plain_package
 from hub_validation import PIPELINES, validate_card
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard import model_index_to_eval_results
@@ -12,11 +12,10 @@ REPO = "org/model"
 
 
 @pytest.fixture(scope="module")
-def package(tiny_package):
+def package():
     """A package whose source is on the Hub, with a licence, and which was scored."""
-    made = card_package(tiny_package("bert", "text-classification"))
     return changed(
-        made,
+        plain_package(),
         source={
             "name": "someone/reviews",
             "is_hub": True,

@@ -62,9 +62,7 @@ def test_every_option_of_the_exports_form_may_stand_in_the_list(tmp_path):
         "normalize": True,
     }
     text = GOOD.replace("text-classification", "feature-extraction")
-    text += "".join(
-        f"    {name}: {str(value).lower() if value is True else value}\n" for name, value in options.items()
-    )
+    text += "".join(f"    {name}: {json.dumps(value)}\n" for name, value in options.items())
     (model,) = read(tmp_path, text)
     assert model.form == ExportForm(task="feature-extraction", **options)
     named = {entry.name for entry in fields(ExportForm)}

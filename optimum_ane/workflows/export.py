@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+import optimum_ane.models  # noqa: F401 - registers the architectures
 from optimum_ane.analysis.chips import get_chip
 from optimum_ane.analysis.gates import Gates
 from optimum_ane.analysis.inspection import inspect

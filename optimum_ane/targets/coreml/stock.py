@@ -27,6 +27,7 @@ from coremltools.converters.mil.mil import types
 
 from optimum_ane.errors import OutputError, UnsupportedModelError
 from optimum_ane.package.deployment_targets import canonical_target
+from optimum_ane.targets.coreml.passes import stock_pass_pipeline
 from optimum_ane.targets.coreml.quiet import quiet, writing
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def convert_stock(
                 outputs=[ct.TensorType(name=name) for name in head.outputs],
                 minimum_deployment_target=target,
                 compute_precision=getattr(ct.precision, precision.upper()),
+                pass_pipeline=stock_pass_pipeline(precision),
                 skip_model_load=True,
             )
     except OutputError:

@@ -55,19 +55,25 @@ ARCHITECTURES = {
     "deberta-v2:keys": _DEBERTA | {"share_att_key": False, "pos_att_type": ["c2p"], "legacy": False},
     "deberta-v2:queries": _DEBERTA | {"share_att_key": True, "pos_att_type": ["p2c"], "norm_rel_ebd": "none"},
     "deberta-v2:absolute": {"relative_attention": False, "pos_att_type": ["c2p"]},
-    "distilbert": {"dim": 48, "n_layers": 2, "n_heads": 3, "hidden_dim": 96},
+    "distilbert": {},
     "electra": {"embedding_size": 24},
     "electra:wide": {"embedding_size": 48},
+    # Two tokens to either side in the second layer, and all in the first.
+    "modernbert": {"local_attention": 4, "cls_token_id": 0, "bos_token_id": 0, "eos_token_id": 2, "sep_token_id": 2},
     "mpnet": {},
     "roberta": {},
     "xlm-roberta": {},
 }
-_NAMES_OF_DISTILBERT = {
-    "hidden_size": "dim",
-    "num_hidden_layers": "n_layers",
-    "num_attention_heads": "n_heads",
-    "intermediate_size": "hidden_dim",
-    "hidden_act": "activation",
+# What architectures call BERT's settings.
+_NAMES = {
+    "distilbert": {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+    },
+    "modernbert": {"layer_norm_eps": "norm_eps", "hidden_act": "hidden_activation"},
 }
 
 WORDS = "the a film was is not very and but story of plot fine dull gripping moving bad good great poor"
@@ -77,13 +83,10 @@ SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 def make_config(name, **settings):
     """The configuration of a tiny model; `settings` go by BERT's names."""
     model_type = name.split(":")[0]
-    if model_type == "distilbert":
-        settings = {_NAMES_OF_DISTILBERT.get(key, key): value for key, value in settings.items()}
-        common = {key: _COMMON[key] for key in ("vocab_size", "max_position_embeddings")}
-    else:
-        common = _COMMON
+    names = _NAMES.get(model_type, {})
     # The padding id of the tokenizer below, and RoBERTa's own.
-    return AutoConfig.for_model(model_type, **(common | {"pad_token_id": 1} | ARCHITECTURES[name] | settings))
+    settings = _COMMON | {"pad_token_id": 1} | ARCHITECTURES[name] | settings
+    return AutoConfig.for_model(model_type, **{names.get(key, key): value for key, value in settings.items()})
 
 
 def make_original(name, task, seed=0, has_fresh_norms=False, **settings):

@@ -121,24 +121,24 @@ def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str |
     picture = caption(packages)
     folder = f"{main.path}/" if main.path and repo_id is not None else ""
     return {
-        "title": f"{escape(config.source_name.split('/')[-1])} for the Apple Neural Engine",
+        "title": f"{escape(config.source.name.split('/')[-1])} for the Apple Neural Engine",
         "source": _source(main),
-        "task": config.task,
+        "task": config.form.task,
         "repo_id": repo_id,
         "folder": folder,
         "license": _license(main, license),
         "packages": [_row(package, repo_id) for package in packages],
-        "sequence_length": config.sequence_length,
-        "batch_size": config.batch_size,
-        "precision": config.precision,
-        "compute_units": config.compute_units,
-        "deployment_target": config.minimum_deployment_target,
+        "sequence_length": config.form.longest,
+        "batch_size": config.form.batch_size,
+        "precision": config.form.precision,
+        "compute_units": config.form.compute_units,
+        "deployment_target": config.form.target,
         "systems": main.systems,
         "tensors": facts.tensors(main),
         "labels": ", ".join(map(code, main.labels)),
-        "pooling": config.pooling,
-        "normalize": config.normalize,
-        "class_labels": config.class_labels,
+        "pooling": config.form.pooling,
+        "normalize": config.form.normalize,
+        "class_labels": config.form.class_labels,
         "psnr": {code(name): facts.decibels(ratio) for name, ratio in main.numbers("package_psnr").items()},
         "accuracy": facts.accuracy_rows(main),
         "size": facts.size(main),
@@ -166,30 +166,30 @@ def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str |
 def _source(package: CardPackage) -> str:
     config = package.config
     if package.source_id is None:
-        return f"{code(config.source_name)} (a checkpoint on disk)"
+        return f"{code(config.source.name)} (a checkpoint on disk)"
     link = f"[{escape(package.source_id)}]({HUB}/{package.source_id})"
-    return f"{link} at revision {code(config.source_revision)}" if config.source_revision else link
+    return f"{link} at revision {code(config.source.revision)}" if config.source.revision else link
 
 
 def _license(package: CardPackage, license: str | None) -> str:
     config = package.config
-    name = config.source_license_name if license in (None, config.source_license) else None
-    return escape(name or license or config.source_license or "")
+    name = config.source.license_name if license in (None, config.source.license) else None
+    return escape(name or license or config.source.license or "")
 
 
 def _row(package: CardPackage, repo_id: str | None) -> dict[str, str]:
     config = package.config
     return {
         "folder": code(package.path) if package.path and repo_id is not None else "the root",
-        "task": config.task,
-        "sequence_length": str(config.sequence_length),
-        "batch_size": str(config.batch_size),
-        "compression": code(config.compression) if config.compression else config.precision,
+        "task": config.form.task,
+        "sequence_length": str(config.form.longest),
+        "batch_size": str(config.form.batch_size),
+        "compression": code(config.compression) if config.compression else config.form.precision,
         "size": facts.size(package),
         "accuracy": facts.headline(package),
         "drop": facts.short_drop(package),
         "psnr": facts.worst_psnr(package),
-        "target": config.minimum_deployment_target,
+        "target": config.form.target,
     }
 
 

@@ -10,21 +10,13 @@ from typing import Any
 
 from optimum_ane.errors import PackageError
 from optimum_ane.hub.markdown import code, escape
+from optimum_ane.package.deployment_targets import systems_of
 from optimum_ane.package.layout import EXPORT_REPORT
-from optimum_ane.package.manifest import PackageConfig
-from optimum_ane.package.meanings import DESCRIPTIONS
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.metric_format import drop_unit, show_metric
+from optimum_ane.tasks import TASKS
 
 _HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
-_SYSTEMS = {
-    ("iOS15", "macOS12", "watchOS8", "tvOS15"): "iOS 15 and macOS 12",
-    ("iOS16", "macOS13", "watchOS9", "tvOS16"): "iOS 16 and macOS 13",
-    ("iOS17", "macOS14", "watchOS10", "tvOS17"): "iOS 17 and macOS 14",
-    ("iOS18", "macOS15", "watchOS11", "tvOS18"): "iOS 18 and macOS 15",
-    ("iOS26", "macOS26", "watchOS26", "tvOS26"): "iOS 26 and macOS 26",
-}
-"""Each row is one version of Core ML under coremltools' names for it."""
-
 DEVICES = {"ane": "Neural Engine", "conditional": "Neural Engine, under a condition", "fallback": "CPU or GPU"}
 """What a reader calls the verdicts of the prediction."""
 
@@ -41,7 +33,7 @@ class CardPackage:
     """
 
     path: str
-    config: PackageConfig
+    config: Manifest
     report: Mapping[str, Any]
     model_config: Mapping[str, Any]
 
@@ -49,12 +41,13 @@ class CardPackage:
     def source_id(self) -> str | None:
         """The Hub id of the source; None if it was a directory, or if what stands there is no id."""
         config = self.config
-        return config.source_name if config.source_is_hub and _HUB_ID.fullmatch(config.source_name) else None
+        return config.source.name if config.source.is_hub and _HUB_ID.fullmatch(config.source.name) else None
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The checkpoint's labels by id; empty for tasks without any."""
-        if self.config.labels or self.config.task not in ("text-classification", "token-classification"):
+        task = TASKS.get(self.config.form.task)
+        if self.config.labels or task is None or not task.has_labels:
             return self.config.labels
         names = self.model_config.get("id2label")
         return tuple(map(str, names.values())) if isinstance(names, Mapping) else ()
@@ -62,15 +55,14 @@ class CardPackage:
     @property
     def padding_id(self) -> int:
         """What shorter rows are padded with."""
-        own = self.config.padding_id
+        own = None if self.config.text is None else self.config.text.padding_id
         theirs = self.model_config.get("pad_token_id")
         return own if own is not None else theirs if isinstance(theirs, int) else 0
 
     @property
     def systems(self) -> str:
         """The oldest systems that run it."""
-        target = self.config.minimum_deployment_target
-        return next((name for aliases, name in _SYSTEMS.items() if target in aliases), target)
+        return systems_of(self.config.form.target)
 
     @property
     def has_tokenizer(self) -> bool:
@@ -131,7 +123,7 @@ def worst_psnr(package: CardPackage) -> str:
 def compression(package: CardPackage) -> str:
     """The recipe with its ratio and its coverage, as far as the report knows them."""
     if package.config.compression is None:
-        return f"none; weights in {package.config.precision}"
+        return f"none; weights in {package.config.form.precision}"
     parts = [code(package.config.compression)]
     ratio = package.number("compression", "ratio_to_float16")
     if ratio is not None:
@@ -159,16 +151,17 @@ def _coverage(package: CardPackage) -> float | None:
 
 
 def tensors(package: CardPackage) -> list[dict[str, str]]:
-    """The inputs and outputs, a row each."""
+    """The inputs and outputs of the default function, a row each."""
+    function = package.config.functions[0]
     return [
         {
             "kind": kind,
             "name": tensor.name,
             "shape": " × ".join(map(str, tensor.shape)) or "–",
             "dtype": tensor.dtype,
-            "meaning": DESCRIPTIONS.get(tensor.name, ""),
+            "meaning": tensor.meaning,
         }
-        for kind, entries in (("input", package.config.inputs), ("output", package.config.outputs))
+        for kind, entries in (("input", function.inputs), ("output", function.outputs))
         for tensor in entries
     ]
 
@@ -192,12 +185,13 @@ def accuracy_rows(package: CardPackage, show: Callable[[object], str] = escape) 
         change = f"{original} → {show_metric(metric, value)}"
         table.append((f"{show(metric)} on {dataset}, {rows:.0f} rows, original → package", change))
     table.append((f"drop in {show(primary)}, positive is worse", drop(package)))
+    unit, outputs = show(accuracy.get("unit", "rows")), show(accuracy.get("outputs", "logits"))
     agreement = package.number("accuracy", "agreement")
     if agreement is not None:
-        table.append(("same prediction as the original", f"{agreement:.2%} of the rows"))
-    table.append(("PSNR of the logits on that dataset", decibels(package.number("accuracy", "psnr"))))
+        table.append(("same prediction as the original", f"{agreement:.2%} of the {unit}"))
+    table.append((f"PSNR of the {outputs} on that dataset", decibels(package.number("accuracy", "psnr"))))
     truncated = package.number("accuracy", "truncated") or 0
-    table.append((f"rows cut at {package.config.sequence_length} tokens, for both", f"{truncated:.0f}"))
+    table.append((f"rows cut at {package.config.form.longest} tokens, for both", f"{truncated:.0f}"))
     return table
 
 

@@ -19,7 +19,7 @@ from optimum_ane.hub.publish_errors import check_token
 from optimum_ane.package.file_names import check_files, check_subfolder, show, show_all
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.layout import ANE_CONFIG, DOCUMENTS
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 
 _MAX_CONFIG_BYTES = 2**20
 
@@ -121,7 +121,7 @@ class _Repository:
             .resolved
         )
 
-    def _fetch(self, commit: str, folder: str) -> tuple[Path, PackageConfig]:
+    def _fetch(self, commit: str, folder: str) -> tuple[Path, Manifest]:
         where = f"{self.id}/{folder}" if folder else self.id
         try:
             path = self._download(commit, folder, ANE_CONFIG)
@@ -130,8 +130,8 @@ class _Repository:
         size = path.stat().st_size
         if size > _MAX_CONFIG_BYTES:
             raise PackageError(f"{where}: {ANE_CONFIG} has {size:,} bytes; a package's has fewer than 100,000")
-        config = PackageConfig.read(path.parent)
-        for name in check_files(config.files, where):
+        config = Manifest.read(path.parent)
+        for name in check_files(config, where):
             if name in DOCUMENTS:
                 continue
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from optimum_ane.errors import PackageError
 from optimum_ane.hub.card_values import CardPackage
 from optimum_ane.hub.markdown import python_string
-from optimum_ane.modeling import MODEL_CLASSES
+from optimum_ane.tasks import TASKS
 
 EXAMPLE_TEXT = "a gripping, moving film"
 
@@ -55,11 +55,13 @@ def model_class(package: CardPackage) -> str:
     Raises:
         PackageError: The task is none that packages are made for.
     """
-    found = MODEL_CLASSES.get(package.config.task)
+    found = TASKS.get(package.config.form.task)
     if found is None:
-        known = ", ".join(MODEL_CLASSES)
-        raise PackageError(f"ane_config.json: task {package.config.task!r} is not one of {known}; export it again")
-    return found.__name__
+        known = ", ".join(TASKS)
+        raise PackageError(
+            f"ane_config.json: task {package.config.form.task!r} is not one of {known}; export it again"
+        )
+    return found.model_class
 
 
 def python_snippet(package: CardPackage, repo_id: str | None) -> str:
@@ -77,13 +79,13 @@ def python_snippet(package: CardPackage, repo_id: str | None) -> str:
     arguments = location
     if repo_id is not None and package.path:
         arguments += f", subfolder={python_string(package.path)}"
-    tokenizer = arguments if package.has_tokenizer else python_string(config.source_name)
-    call = "sentence-embedding" if config.pooling else config.task
-    products = "cosine similarities" if config.normalize else "dot products"
+    tokenizer = arguments if package.has_tokenizer else python_string(config.source.name)
+    call = "sentence-embedding" if config.form.pooling else config.form.task
+    products = "cosine similarities" if config.form.normalize else "dot products"
     body = _CALLS[call].format(
         text=python_string(EXAMPLE_TEXT), masked=python_string(example_with_mask(package)), products=products
     )
-    imported = "AutoTokenizer, pipeline" if config.task in _PIPELINES else "AutoTokenizer"
+    imported = "AutoTokenizer, pipeline" if config.form.task in _PIPELINES else "AutoTokenizer"
     return f"""\
 from optimum_ane import {loader}
 from transformers import {imported}

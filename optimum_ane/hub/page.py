@@ -72,14 +72,14 @@ def compose(package: LocalPackage, remote: Remote, folder: str, request: PageReq
     elif written is not None and request.template is not None:
         warnings.append(f"{CARD} of the package was written by hand; what the template gives is published instead")
         written = None
-    license = request.license or package.config.source_license
+    license = request.license or package.config.source.license
     if license is None and written is not None:
         license = _license_of(written, str(package.directory / CARD))
     if license is None and CARD in remote.files:
         license = _license_of(_read_card(remote, CARD), f"the {CARD} of {remote.repo_id}")
     if license is None:
         raise PublishError(
-            f"the licence of {package.config.source_name} is not known: its card names none; look it up and pass "
+            f"the licence of {package.config.source.name} is not known: its card names none; look it up and pass "
             "--license ID, such as apache-2.0 (https://huggingface.co/docs/hub/repositories-licenses)"
         )
     card = written

@@ -85,7 +85,7 @@ def _counts(package: CardPackage) -> dict[str, float]:
 
 
 def _name(package: CardPackage) -> str:
-    name = plain(package.path or package.config.compression or package.config.precision)
+    name = plain(package.path or package.config.compression or package.config.form.precision)
     return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 

@@ -11,7 +11,7 @@ from optimum_ane.errors import PackageError
 from optimum_ane.hub.card import CardPackage
 from optimum_ane.hub.remote import Remote
 from optimum_ane.package.layout import ANE_CONFIG, EXPORT_REPORT
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 
 _MODEL_CONFIG = "config.json"
 
@@ -27,7 +27,7 @@ def read_card_package(path: str, directory: Path) -> CardPackage:
         PackageError: One of them is damaged.
     """
     report, model_config = (_read_json(directory / name) for name in (EXPORT_REPORT, _MODEL_CONFIG))
-    return CardPackage(path, PackageConfig.read(directory), report, model_config)
+    return CardPackage(path, Manifest.read(directory), report, model_config)
 
 
 def fetch_card_package(remote: Remote, folder: str) -> CardPackage:
@@ -42,7 +42,7 @@ def fetch_card_package(remote: Remote, folder: str) -> CardPackage:
         return read_card_package(folder, Path(copy))
 
 
-def fetch_config(remote: Remote, folder: str) -> PackageConfig:
+def fetch_config(remote: Remote, folder: str) -> Manifest:
     """The `ane_config.json` of a package in a repository.
 
     Raises:
@@ -51,7 +51,7 @@ def fetch_config(remote: Remote, folder: str) -> PackageConfig:
     """
     with TemporaryDirectory(prefix="optimum-ane-") as copy:
         _fetch(remote, folder, Path(copy), (ANE_CONFIG,))
-        return PackageConfig.read(Path(copy))
+        return Manifest.read(Path(copy))
 
 
 def _fetch(remote: Remote, folder: str, copy: Path, names: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from optimum_ane.hub import swift_tasks
 from optimum_ane.hub.card_values import CardPackage
 from optimum_ane.hub.markdown import swift_string
 from optimum_ane.package.layout import MLPACKAGE
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 
 _UNITS = {
     "cpu_and_ne": ".cpuAndNeuralEngine",
@@ -115,11 +115,11 @@ def swift_snippet(package: CardPackage) -> str:
     return _FRAME.format(
         imports="\n".join(_imports(config)),
         type_name=task.type_name,
-        length=config.sequence_length,
+        length=config.form.longest,
         constants="".join(f"\n    {line}" for line in constants),
         mlpackage=MLPACKAGE,
         stem=MLPACKAGE.removesuffix(".mlpackage"),
-        units=_UNITS.get(config.compute_units, ".all"),
+        units=_UNITS.get(config.form.compute_units, ".all"),
         load_tokenizer=_load_tokenizer(config),
         encode=_encode(config, task.is_pair),
         predict=_predict(package, task.is_pair),
@@ -128,7 +128,7 @@ def swift_snippet(package: CardPackage) -> str:
     )
 
 
-def stand_in(config: PackageConfig) -> str | None:
+def stand_in(config: Manifest) -> str | None:
     """The tokenizer class that swift-transformers has to be given in place of the recorded one; None if none."""
     entry = config.tokenizer
     if entry is None or entry.model not in _STAND_INS:
@@ -137,19 +137,19 @@ def stand_in(config: PackageConfig) -> str | None:
     return None if _ALGORITHMS.get(own) == entry.model else _STAND_INS[entry.model]
 
 
-def is_readable(config: PackageConfig) -> bool:
+def is_readable(config: Manifest) -> bool:
     """Whether swift-transformers knows the tokenizer's algorithm at all; a package that does not say is taken so."""
     return config.tokenizer is None or config.tokenizer.model in _STAND_INS
 
 
-def _imports(config: PackageConfig) -> list[str]:
+def _imports(config: Manifest) -> list[str]:
     names = ["Hub"] if stand_in(config) else []
     return [f"import {name}" for name in names] + [
         "import Tokenizers  // the package https://github.com/huggingface/swift-transformers, from 1.3"
     ]
 
 
-def _load_tokenizer(config: PackageConfig) -> str:
+def _load_tokenizer(config: Manifest) -> str:
     name = stand_in(config)
     if name is None or config.tokenizer is None:
         return "        tokenizer = try await AutoTokenizer.from(modelFolder: folder)"
@@ -168,7 +168,7 @@ def _load_tokenizer(config: PackageConfig) -> str:
     )
 
 
-def _encode(config: PackageConfig, is_pair: bool) -> str:
+def _encode(config: Manifest, is_pair: bool) -> str:
     entry = config.tokenizer
     leading, trailing, separators = (
         (1, 1, 0) if entry is None else (entry.leading, entry.trailing, entry.separators or 0)
@@ -185,7 +185,7 @@ def _encode(config: PackageConfig, is_pair: bool) -> str:
 
 def _predict(package: CardPackage, is_pair: bool) -> str:
     config = package.config
-    has_types = any(tensor.name == "token_type_ids" for tensor in config.inputs)
+    has_types = any(tensor.name == "token_type_ids" for tensor in config.functions[0].inputs)
     types = "tokens.indices.map { $0 < start ? 0 : 1 }" if is_pair else "Array(repeating: 0, count: tokens.count)"
     values = {
         "input_ids": f"feature(tokens, padding: {package.padding_id})",
@@ -194,20 +194,20 @@ def _predict(package: CardPackage, is_pair: bool) -> str:
     }
     lines = [
         f"            {swift_string(tensor.name)}: {values[tensor.name]},"
-        for tensor in config.inputs
+        for tensor in config.functions[0].inputs
         if tensor.name in values
     ]
-    array = f"            let array = MLShapedArray<Int32>(scalars: row, shape: [{config.batch_size}, length])"
-    if config.batch_size > 1:
+    array = f"            let array = MLShapedArray<Int32>(scalars: row, shape: [{config.form.batch_size}, length])"
+    if config.form.batch_size > 1:
         array = (
-            f"            // {config.batch_size} rows at a time: all hold the same text here.\n"
-            f"            let rows = Array(repeating: row, count: {config.batch_size}).flatMap {{ $0 }}\n"
+            f"            // {config.form.batch_size} rows at a time: all hold the same text here.\n"
+            f"            let rows = Array(repeating: row, count: {config.form.batch_size}).flatMap {{ $0 }}\n"
             + array.replace("scalars: row", "scalars: rows")
         )
     code = _PREDICT.format(
         parameter=", secondFrom start: Int" if is_pair and has_types else "", array=array, features="\n".join(lines)
     )
-    if config.class_labels:  # label and probabilities are no arrays
+    if config.form.class_labels:  # label and probabilities are no arrays
         return code
-    dtypes = {tensor.dtype for tensor in config.outputs if tensor.shape}
+    dtypes = {tensor.dtype for tensor in config.functions[0].outputs if tensor.shape}
     return f"{code}\n\n{_ROW.format(dtype='Float16' if dtypes == {'float16'} else 'Float32')}"

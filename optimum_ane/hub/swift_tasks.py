@@ -119,17 +119,17 @@ _CHOOSE = """\
 
 def task_code(package: CardPackage) -> SwiftTask:
     """What the package's task adds to the snippet, for a task that packages are made for."""
-    return _WRITERS[package.config.task](package)
+    return _WRITERS[package.config.form.task](package)
 
 
 def _text_classification(package: CardPackage) -> SwiftTask:
     usage = _usage("TextClassifier", "classifier", f"classify({swift_string(EXAMPLE_TEXT)})")
-    if package.config.class_labels:
-        by_dtype = {tensor.dtype: swift_string(tensor.name) for tensor in package.config.outputs}
+    if package.config.form.class_labels:
+        by_dtype = {tensor.dtype: swift_string(tensor.name) for tensor in package.config.functions[0].outputs}
         code = _CLASSIFIER.replace("LABEL", by_dtype.get("string", '"classLabel"'))
         code = code.replace("PROBABILITIES", by_dtype.get("dictionary", '"classLabel_probs"'))
         return SwiftTask("TextClassifier", code, usage)
-    columns = next((tensor.shape[-1] for tensor in package.config.outputs if tensor.shape), 0)
+    columns = next((tensor.shape[-1] for tensor in package.config.functions[0].outputs if tensor.shape), 0)
     head = SimpleNamespace(problem_type=package.model_config.get("problem_type"), num_labels=columns)
     kind = problem_type_of(head)
     if kind == REGRESSION:
@@ -166,7 +166,7 @@ def _fill_mask(package: CardPackage) -> SwiftTask:
 
 def _feature_extraction(package: CardPackage) -> SwiftTask:
     text = swift_string(EXAMPLE_TEXT)
-    if package.config.pooling is not None:
+    if package.config.form.pooling is not None:
         return SwiftTask("SentenceEmbedder", _EMBED, _usage("SentenceEmbedder", "embedder", f"embed({text})"))
     return SwiftTask("TextEncoder", _HIDDEN, _usage("TextEncoder", "encoder", f"encodeStates({text})"))
 
@@ -193,7 +193,7 @@ def _specials(package: CardPackage) -> tuple[int, int]:
 
 def _start(package: CardPackage) -> str:
     """The argument that tells where the second text starts, for packages with token types."""
-    has_types = any(tensor.name == "token_type_ids" for tensor in package.config.inputs)
+    has_types = any(tensor.name == "token_type_ids" for tensor in package.config.functions[0].inputs)
     return ", secondFrom: start" if has_types else ""
 
 

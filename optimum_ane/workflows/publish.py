@@ -78,4 +78,4 @@ def publish(
         with explained("looking up whose token this is", repo_id, token):
             repo_id = f"{api.whoami()['name']}/{repo_id}"
     publisher = Publisher(api, contents, repo_id, folder, revision or DEFAULT_BRANCH, private, create_pr, request)
-    return publisher.run(dry_run, message or f"Publish {contents.config.source_name or repo_id} with optimum-ane")
+    return publisher.run(dry_run, message or f"Publish {contents.config.source.name or repo_id} with optimum-ane")

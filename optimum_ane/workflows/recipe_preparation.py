@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optimum_ane.compression.accuracy_scorer import Judge
+from optimum_ane.compression.accuracy_scorer import AccuracyScorer
 from optimum_ane.compression.activations import INT8_ACTIVATIONS
 from optimum_ane.compression.calibration_data import (
     DEFAULT_ROWS,
@@ -20,8 +20,7 @@ from optimum_ane.compression.recipes import Recipe, get_recipe
 from optimum_ane.errors import CompressionError, OutputError
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.package.files import verify_files
-from optimum_ane.package.layout import MLPACKAGE
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.workflows.compress import Original
 
 _PSNR_OF_ACTIVATIONS = 10.0
@@ -146,15 +145,17 @@ def prepare_recipe(
     if name not in (MIXED, INT8_ACTIVATIONS):
         return Prepared(get_recipe(name))
     budget = Budget(calibrating.max_size_ratio, max_accuracy_drop) if name == MIXED else None
-    verify_files(directory, PackageConfig.read(directory))
-    check_source(directory / MLPACKAGE, get_recipe("int8"))
+    manifest = Manifest.read(directory)
+    verify_files(directory, manifest)
+    for program in manifest.programs:
+        check_source(directory / program.path, get_recipe("int8"))
     calibration = calibrating.rows(directory, dataset)
     if budget is None:
         recipe = replace(get_recipe("int8"), name=INT8_ACTIVATIONS, psnr=_PSNR_OF_ACTIVATIONS)
         return Prepared(recipe, calibration)
-    judge = None
+    scorer = None
     if budget.accuracy_drop is not None and dataset is not None:
-        judge = Judge(
+        scorer = AccuracyScorer(
             directory,
             dataset,
             reference=original.reference,
@@ -162,7 +163,7 @@ def prepare_recipe(
             trust_remote_code=original.hub.trust_remote_code,
         )
     folder = calibrating.search_dir or output.absolute().with_name(f"{output.name}.search")
-    found = search_mixed(directory, folder, budget, calibration, judge, quiet=quiet)
+    found = search_mixed(directory, folder, budget, calibration, scorer, quiet=quiet)
     path = folder / f"{MIXED}.yaml"
     path.write_text(found.text, encoding="utf-8")
     return Prepared(get_recipe(path), mixed=found, folder=folder if calibrating.search_dir is None else None)

@@ -24,7 +24,7 @@ from model_zoo.catalog import Job, Model
 from optimum_ane.errors import ANEError, OutputError, PackageError
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.layout import ANE_CONFIG, EXPORT_REPORT
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 
 _TOOLS = ("optimum-ane", "coremltools", "torch", "transformers")
 _NOT_OF_THE_PACKAGE = ("name", "repository", "first_at_root", "license", "sequence_lengths", "compress")
@@ -162,7 +162,7 @@ def is_exported(record: Record | None, key: str, package: Path) -> bool:
     if found is None or (found == record.replaces if record.package is None else found != record.package):
         return False
     try:
-        verify_files(package, PackageConfig.read(package))
+        verify_files(package, Manifest.read(package))
     except PackageError:
         return False
     return True

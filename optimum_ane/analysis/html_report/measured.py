@@ -24,13 +24,13 @@ def road(package: CardPackage) -> Section:
     if isinstance(command, str):
         parts.append(Code(command))
     rows = [
-        ("task", config.task),
+        ("task", config.form.task),
         ("architecture", config.model_type),
-        ("shape", f"{config.batch_size} × {config.sequence_length} tokens"),
-        ("precision", config.precision),
+        ("shape", f"{config.form.batch_size} × {config.form.longest} tokens"),
+        ("precision", config.form.precision),
         ("compression", config.compression or "none"),
         ("runs on", f"{package.systems} and later"),
-        ("made from", config.source_name + (f" at {config.source_revision}" if config.source_revision else "")),
+        ("made from", config.source.name + (f" at {config.source.revision}" if config.source.revision else "")),
         ("versions", ", ".join(f"{name} {number}" for name, number in config.versions.items())),
         ("machine", _text(package.report.get("machine"))),
     ]

@@ -22,7 +22,7 @@ def test_float32_in_evaluation_mode_is_neither_copied_nor_changed():
     assert checkpoint.tokenizer.mask_token == "<mask>"
     assert checkpoint.left_out == ()
     config = get_ane_config_class("bert", checkpoint.task)(checkpoint.config, checkpoint.task)
-    module = build_module(config, checkpoint.weights).module
+    module = build_module(config, "model", checkpoint.weights).module
     assert module.state_dict()[KEY].data_ptr() == model.state_dict()[KEY].data_ptr()
 
 

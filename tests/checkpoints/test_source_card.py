@@ -82,14 +82,14 @@ def test_an_export_records_it(tmp_path):
     metadata = "license: other\nlicense_name: mine\nlicense_link: LICENSE\nlanguage: [en, de]\ndatasets: glue"
     (tmp_path / "in" / "README.md").write_text(f"---\n{metadata}\n---\n")
     export(tmp_path / "in", tmp_path / "out", sequence_length=16, validate=False, quiet=True)
-    config = Manifest.read(tmp_path / "out")
-    assert (config.source_name, config.source_is_hub, config.source_revision) == ("in", False, None)
-    assert (config.source_license, config.source_license_name) == ("other", "mine")
-    assert config.source_license_link == "LICENSE"
-    assert (config.source_languages, config.source_datasets) == (("en", "de"), ("glue",))
-    assert config.padding_id == 1
+    manifest = Manifest.read(tmp_path / "out")
+    source = manifest.source
+    assert (source.name, source.is_hub, source.revision) == ("in", False, None)
+    assert (source.license, source.license_name, source.license_link) == ("other", "mine", "LICENSE")
+    assert (source.languages, source.datasets) == (("en", "de"), ("glue",))
+    assert manifest.text.padding_id == 1
     tokenizer = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
-    assert config.tokenizer.tokenizer_class == tokenizer["tokenizer_class"]
-    assert config.tokenizer.model == "WordLevel"
-    assert (config.tokenizer.leading, config.tokenizer.trailing, config.tokenizer.separators) == (1, 1, 0)
-    assert (config.tokenizer.mask_token, config.tokenizer.mask_id) == ("<mask>", 4)
+    assert manifest.tokenizer.tokenizer_class == tokenizer["tokenizer_class"]
+    assert manifest.tokenizer.model == "WordLevel"
+    assert (manifest.tokenizer.leading, manifest.tokenizer.trailing, manifest.tokenizer.separators) == (1, 1, 0)
+    assert (manifest.tokenizer.mask_token, manifest.tokenizer.mask_id) == ("<mask>", 4)

@@ -1,15 +1,16 @@
 import json
-import sys
-from types import ModuleType
+from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+import optimum_ane
 from optimum_ane.errors import CheckpointError, DatasetError, PackageError, UnsupportedModelError
 from optimum_ane.evaluation.datasets import DatasetSpec
-from optimum_ane.package.manifest import Manifest
+from optimum_ane.package.form import ExportForm
+from optimum_ane.package.manifest import FunctionEntry, Manifest, ProgramEntry, SourceEntry
 from optimum_ane.workflows.evaluate import evaluate_package
 
 WORDS = ["[PAD]", "[UNK]", "a", "fine", "dull", "film"]
@@ -29,6 +30,12 @@ def _checkpoint(folder, seed=0, **fields):
     return folder
 
 
+def _declare(folder, source, task="text-classification"):
+    form = ExportForm(task, sequence_length=(4,))
+    entry = SourceEntry(source, Path(source).name)
+    Manifest(form, "bert", entry, (ProgramEntry("model", (FunctionEntry("main"),)),)).write(folder)
+
+
 @pytest.fixture
 def source(tmp_path):
     return _checkpoint(tmp_path / "source")
@@ -39,8 +46,7 @@ def package(tmp_path, source):
     """A package's directory as the export writes it, without its program."""
     folder = _checkpoint(tmp_path / "out")
     (folder / "model.safetensors").unlink()
-    declared = {"task": "text-classification", "source": {"model": str(source), "revision": None}}
-    (folder / "ane_config.json").write_text(json.dumps(declared))
+    _declare(folder, str(source))
     return folder
 
 
@@ -61,12 +67,6 @@ def modeling(monkeypatch, source):
             self.config = AutoConfig.from_pretrained(folder)
             self.sequence_length = 4
             self.runtime = "portable" if runtime == "auto" else runtime
-            declared = json.loads((folder / "ane_config.json").read_text())["source"]
-            self.ane_config = Manifest(
-                task="text-classification", model_type="bert", sequence_length=4, batch_size=1, precision="float16",
-                minimum_deployment_target="iOS16", compute_units="all", inputs=(), outputs=(),
-                source_model=declared["model"], source_revision=declared["revision"],
-            )  # fmt: skip
             self._model = BertForSequenceClassification.from_pretrained(source, dtype=torch.float32).eval()
 
         @classmethod
@@ -78,9 +78,7 @@ def modeling(monkeypatch, source):
             assert inputs["input_ids"].shape[1] <= self.sequence_length
             return self._model(**inputs)
 
-    module = ModuleType("optimum_ane.modeling")
-    module.ANEModelForSequenceClassification = FakeModel
-    monkeypatch.setitem(sys.modules, "optimum_ane.modeling", module)
+    monkeypatch.setattr(optimum_ane, "ANEModelForSequenceClassification", FakeModel)
     return loaded
 
 
@@ -92,8 +90,7 @@ def test_beside_its_source(package, dataset):
 
 
 def test_runtime_and_no_reference(package, dataset, modeling):
-    declared = {"task": "text-classification", "source": {"model": "gone/elsewhere", "revision": None}}
-    (package / "ane_config.json").write_text(json.dumps(declared))
+    _declare(package, "gone/elsewhere")
     report = evaluate_package(package, dataset, with_reference=False, runtime="coreml")
     assert (modeling, report.runtime, report.original) == (["coreml"], "coreml", None)
 
@@ -105,22 +102,24 @@ def test_another_reference(tmp_path, package, dataset):
 
 
 def test_other_tasks_and_no_package(tmp_path, package, dataset):
-    (package / "ane_config.json").write_text('{"task": "fill-mask"}')
-    with pytest.raises(UnsupportedModelError, match="does 'fill-mask'; only text-classification packages"):
+    _declare(package, "my-checkpoint", "object-detection")
+    with pytest.raises(UnsupportedModelError, match="'object-detection' is not evaluated on a dataset; these tasks"):
+        evaluate_package(package, dataset)
+    _declare(package, "my-checkpoint", "feature-extraction")
+    with pytest.raises(UnsupportedModelError, match="pool"):
         evaluate_package(package, dataset)
     for content in ("{", "[]", "[" * 100_000):
         (package / "ane_config.json").write_text(content)
-        with pytest.raises((PackageError, UnsupportedModelError)):
+        with pytest.raises(PackageError, match="damaged"):
             evaluate_package(package, dataset)
-    with pytest.raises(PackageError, match=r"is no package: it has no ane_config\.json"):
+    with pytest.raises(PackageError, match=r"holds no ane_config\.json"):
         evaluate_package(tmp_path / "nowhere", dataset)
 
 
 def test_reference_that_cannot_be_had(tmp_path, package, dataset):
     with pytest.raises(CheckpointError, match=r"cannot be loaded: .* name it with --reference, or .* --no-reference"):
         evaluate_package(package, dataset, reference=str(tmp_path / "nowhere"))
-    declared = {"task": "text-classification", "source": {"model": "my-checkpoint", "revision": None}}
-    (package / "ane_config.json").write_text(json.dumps(declared))
+    _declare(package, "my-checkpoint")
     with pytest.raises(
         CheckpointError, match=r"made from a directory, my-checkpoint, which is not here; name it with"
     ):

@@ -186,7 +186,7 @@ def merge_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
             config = PeftConfig.from_pretrained(str(adapter.directory))
             wrapped = PeftModel(model, config, adapter_name=_NAME)
             weights = load_file(adapter.directory / _WEIGHTS)
-            found = set_peft_model_state_dict(wrapped, weights, adapter_name=_NAME)
+            found: Any = set_peft_model_state_dict(wrapped, weights, adapter_name=_NAME)
         except (ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(
                 f"the adapter {adapter.name} does not fit its base {type(model).__name__}: {first_line(error)}; give "

@@ -32,7 +32,7 @@ def config_of(original, task):
 def test_each_weight_is_asked_for_once_and_becomes_the_parameter(name, task):
     original = make_original(name, task)
     weights = Counted(original.state_dict())
-    loaded = build_module(config_of(original, task), weights)
+    loaded = build_module(config_of(original, task), "model", weights)
     assert sorted(weights.asked) == sorted(weights)
     assert not any(tensor.is_meta for tensor in (*loaded.module.parameters(), *loaded.module.buffers()))
     assert not any(parameter.requires_grad for parameter in loaded.module.parameters())
@@ -44,14 +44,14 @@ def test_each_weight_is_asked_for_once_and_becomes_the_parameter(name, task):
 
 def test_what_is_left_out_is_listed():
     original = make_original("bert", "feature-extraction")
-    loaded = build_module(config_of(original, "feature-extraction"), original.state_dict())
+    loaded = build_module(config_of(original, "feature-extraction"), "model", original.state_dict())
     assert loaded.left_out == ("pooler.dense.bias", "pooler.dense.weight")
 
 
 def test_a_missing_pooler_is_no_fault_where_it_is_not_used():
     original = make_original("bert", "feature-extraction")
     weights = {name: value for name, value in original.state_dict().items() if "pooler" not in name}
-    assert build_module(config_of(original, "feature-extraction"), weights).left_out == ()
+    assert build_module(config_of(original, "feature-extraction"), "model", weights).left_out == ()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_missing_pooler_is_no_fault_where_it_is_not_used():
 def test_a_weight_too_many_is_named(surplus):
     original = make_original("bert", "feature-extraction")
     with pytest.raises(CheckpointError, match=rf"BertModel has no place for 1 of them, {surplus} first"):
-        build_module(config_of(original, "feature-extraction"), original.state_dict() | {surplus: torch.zeros(1)})
+        build_module(config_of(original, "feature-extraction"), "model", original.state_dict() | {surplus: torch.zeros(1)})
 
 
 def test_missing_weights_are_counted_and_the_first_is_named():
@@ -70,14 +70,14 @@ def test_missing_weights_are_counted_and_the_first_is_named():
     with pytest.raises(
         CheckpointError, match=r"2 that .* are missing, bert\.encoder\.layer\.1\.output\.dense\.weight"
     ):
-        build_module(config_of(original, "text-classification"), weights)
+        build_module(config_of(original, "text-classification"), "model", weights)
 
 
 def test_a_weight_of_another_shape_is_named_with_both_shapes():
     original = make_original("bert", "text-classification")
     weights = original.state_dict() | {"bert.encoder.layer.1.output.LayerNorm.weight": torch.zeros(47)}
     with pytest.raises(CheckpointError) as caught:
-        build_module(config_of(original, "text-classification"), weights)
+        build_module(config_of(original, "text-classification"), "model", weights)
     message = str(caught.value)
     assert "bert.encoder.layer.1.output.LayerNorm.weight" in message
     assert "47" in message

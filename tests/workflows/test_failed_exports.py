@@ -15,7 +15,7 @@ import torch
 from tiny_models import make_original, make_tokenizer
 
 from optimum_ane import export
-from optimum_ane.errors import CheckpointError, DatasetError, OutputError, ValidationError
+from optimum_ane.errors import CheckpointError, DatasetError, OutputError, UnsupportedModelError, ValidationError
 from optimum_ane.package.staging import staged
 from optimum_ane.workflows import export as export_workflow
 from optimum_ane.workflows import stages
@@ -61,7 +61,7 @@ class BrokenError(Exception):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (stages, "load_module"),
+        (stages, "build_module"),
         (stages, "build_program"),
         (stages, "PortableSession"),
         (stages, "inspect"),
@@ -280,14 +280,15 @@ class TestWrongExports:
         assert list(place.iterdir()) == []
 
     def test_a_wrong_module_is_refused_before_it_is_converted(self, original, place, monkeypatch):
-        load = stages.load_module
+        build = stages.build_module
 
         def wrong(*arguments):
-            module = load(*arguments)
-            module.classifier.bias = torch.nn.Parameter(module.classifier.bias + 0.001, requires_grad=False)
-            return module
+            loaded = build(*arguments)
+            head = loaded.module.classifier
+            head.bias = torch.nn.Parameter(head.bias + 0.001, requires_grad=False)
+            return loaded
 
-        monkeypatch.setattr(stages, "load_module", wrong)
+        monkeypatch.setattr(stages, "build_module", wrong)
         monkeypatch.setattr(stages, "build_program", None)
         with pytest.raises(ValidationError, match="Neural Engine module does not answer as the original does"):
             run(original, place)
@@ -318,13 +319,13 @@ class TestDatasets:
         with pytest.raises(DatasetError, match="validation switched off"):
             run(original, place, eval_dataset="dev.tsv", validate=False)
 
-    def test_a_dataset_for_a_task_that_is_not_scored_is_refused(self, place):
-        with pytest.raises(DatasetError, match="only text-classification"):
-            run(make_original("bert", "fill-mask"), place, eval_dataset="dev.tsv")
+    def test_a_dataset_for_hidden_states_is_refused(self, place):
+        with pytest.raises(UnsupportedModelError, match=r"gives hidden states.*export with --pooling mean"):
+            run(make_original("bert", "feature-extraction"), place, eval_dataset="dev.tsv")
 
     def test_a_missing_file_is_refused_before_any_work(self, original, place, monkeypatch):
         monkeypatch.setattr(export_workflow, "open_checkpoint", None)
-        monkeypatch.setattr(stages, "load_module", None)
+        monkeypatch.setattr(stages, "build_module", None)
         with pytest.raises(DatasetError, match=r"nowhere\.tsv"):
             run(original, place, eval_dataset=str(place / "nowhere.tsv"))
 

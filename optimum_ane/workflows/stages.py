@@ -253,6 +253,8 @@ def _convertible(
         make_module=lambda: function.view(module),
         inputs=draft.ane_config.function_inputs(function),
         outputs=tuple(value.name for value in function.outputs),
+        states={value.name: value.shape or () for value in function.states},
+        meanings=MEANINGS,
     )
 
 

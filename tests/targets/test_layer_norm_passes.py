@@ -9,6 +9,7 @@ from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
 import optimum_ane.targets.coreml.passes  # noqa: F401 - registers them
 from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.targets.coreml.passes.carry_layer_norm_rounding import carry_rounding, scale_weight
 
 SHAPE = (1, 4, 1, 3)
 WEIGHT = np.array([0.5, -2.0, 0.0, 1.7], np.float32).reshape(1, 4, 1, 1)
@@ -23,6 +24,15 @@ def build(body, *more_inputs):
 def apply(program, *names):
     for name in names:
         PASS_REGISTRY[f"optimum_ane::{name}"](program)
+    program.validate()
+    return program
+
+
+def carry(program):
+    """Carries the rounding of norms in float32, without the cast that the pass makes of it."""
+    for operation, scale in carry_rounding(program.functions["main"]).items():
+        with program.functions["main"]:
+            scale_weight(operation, scale)
     program.validate()
     return program
 
@@ -206,7 +216,7 @@ def post_norm_layers(x):
 
 def test_weights_of_norms_become_float16_numbers_and_the_answer_stays(tmp_path):
     before = answers(build(post_norm_layers), tmp_path)
-    program = apply(build(post_norm_layers), "carry_layer_norm_rounding")
+    program = carry(build(post_norm_layers))
     norms = program.functions["main"].find_ops(op_type="layer_norm")
     assert len(norms) == 2
     for operation in norms:
@@ -236,7 +246,7 @@ def test_the_next_norm_takes_the_scale_of_the_sum_back(tmp_path):
         return mb.program(input_specs=specs, opset_version=ct.target.iOS16)(body)
 
     (before,) = answers(wide(), tmp_path)
-    (after,) = answers(apply(wide(), "carry_layer_norm_rounding"), tmp_path)
+    (after,) = answers(carry(wide()), tmp_path)
     # The last norm keeps its weight; the rounding of the first one's, not carried, would show as 1.5e-4.
     assert np.sqrt(np.mean((after - before) ** 2)) < 5e-5
 
@@ -246,7 +256,7 @@ def test_the_first_norm_carries_exactly(tmp_path):
         return mb.conv(x=norm(x, gamma=GAMMA.copy(), beta=BETA.copy()), weight=FIRST.copy())
 
     before = answers(build(body), tmp_path)
-    after = answers(apply(build(body), "carry_layer_norm_rounding"), tmp_path)
+    after = answers(carry(build(body)), tmp_path)
     np.testing.assert_allclose(after[0], before[0], rtol=1e-5, atol=1e-6)
 
 
@@ -289,7 +299,7 @@ def grouped_convolution(x):
 )
 def test_a_norm_with_other_users_keeps_its_weight(body, tmp_path):
     before = answers(build(body), tmp_path)
-    program = apply(build(body), "carry_layer_norm_rounding")
+    program = carry(build(body))
     first = program.functions["main"].find_ops(op_type="layer_norm")[0]
     assert first.gamma.val.tolist() == GAMMA.tolist()
     for ours, theirs in zip(answers(program, tmp_path), before, strict=True):
@@ -305,6 +315,79 @@ def test_weights_that_float16_cannot_hold_are_left_alone(values, tmp_path):
         return mb.conv(x=norm(x, gamma=gamma, beta=BETA.copy()), weight=FIRST.copy())
 
     before = answers(build(body), tmp_path)
-    after = answers(apply(build(body), "carry_layer_norm_rounding"), tmp_path)
+    after = answers(carry(build(body)), tmp_path)
     assert np.isfinite(after[0]).all()
     np.testing.assert_allclose(after[0], before[0], rtol=1e-5, atol=1e-5)
+
+
+def float16_operands(program):
+    """What each norm and convolution reads of constants after the cast."""
+    operations = [op for op in program.functions["main"].operations if op.op_type in ("conv", "layer_norm")]
+    names = ("gamma", "beta", "weight", "bias")
+    operands = [(op.op_type, name, getattr(op, name)) for op in operations for name in names if hasattr(op, name)]
+    return [(op_type, name, operand.val) for op_type, name, operand in operands if operand is not None]
+
+
+def test_scaling_at_the_cast_is_scaling_before_it():
+    together = apply(build(post_norm_layers), "carry_layer_norm_rounding")
+    apart = carry(build(post_norm_layers))
+    PASS_REGISTRY["common::add_fp16_cast"](apart)
+    ours, theirs = float16_operands(together), float16_operands(apart)
+    assert len(ours) == 2 * 2 + 3 + 2  # of two norms, three convolutions, two of which have a bias
+    for (op_type, name, value), (their_type, their_name, their_value) in zip(ours, theirs, strict=True):
+        assert (op_type, name, value.dtype) == (their_type, their_name, np.float16)
+        np.testing.assert_array_equal(value, their_value)
+    assert not np.array_equal(ours[2][2], FIRST.astype(np.float16))
+
+
+def test_a_convolution_that_stays_in_float32_is_scaled_too(tmp_path):
+    def body(x):
+        bias = np.array([1e6, 0, 0, 1], np.float32)
+        return mb.conv(x=norm(x, gamma=GAMMA.copy(), beta=BETA.copy()), weight=FIRST.copy(), bias=bias)
+
+    program = apply(build(body), "carry_layer_norm_rounding")
+    (conv,) = program.functions["main"].find_ops(op_type="conv")
+    scale = GAMMA.astype(np.float16).astype(np.float64) / GAMMA
+    expected = (FIRST / scale[None, :, None, None]).astype(np.float32)
+    assert not np.array_equal(expected, FIRST)
+    np.testing.assert_array_equal(conv.weight.val, expected)
+
+
+def test_a_bias_that_two_convolutions_share_is_scaled_for_one():
+    """coremltools makes one constant of equal ones: zeros, for the most part."""
+
+    def body(x):
+        x = norm(x, gamma=GAMMA.copy(), beta=BETA.copy())
+        shared = mb.const(val=BETA.copy())
+        inner = mb.relu(x=mb.conv(x=x, weight=FIRST.copy(), bias=shared))
+        total = mb.add(x=mb.conv(x=inner, weight=SECOND.copy(), bias=shared), y=x)
+        return norm(total, gamma=GAMMA.copy(), beta=BETA.copy())
+
+    first, second = carry(build(body)).functions["main"].find_ops(op_type="conv")
+    assert first.bias.val.tolist() == BETA.tolist()
+    scale = GAMMA.astype(np.float16).astype(np.float64) / GAMMA
+    assert second.bias.val.tolist() == (BETA * scale).astype(np.float32).tolist() != BETA.tolist()
+
+
+def shared_weight(x):
+    weight = mb.const(val=FIRST.copy())
+    x = mb.conv(x=norm(x, gamma=GAMMA.copy(), beta=BETA.copy()), weight=weight)
+    return mb.conv(x=x, weight=weight)
+
+
+def weight_at_the_end_of_the_range(x):
+    weight = FIRST.copy()
+    weight[0, 0] = 65504
+    return mb.conv(x=norm(x, gamma=GAMMA.copy(), beta=BETA.copy()), weight=weight)
+
+
+def weights_that_float16_holds(x):
+    gamma = GAMMA.astype(np.float16).astype(np.float32)
+    return mb.conv(x=norm(x, gamma=gamma, beta=BETA.copy()), weight=FIRST.copy())
+
+
+@pytest.mark.parametrize("body", [shared_weight, weight_at_the_end_of_the_range, weights_that_float16_holds])
+def test_a_convolution_that_takes_no_scale_and_its_norm_stay(body):
+    assert carry_rounding(build(body).functions["main"]) == {}
+    (operation,) = carry(build(body)).functions["main"].find_ops(op_type="layer_norm")
+    assert not operation.gamma.name.endswith("carried")

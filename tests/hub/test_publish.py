@@ -259,7 +259,7 @@ class TestPrograms:
         (several_lengths / "ane_config.json").write_text(json.dumps(manifest))
         answer = publish(several_lengths)
         assert (
-            f"function {functions[1]['name']}: its outputs are logits, and ane_config.json says scores"
+            f"function {function['name']}: its outputs are logits, and ane_config.json says scores"
             in answer.message
         )
 

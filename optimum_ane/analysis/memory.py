@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from optimum_ane.analysis.operations import Program, Tensor
 from optimum_ane.analysis.residency import Placement
-from optimum_ane.analysis.workload import padded_bytes
+from optimum_ane.analysis.steps import padded_bytes
 
 _WORST = 10
 _CACHE_WORDS = ("cache", "past", "key", "value", "kv")

@@ -279,12 +279,17 @@ def _bytes(leaf: Constant) -> int:
     return 0 if leaf.type is None else (volume(leaf.type.shape) * leaf.type.dtype.bits + 7) // 8
 
 
-def count_operations(mlpackage: Path) -> dict[str, int]:
-    """Counts the operations of a package's main function by type, most frequent first.
+def count_operations(mlpackage: Path, function: str | None = None) -> dict[str, int]:
+    """Counts the operations of a function by type, most frequent first.
 
     Constants are left out, compressed ones as well: what decodes a weight is part of it.
+
+    Args:
+        mlpackage: The `.mlpackage`.
+        function: The function's name; None takes the package's default.
     """
-    function = Package(mlpackage).spec.mlProgram.functions["main"]
-    types = (operation.type for operation in function.block_specializations[function.opset].operations)
+    spec = Package(mlpackage).spec
+    block = spec.mlProgram.functions[function or spec.description.defaultFunctionName or "main"]
+    types = (operation.type for operation in block.block_specializations[block.opset].operations)
     counted = Counter(kind for kind in types if kind != "const" and not kind.startswith("constexpr_"))
     return dict(counted.most_common())

@@ -12,15 +12,14 @@ from torch import Tensor
 
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
-from optimum_ane.evaluation.model_answers import Model
 from optimum_ane.evaluation.reference import load_reference
 from optimum_ane.evaluation.report import AccuracyReport
-from optimum_ane.package.layout import MLPACKAGE
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.progress import row_progress
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.runtimes.session import Session
 from optimum_ane.tasks import TASKS, resolve
+from optimum_ane.validation.comparison import Model
 
 _MOST_BYTES = 1024**3
 """How much of the original's outputs is remembered. Scores of a vocabulary fill it; the rest is computed again."""
@@ -87,17 +86,18 @@ class AccuracyScorer:
         """
         from transformers import AutoConfig, AutoTokenizer
 
-        self._ane_config = PackageConfig.read(directory)
+        self._manifest = Manifest.read(directory)
+        self._program = self._manifest.programs[0]
         self._config = AutoConfig.from_pretrained(directory)
-        self._evaluator = get_evaluator(self._ane_config.task, self._config)
-        self._evaluator.check_pooling(self._ane_config.pooling)
+        self._evaluator = get_evaluator(self._manifest.form.task, self._config)
+        self._evaluator.check_pooling(self._manifest.form.pooling)
         self._tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
         self._examples = self._evaluator.load(spec)
         if with_reference:
-            original = load_reference(reference, self._ane_config, self._config, trust_remote_code=trust_remote_code)
+            original = load_reference(reference, self._manifest, self._config, trust_remote_code=trust_remote_code)
             self.against = "the original"
         else:
-            original = self._model(PortableSession(directory / MLPACKAGE))
+            original = self._model(PortableSession(directory / self._program.path))
             self.against = "the package as it is"
         self._original = _Remembering(original, [field.name for field in self._evaluator.fields])
         self.name = f"{self._examples.name}, {self._examples.digest()[:16]}, against {self.against}"
@@ -117,7 +117,7 @@ class AccuracyScorer:
                 self._model(session),
                 self._tokenizer,
                 self._examples,
-                sequence_length=self._ane_config.sequence_length,
+                sequence_length=self._manifest.form.longest,
                 runtime=session.runtime,
                 progress=progress,
             )
@@ -129,6 +129,6 @@ class AccuracyScorer:
         return drop
 
     def _model(self, session: Session) -> Model:
-        model_class = resolve(f"optimum_ane:{TASKS[self._ane_config.task].model_class}")
-        model: Model = model_class(session, self._config, self._ane_config)
+        model_class = resolve(f"optimum_ane:{TASKS[self._manifest.form.task].model_class}")
+        model: Model = model_class({self._program.name: session}, self._config, self._manifest)
         return model

@@ -17,11 +17,12 @@ from optimum_ane.errors import DatasetError, UnsupportedModelError
 from optimum_ane.evaluation.bootstrap import CONFIDENCE, RESAMPLES, ResampledScore, drop_interval
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.features import Encoded, F, collate
-from optimum_ane.evaluation.model_answers import BATCH_SIZE, A, Model, ModelAnswers, OutputReader, Outputs, run_models
+from optimum_ane.evaluation.model_answers import BATCH_SIZE, A, ModelAnswers, OutputReader, Outputs, run_models
 from optimum_ane.evaluation.report import AccuracyReport, ModelScore
 from optimum_ane.package.environment import machine_kind, tool_versions
 from optimum_ane.progress import Progress, silent
 from optimum_ane.tasks import TASKS, OutputField, resolve
+from optimum_ane.validation.comparison import Model
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from optimum_ane.evaluation.features import Encoded, F, batched, collate
 from optimum_ane.evaluation.running_psnr import RunningPSNR
 from optimum_ane.progress import Progress
 from optimum_ane.tasks import OutputField
+from optimum_ane.validation.comparison import Model
 
 BATCH_SIZE = 16
 """Rows a call. The original pads each batch to its longest row; a package runs its own fixed batch inside a call."""
@@ -25,14 +26,6 @@ A = TypeVar("A")
 
 Outputs = Mapping[str, np.ndarray]
 """The outputs of one feature by field, float32: (…) for the whole row, or (K, …) for the K tokens that are scored."""
-
-
-class Model(Protocol):
-    """A model as transformers has them: inputs by keyword, an output class of transformers' as the answer."""
-
-    def __call__(self, **inputs: Tensor) -> Any:
-        """Takes int64 (N, S), or (N, choices, S); returns an object with a torch tensor for each output field."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from optimum_ane.evaluation.glue_metric import GlueMetric
 from optimum_ane.evaluation.labels import AS_VALUES, finite_number
 from optimum_ane.evaluation.model_answers import Outputs
 from optimum_ane.evaluation.text_classification import encode_texts
-from optimum_ane.tasks import SENTENCE_EMBEDDING, OutputField
+from optimum_ane.tasks import POOLED, OutputField
 
 SCORE_NAMES = ("score", "similarity_score", "similarity", "label", "labels", "relatedness_score", "gold_score")
 """Names that columns of similarity scores go by."""
@@ -66,7 +66,7 @@ class SentenceSimilarity(Evaluator[ScoredPairs, Feature, float]):
     @property
     def fields(self) -> tuple[OutputField, ...]:
         """The embedding, which stands in for the hidden states where a package pools."""
-        return (SENTENCE_EMBEDDING,)
+        return POOLED
 
     @classmethod
     def check_pooling(cls, pooling: str | None) -> None:
@@ -113,7 +113,7 @@ class SentenceSimilarity(Evaluator[ScoredPairs, Feature, float]):
 
     def answers(self, features: Sequence[Feature], outputs: Sequence[Outputs]) -> Iterable[float]:
         """Takes the cosine of each pair; batches hold whole pairs."""
-        vectors = np.stack([output[SENTENCE_EMBEDDING.name] for output in outputs]).astype(np.float64)
+        vectors = np.stack([output[POOLED[0].name] for output in outputs]).astype(np.float64)
         left, right = vectors[0::2], vectors[1::2]
         lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
         return np.divide((left * right).sum(axis=1), lengths, out=np.zeros(len(left)), where=lengths > 0).tolist()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import resource
+import sys
 from importlib.metadata import version
 
 VERSIONED = ("coremltools", "torch", "transformers")
@@ -19,3 +21,8 @@ def machine_kind() -> str:
 def tool_versions() -> dict[str, str]:
     """Installed versions of the libraries that numbers depend on."""
     return {name: version(name) for name in VERSIONED}
+
+
+def peak_memory() -> int:
+    """The most resident memory that this process has held, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

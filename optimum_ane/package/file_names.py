@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import PureWindowsPath
 
 from optimum_ane.errors import PackageError
-from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE
+from optimum_ane.package.layout import ANE_CONFIG
+from optimum_ane.package.manifest import Manifest
 
 MAX_FILES = 256
 """Most files of one package; an exported one has about ten."""
@@ -43,26 +44,29 @@ def check_subfolder(subfolder: str) -> str:
     return folder
 
 
-def check_files(files: Mapping[str, str], where: str) -> tuple[str, ...]:
+def check_files(manifest: Manifest, where: str) -> tuple[str, ...]:
     """Returns the names of a package's files, if they can be fetched without harm.
 
     Args:
-        files: SHA-256 by name, as `ane_config.json` says.
+        manifest: What `ane_config.json` says.
         where: What an error calls the package.
 
     Raises:
-        PackageError: There are none or too many, a name leads out of the package, or a digest is none.
+        PackageError: There are none or too many, a name leads out of the package, a digest is none, or a program has
+            no files.
     """
+    files = manifest.files
     advice = "do not load it from a source that you do not trust, or export it again"
     if len(files) > MAX_FILES:
         raise PackageError(f"{where}: {ANE_CONFIG} lists {len(files)} files, the limit is {MAX_FILES}; {advice}")
     for name, digest in files.items():
         if not is_safe_name(name) or name == ANE_CONFIG:
             raise PackageError(f"{where}: {ANE_CONFIG} lists the file name {show(name)}, which is unsafe; {advice}")
-        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        if not _DIGEST.fullmatch(digest):
             raise PackageError(f"{where}: {ANE_CONFIG} has no SHA-256 for {show(name)}; {advice}")
-    if not any(name.startswith(f"{MLPACKAGE}/") for name in files):
-        raise PackageError(f"{where}: {ANE_CONFIG} lists no file of {MLPACKAGE}; {advice}")
+    for program in manifest.programs:
+        if not any(name.startswith(f"{program.path}/") for name in files):
+            raise PackageError(f"{where}: {ANE_CONFIG} lists no file of {program.path}; {advice}")
     return tuple(files)
 
 

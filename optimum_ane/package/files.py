@@ -8,7 +8,7 @@ from pathlib import Path
 
 from optimum_ane.errors import PackageError
 from optimum_ane.package.layout import ANE_CONFIG, DOCUMENTS
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 
 
 def hash_files(directory: Path) -> dict[str, str]:
@@ -21,7 +21,7 @@ def hash_files(directory: Path) -> dict[str, str]:
     return digests
 
 
-def verify_files(directory: Path, config: PackageConfig, names: Iterable[str] | None = None) -> None:
+def verify_files(directory: Path, config: Manifest, names: Iterable[str] | None = None) -> None:
     """Compares files of a package with the SHA-256 that its `ane_config.json` records.
 
     Symlinks are followed: in the Hub's cache all files are symlinks. `DOCUMENTS` that a package of an earlier version

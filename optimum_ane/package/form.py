@@ -1,65 +1,202 @@
-"""What an export is asked for, checked before any work is done."""
+"""What an export is asked for, stated once: command line, Python call, manifest and card derive from it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from optimum_ane.errors import ShapeError, UnsupportedModelError
+from optimum_ane.package.deployment_targets import canonical_target, is_older
 
 Precision = Literal["float16", "float32"]
 PRECISIONS = ("float16", "float32")
 COMPUTE_UNITS = ("cpu_and_ne", "all", "cpu_and_gpu", "cpu_only")
 POOLING_MODES = ("mean", "cls")
+NO_POOLING = "none"
+"""Asks for hidden states also where the checkpoint's own files ask for a pooling."""
+
+AUTO = "auto"
+MAX_LENGTH, MAX_BATCH, MAX_LENGTHS = 1 << 20, 1 << 16, 64
+"""Larger numbers are no form of a package: they come from a damaged or hostile file."""
+
+
+def _option(default: Any, help: str, **details: Any) -> Any:
+    """A field with what the command line says of it.
+
+    Args:
+        default: Of the field.
+        help: One line.
+        details: `choices`, `metavar` and `several`, as argparse has them.
+    """
+    return field(default=default, metadata={"help": help, **details})
 
 
 @dataclass(frozen=True)
-class ExportSpec:
+class ExportForm:
     """The shape and form of one package.
 
     Attributes:
-        task: A task of Optimum's, `"text-classification"` for one.
-        sequence_length: Tokens per row; the package takes exactly this many, padding included.
+        task: A task of Optimum's, `"text-classification"` for one; `"auto"` until the checkpoint's own is known.
+        sequence_length: Tokens per row, ascending. A row takes the shortest that it fits into, padding included; a
+            single number may be given for one length.
         batch_size: Rows per prediction.
         precision: Of weights and arithmetic; the Neural Engine takes float16 only.
-        minimum_deployment_target: Oldest system that runs the package, by coremltools' name (`"iOS16"`).
+        minimum_deployment_target: Oldest system that runs the package, by coremltools' name; None is replaced by the
+            oldest that the form needs.
         compute_units: The default when the package is loaded; not part of the program.
         class_labels: Make it a Core ML classifier with the checkpoint's own labels.
-        pooling: Give one vector per row in place of the hidden states; feature extraction only.
+        pooling: Give one vector per row in place of the hidden states; feature extraction only. None takes what the
+            checkpoint's own files say, `"none"` hidden states in any case.
         normalize: Divide that vector by its Euclidean norm.
     """
 
-    task: str
-    sequence_length: int = 128
-    batch_size: int = 1
-    precision: Precision = "float16"
-    minimum_deployment_target: str = "iOS16"
-    compute_units: str = "cpu_and_ne"
-    class_labels: bool = False
-    pooling: Literal["mean", "cls"] | None = None
-    normalize: bool = False
+    task: str = _option(AUTO, "task; auto takes that of the checkpoint")
+    sequence_length: tuple[int, ...] = _option(
+        (128,),
+        "tokens per row; several give one package with a function for each, and a row takes the shortest that it "
+        "fits into (from iOS18 on)",
+        metavar="N",
+        several=True,
+    )
+    batch_size: int = _option(1, "rows per prediction", metavar="N")
+    precision: Precision = _option(  # noqa: RUF009 - the field of a dataclass, made by `dataclasses.field`
+        "float16", "of weights and arithmetic; the Neural Engine takes float16 only", choices=PRECISIONS
+    )
+    minimum_deployment_target: str | None = _option(
+        None,
+        "oldest system that runs it, by coremltools' name: iOS15 … iOS26, macOS12 … (default: iOS16 for one length, "
+        "iOS18 for several)",
+        metavar="TARGET",
+    )
+    compute_units: str = _option(
+        "cpu_and_ne", "default when the package is loaded, recorded in ane_config.json", choices=COMPUTE_UNITS
+    )
+    class_labels: bool = _option(False, "make it a Core ML classifier with the checkpoint's own labels")
+    pooling: str | None = _option(
+        None,
+        "sentence embeddings in place of hidden states (feature-extraction; default: what a sentence-transformers "
+        "checkpoint says, else none)",
+        choices=(*POOLING_MODES, NO_POOLING),
+    )
+    normalize: bool = _option(False, "divide sentence embeddings by their length")
 
     def __post_init__(self) -> None:
-        """Refuses what cannot work.
+        """Refuses what cannot work, and fills in the deployment target.
 
         Raises:
             ShapeError: A number out of range.
             UnsupportedModelError: Options that contradict each other or are not known.
         """
-        for name in ("sequence_length", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ShapeError(f"{name.replace('_', ' ')} is {getattr(self, name)}; it must be at least 1")
+        object.__setattr__(self, "sequence_length", _lengths(self.sequence_length))
+        _check_number("batch size", self.batch_size, MAX_BATCH)
         if self.precision not in PRECISIONS:
             raise UnsupportedModelError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
         if self.compute_units not in COMPUTE_UNITS:
             raise UnsupportedModelError(f"compute units {self.compute_units!r} are not {', '.join(COMPUTE_UNITS)}")
-        if self.pooling is not None and self.pooling not in POOLING_MODES:
+        self._check_pooling()
+        self._check_classifier()
+        self._check_target()
+
+    def _check_pooling(self) -> None:
+        if self.pooling not in (None, NO_POOLING, *POOLING_MODES):
             raise UnsupportedModelError(f"pooling {self.pooling!r} is not one of {', '.join(POOLING_MODES)}")
-        if self.pooling is not None and self.task != "feature-extraction":
+        if self.pools and self.task not in (AUTO, "feature-extraction"):
             raise UnsupportedModelError(f"pooling is for the task feature-extraction, not for {self.task}")
-        if self.normalize and self.pooling is None:
+        if self.normalize and not self.pools:
             raise UnsupportedModelError("normalize needs a pooling, mean or cls")
-        if self.class_labels and self.task != "text-classification":
+
+    def _check_classifier(self) -> None:
+        if not self.class_labels:
+            return
+        if self.task not in (AUTO, "text-classification"):
             raise UnsupportedModelError(f"class labels are for the task text-classification, not for {self.task}")
-        if self.class_labels and self.batch_size != 1:
+        if self.batch_size != 1:
             raise ShapeError(f"a Core ML classifier takes one row, batch size {self.batch_size} was asked for")
+        if len(self.sequence_length) > 1:
+            raise UnsupportedModelError(
+                "a Core ML classifier has one function, and several sequence lengths need several; leave out "
+                "--class-labels (class_labels), or export one length"
+            )
+
+    def _check_target(self) -> None:
+        needed, reason = ("iOS18", "several functions") if len(self.sequence_length) > 1 else ("iOS15", "ML Programs")
+        if self.minimum_deployment_target is None:
+            default = "iOS16" if is_older(needed, "iOS16") else needed
+            object.__setattr__(self, "minimum_deployment_target", default)
+            return
+        target = canonical_target(self.minimum_deployment_target)
+        object.__setattr__(self, "minimum_deployment_target", target)
+        if is_older(target, needed):
+            raise UnsupportedModelError(
+                f"{len(self.sequence_length)} sequence lengths need {needed} ({reason} in one package) and the "
+                f"deployment target is {target}; export each length to a directory of its own, or raise the target"
+            )
+
+    @property
+    def target(self) -> str:
+        """The deployment target, which is never None once the form is made."""
+        assert self.minimum_deployment_target is not None
+        return self.minimum_deployment_target
+
+    @property
+    def pools(self) -> bool:
+        """Whether the package gives one vector per row in place of the hidden states."""
+        return self.pooling in POOLING_MODES
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that a row may have."""
+        return self.sequence_length[-1]
+
+    def differences(self) -> dict[str, Any]:
+        """The options that are not as by default, by name, as a person writes them."""
+        default = ExportForm(sequence_length=self.sequence_length)
+        changed = {
+            entry.name: getattr(self, entry.name)
+            for entry in fields(self)
+            if getattr(self, entry.name) != getattr(default, entry.name)
+        }
+        if self.sequence_length != ExportForm().sequence_length:
+            lengths = self.sequence_length
+            changed["sequence_length"] = lengths[0] if len(lengths) == 1 else lengths
+        return {entry.name: changed[entry.name] for entry in fields(self) if entry.name in changed}
+
+
+def form_from_options(options: Mapping[str, Any], function: str) -> ExportForm:
+    """Makes a form of the keyword arguments of a Python call.
+
+    Args:
+        options: Fields of `ExportForm` by name.
+        function: What was called, for the message.
+
+    Raises:
+        TypeError: A name is no option of an export, as Python says of any function.
+        ANEError: A value cannot be.
+    """
+    known = [entry.name for entry in fields(ExportForm)]
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; options of the export are {', '.join(known)}"
+            raise TypeError(f"{function} got an unexpected keyword argument {name!r}{hint}")
+    return ExportForm(**options)
+
+
+def _lengths(given: Any) -> tuple[int, ...]:
+    lengths = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+    if not lengths or len(lengths) > MAX_LENGTHS:
+        raise ShapeError(f"{len(lengths)} sequence lengths were given; give 1 to {MAX_LENGTHS}")
+    for length in lengths:
+        _check_number("sequence length", length, MAX_LENGTH)
+    return tuple(sorted(set(lengths)))
+
+
+def _check_number(name: str, value: Any, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ShapeError(f"{name} is {value!r:.60}; it must be a whole number")
+    if not 1 <= value <= most:
+        raise ShapeError(
+            f"{name} is {value}; it must be at least 1" + (f" and at most {most}" if value > most else "")
+        )

@@ -10,7 +10,9 @@ HTML_REPORT = "export_report.html"
 PICTURE = "card.svg"
 
 
-MLPACKAGE = "model.mlpackage"
+MLPACKAGE_SUFFIX = ".mlpackage"
+MLPACKAGE = f"model{MLPACKAGE_SUFFIX}"
+"""The program of packages that hold one."""
 
 
 ANE_CONFIG = "ane_config.json"

@@ -1,27 +1,99 @@
-"""A package on disk: its layout, its `ane_config.json`, and how it comes into being whole or not at all."""
+"""`ane_config.json`: what a package says of itself."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from optimum_ane.errors import CheckpointError, PackageError
-from optimum_ane.package.layout import ANE_CONFIG
-from optimum_ane.package.manifest_checks import check_config
+from optimum_ane.package.form import ExportForm
+from optimum_ane.package.json_entries import COUNT, WORD, read_entries
+from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE_SUFFIX
+from optimum_ane.package.manifest_version_1 import version_2_of
 
-FORMAT_VERSION = 1
+FORMAT_VERSION, MINOR_VERSION = 2, 0
+"""A later minor version may have entries that this one does not know; they are passed over."""
+
+_MAX_PROGRAMS, _MAX_FUNCTIONS = 64, 64
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """An input or output as `ane_config.json` records it; a classifier's label and dictionary have no shape."""
+    """An input, output or state of a function.
 
+    Attributes:
+        name: In the program.
+        shape: The extents; empty for a classifier's label and dictionary.
+        dtype: numpy's name, or `"string"` and `"dictionary"`.
+        meaning: One sentence for a person.
+    """
+
+    name: str = field(metadata=WORD)
+    shape: tuple[int, ...] = field(metadata=COUNT)
+    dtype: str = field(metadata=WORD)
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class FunctionEntry:
+    """One function of a program, its tensors in the order of the program."""
+
+    name: str = field(metadata=WORD)
+    inputs: tuple[TensorEntry, ...] = ()
+    outputs: tuple[TensorEntry, ...] = ()
+    states: tuple[TensorEntry, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProgramEntry:
+    """One `.mlpackage`.
+
+    Attributes:
+        name: Its file's name without the suffix.
+        functions: One at least.
+        precision: Of weights and arithmetic.
+        compute_units: The default when it is loaded.
+    """
+
+    name: str = field(metadata=WORD)
+    functions: tuple[FunctionEntry, ...]
+    precision: str = field(default="float16", metadata=WORD)
+    compute_units: str = field(default="cpu_and_ne", metadata=WORD)
+
+    @property
+    def path(self) -> str:
+        """Of the `.mlpackage`, relative to the package."""
+        return f"{self.name}{MLPACKAGE_SUFFIX}"
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """The checkpoint that a package was made from.
+
+    Attributes:
+        model: Hub id, or the directory as the user gave it.
+        name: Hub id, or the directory's own name without the path that leads to it; what a card says.
+        is_hub: Whether it is a Hub id.
+        revision: Commit on the Hub; None for a directory.
+        license: The licence's id on the Hub, by the source's card; this and the next are None if it is silent.
+        license_name: Its name, where the id is `"other"`.
+        license_link: Its text, where the id is `"other"`.
+        languages: ISO 639 codes, by the source's card.
+        datasets: Hub ids of what it was trained on, by the source's card.
+    """
+
+    model: str
     name: str
-    shape: tuple[int, ...]
-    dtype: str
+    is_hub: bool = False
+    revision: str | None = None
+    license: str | None = None
+    license_name: str | None = None
+    license_link: str | None = None
+    languages: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,76 +113,85 @@ class TokenizerEntry:
 
     tokenizer_class: str | None
     model: str | None
-    leading: int
-    trailing: int
-    separators: int | None
+    leading: int = field(metadata=COUNT)
+    trailing: int = field(metadata=COUNT)
+    separators: int | None = field(metadata=COUNT)
     mask_token: str | None
-    mask_id: int | None
+    mask_id: int | None = field(metadata=COUNT)
 
 
 @dataclass(frozen=True)
-class PackageConfig:
+class TextEntry:
+    """How texts become inputs.
+
+    Attributes:
+        padding_id: What shorter rows are padded with; None in packages that do not say.
+        tokenizer: How texts become rows; None without a tokenizer.
+        prompts: Texts that sentence-transformers puts before others, by their names.
+        default_prompt: Name of the prompt that is put before every text; None where none is.
+    """
+
+    padding_id: int | None = field(default=None, metadata=COUNT)
+    tokenizer: TokenizerEntry | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
     """What `ane_config.json` says.
 
     Attributes:
-        task: Optimum's name of the task.
+        form: What the export was asked for.
         model_type: The architecture.
-        sequence_length: Tokens per row.
-        batch_size: Rows per prediction.
-        precision: Of weights and arithmetic.
-        minimum_deployment_target: Oldest system that runs the package.
-        compute_units: The default when the package is loaded.
-        inputs: In the order of the program.
-        outputs: In the order of the program.
-        source_model: Hub id, or the directory as the user gave it.
-        source_name: Hub id, or the directory's own name without the path that leads to it; what a card says.
-        source_is_hub: Whether it is a Hub id.
-        source_revision: Commit on the Hub; None for a directory.
-        source_license: The licence's id on the Hub, by the source's card; this and the next are None if it is silent.
-        source_license_name: Its name, where the id is `"other"`.
-        source_license_link: Its text, where the id is `"other"`.
-        source_languages: ISO 639 codes, by the source's card.
-        source_datasets: Hub ids of what it was trained on, by the source's card.
-        pooling: How rows become one vector; None for hidden states and heads.
-        normalize: Whether that vector has length 1.
-        class_labels: Whether it is a Core ML classifier.
-        compression: None: the weights are stored as they are.
+        source: The checkpoint that the package was made from.
+        programs: The `.mlpackage`s, one at least.
         labels: The checkpoint's labels by id, for tasks that have them.
-        padding_id: What shorter rows are padded with; None in packages that do not say.
-        tokenizer: How texts become rows; None without a tokenizer.
+        text: How texts become inputs; None for packages that take none.
+        constants: Values of the checkpoint that belong to no program and that the model class computes with, by name.
+        compression: Name of the recipe; None: the weights are stored as they are.
+        method: How the programs came to be: `"handwritten"` modules of ours.
         versions: Of the tools that made the package.
         files: The SHA-256 of every other file, by path relative to the directory.
         format_version: Of this file.
+        minor_version: Of this file.
     """
 
-    task: str
-    model_type: str
-    sequence_length: int
-    batch_size: int
-    precision: str
-    minimum_deployment_target: str
-    compute_units: str
-    inputs: tuple[TensorEntry, ...]
-    outputs: tuple[TensorEntry, ...]
-    source_model: str
-    source_revision: str | None = None
-    pooling: str | None = None
-    normalize: bool = False
-    class_labels: bool = False
-    compression: str | None = None
-    source_name: str = ""
-    source_is_hub: bool = False
-    source_license: str | None = None
-    source_license_name: str | None = None
-    source_license_link: str | None = None
-    source_languages: tuple[str, ...] = ()
-    source_datasets: tuple[str, ...] = ()
+    form: ExportForm
+    model_type: str = field(metadata=WORD)
+    source: SourceEntry
+    programs: tuple[ProgramEntry, ...]
     labels: tuple[str, ...] = ()
-    padding_id: int | None = None
-    tokenizer: TokenizerEntry | None = None
+    text: TextEntry | None = None
+    constants: Mapping[str, float] = field(default_factory=dict)
+    compression: str | None = None
+    method: str = field(default="handwritten", metadata=WORD)
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    minor_version: int = MINOR_VERSION
+
+    @property
+    def functions(self) -> tuple[FunctionEntry, ...]:
+        """The functions of all programs."""
+        return tuple(function for program in self.programs for function in program.functions)
+
+    @property
+    def tokenizer(self) -> TokenizerEntry | None:
+        """How texts become rows; None without a tokenizer."""
+        return None if self.text is None else self.text.tokenizer
+
+    def program(self, name: str) -> ProgramEntry:
+        """Looks a program up.
+
+        Raises:
+            PackageError: There is none of the name.
+        """
+        for program in self.programs:
+            if program.name == name:
+                return program
+        known = ", ".join(program.name for program in self.programs)
+        raise PackageError(f"the package has no program {name!r}; it has {known}")
 
     def original(self) -> tuple[str, str | None]:
         """The checkpoint that the package was made from: Hub id and commit, or directory and None.
@@ -118,24 +199,28 @@ class PackageConfig:
         Raises:
             CheckpointError: It was a directory, and none of that name is here.
         """
-        if self.source_is_hub or Path(self.source_model).is_dir():
-            return self.source_model, self.source_revision if self.source_is_hub else None
-        raise CheckpointError(f"the package was made from a directory, {self.source_model}, which is not here")
+        source = self.source
+        if source.is_hub or Path(source.model).is_dir():
+            return source.model, source.revision if source.is_hub else None
+        raise CheckpointError(f"the package was made from a directory, {source.model}, which is not here")
 
     def as_published(self) -> str:
         """The text of `ane_config.json` for others to read: of a directory, its name and not the path to it."""
-        return (self if self.source_is_hub else replace(self, source_model=self.source_name))._as_text()
+        source = self.source if self.source.is_hub else replace(self.source, model=self.source.name)
+        return replace(self, source=source)._as_text()
 
     def write(self, directory: Path) -> None:
         """Writes `ane_config.json`."""
         (directory / ANE_CONFIG).write_text(self._as_text(), encoding="utf-8")
 
     def _as_text(self) -> str:
-        return json.dumps(asdict(self), indent=2) + "\n"
+        entries = asdict(self)
+        entries = {name: entries.pop(name) for name in ("format_version", "minor_version")} | entries
+        return json.dumps(entries, indent=2) + "\n"
 
     @classmethod
-    def read(cls, directory: Path) -> PackageConfig:
-        """Reads `ane_config.json`.
+    def read(cls, directory: Path) -> Manifest:
+        """Reads `ane_config.json`, of this version or of version 1.
 
         Raises:
             PackageError: It is missing, damaged, or of a later format.
@@ -145,33 +230,31 @@ class PackageConfig:
             raise PackageError(f"{directory} holds no {ANE_CONFIG}; it is not an exported package")
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
-            return cls._from_entries(entries, path)
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-            if isinstance(error, PackageError):
-                raise
+        except (OSError, ValueError, RecursionError) as error:
             raise PackageError(f"{path} is damaged: {error}") from error
-
-    @classmethod
-    def _from_entries(cls, entries: dict[str, Any], path: Path) -> PackageConfig:
         if not isinstance(entries, dict):
             raise PackageError(f"{path} is damaged: it should hold an object")
-        version = entries.get("format_version")
-        if version != FORMAT_VERSION:
-            found = f"{version!r:.20}"
-            raise PackageError(f"{path} has format {found}, this version reads {FORMAT_VERSION}; export it again")
-        unknown = entries.keys() - {entry.name for entry in fields(cls)}
-        if unknown:
-            raise PackageError(f"{path} has unknown entries: {sorted(unknown)!r:.200}")
-        for name in ("inputs", "outputs"):
-            entries[name] = tuple(
-                TensorEntry(str(tensor["name"]), tuple(int(n) for n in tensor["shape"]), str(tensor["dtype"]))
-                for tensor in entries[name]
+        return cls._from_entries(entries, path)
+
+    @classmethod
+    def _from_entries(cls, entries: dict[str, Any], path: Path) -> Manifest:
+        version, minor = entries.get("format_version"), entries.get("minor_version", 0)
+        if version == 1 and not isinstance(version, bool):
+            entries = version_2_of(entries, path)
+        elif version != FORMAT_VERSION:
+            raise PackageError(
+                f"{path} has format {version!r:.20}, this version reads {FORMAT_VERSION} and earlier; update "
+                "optimum-ane, or export the package again"
             )
-        if entries.get("tokenizer") is not None:
-            entries["tokenizer"] = TokenizerEntry(**entries["tokenizer"])
-        for name in ("source_languages", "source_datasets", "labels"):
-            if isinstance(entries.get(name), list):
-                entries[name] = tuple(entries[name])
-        config = cls(**entries)
-        check_config(config, path)
-        return config if config.source_name else replace(config, source_name=Path(config.source_model).name)
+        is_later = isinstance(minor, int) and minor > MINOR_VERSION
+        manifest = read_entries(cls, entries, str(path), tolerant=is_later)
+        manifest._check(path)
+        return manifest
+
+    def _check(self, path: Path) -> None:
+        for what, names, most in (
+            ("programs", [program.name for program in self.programs], _MAX_PROGRAMS),
+            *((f"functions of {p.name}", [f.name for f in p.functions], _MAX_FUNCTIONS) for p in self.programs),
+        ):
+            if not names or len(names) > most or len(set(names)) < len(names):
+                raise PackageError(f"{path}: {what} should be 1 to {most} of different names, they are {names!r:.100}")

@@ -1,6 +1,6 @@
 """What the inputs and outputs of packages mean, in a sentence for Xcode and the card."""
 
-DESCRIPTIONS = {
+MEANINGS = {
     "input_ids": "Token ids from the checkpoint's tokenizer, padded to the full length.",
     "attention_mask": "1 for a token, 0 for padding.",
     "token_type_ids": "0 for the first text, 1 for the second; all 0 where there is one text.",

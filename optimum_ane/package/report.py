@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,13 @@ class ExportReport:
         operations: How many of each type the program has, constants left out.
         sizes: Bytes of the package and of its weights.
         layers: dB by layer, each layer's output in the saved package against the original's.
-        residency: What is predicted to run where, as `analysis` writes it.
+        residency: What is predicted to run where, as `analysis` writes it; of the default function.
+        functions: The same of each function, by name, of a package with several.
         compression: The recipe and what it covered, as `compression` writes it.
         command: How the package was made, as a line to copy; directories and files by their names alone.
+        left_out: Tensors of the checkpoint that the package does not need, by name.
         seconds: By stage.
+        peak_memory_bytes: The most resident memory that the process held.
         machine: What kind of machine measured all this.
         versions: Of the tools.
     """
@@ -42,9 +45,12 @@ class ExportReport:
     sizes: Mapping[str, int] = field(default_factory=dict)
     layers: Mapping[str, float] | None = None
     residency: Mapping[str, Any] | None = None
+    functions: Mapping[str, Any] | None = None
     compression: Mapping[str, Any] | None = None
     command: str | None = None
+    left_out: Sequence[str] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types; an infinite PSNR, of equal answers, becomes the string `"inf"`."""
@@ -55,9 +61,10 @@ class ExportReport:
         path.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def measure_sizes(mlpackage: Path) -> dict[str, int]:
-    """Bytes of a package on disk: all of it, and its weight files."""
-    files = [path for path in mlpackage.rglob("*") if path.is_file()]
+def measure_sizes(mlpackages: Path | Iterable[Path]) -> dict[str, int]:
+    """Bytes of one or several `.mlpackage`s on disk: all of it, and their weight files."""
+    places = [mlpackages] if isinstance(mlpackages, Path) else mlpackages
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
     return {
         "package": sum(path.stat().st_size for path in files),
         "weights": sum(path.stat().st_size for path in files if path.suffix == ".bin"),

@@ -1,4 +1,4 @@
-"""Engines that run a package: `coreml` on macOS, `portable` anywhere. Knows nothing of Hugging Face."""
+"""Engines that run a program: `coreml` on macOS, `portable` anywhere, `torch` before conversion."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from optimum_ane.errors import RuntimeUnavailableError
-from optimum_ane.runtimes.session import Session, TensorSpec
+from optimum_ane.runtimes.session import Session, State, TensorSpec
 
 RUNTIMES = ("auto", "coreml", "portable")
 
-__all__ = ["RUNTIMES", "Session", "TensorSpec", "open_session"]
+__all__ = ["RUNTIMES", "Session", "State", "TensorSpec", "open_session"]
 
 
 def open_session(package: str | Path, runtime: str = "auto", compute_units: str = "cpu_and_ne") -> Session:

@@ -1,17 +1,20 @@
-"""The one interface through which the rest of the house runs a package, whichever engine executes it."""
+"""The one interface through which everything else runs a program, whichever engine executes it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+
+HIDDEN_STATE = "hidden_state_"
+"""Names of hidden states begin so: `hidden_state_0` enters the first layer. In a float16 program more may follow."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A model input or output, as the package declares it.
+    """A function's input, output or state, as the program declares it.
 
     Attributes:
         name: The feature's name.
@@ -25,24 +28,77 @@ class TensorSpec:
     dtype: str
 
 
+class State(Protocol):
+    """What a program with states keeps between predictions. Two of them share nothing.
+
+    It is valid in every function and program that declares the same names, shapes and types.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The states."""
+        ...
+
+    def read(self, name: str) -> np.ndarray:
+        """Returns a copy of a state's value, of its declared shape and type."""
+        ...
+
+    def write(self, name: str, value: np.ndarray) -> None:
+        """Replaces a state's value.
+
+        Raises:
+            InputError: The shape or the type does not fit.
+        """
+        ...
+
+    def copy(self) -> State:
+        """Returns a state of the same values that shares nothing with this one."""
+        ...
+
+
 class Session(Protocol):
-    """A loaded package, ready to predict."""
+    """One function of a loaded program, ready to predict."""
 
     runtime: str
-    """`"coreml"` or `"portable"`: which engine answers. Reports print it beside every number."""
+    """`"coreml"`, `"portable"` or `"torch"`: which engine answers. Reports print it beside every number."""
+    function_name: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
+    states: Mapping[str, TensorSpec]
 
-    def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs the package once.
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names of the program's functions, sorted."""
+        ...
+
+    def function(self, name: str) -> Session:
+        """Returns the session of another function, over the same weights.
+
+        Raises:
+            PackageError: There is none of the name.
+        """
+        ...
+
+    def make_state(self) -> Any:
+        """Returns a new `State`, all zeros."""
+        ...
+
+    def predict(
+        self, inputs: Mapping[str, Any], state: Any = None, *, intermediates: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Runs the function once.
 
         Args:
             inputs: One array for each of `self.inputs`, of the declared shape.
+            state: From `make_state` of any function that declares the same states, where there are states; it holds
+                their new values afterwards.
+            intermediates: Names, or patterns of them, of values in between that are returned beside the outputs. Of a
+                module in PyTorch these are the hidden states that it declares; Core ML gives none.
 
         Returns:
             One value for each of `self.outputs`; arrays, but for the outputs of a classifier.
 
         Raises:
-            InputError: A name, dtype or shape does not match the package's declaration.
+            InputError: A name, dtype or shape does not match the declaration, or a value in between is not there.
         """
         ...

@@ -8,16 +8,18 @@ from typing import Any
 
 from optimum_ane.analysis.html_report import render_html
 from optimum_ane.analysis.inspection import Inspection
-from optimum_ane.hub.card import CardPackage, make_card, make_picture
+from optimum_ane.hub.card import make_card
+from optimum_ane.hub.card_package import CardPackage
+from optimum_ane.hub.picture import make_picture
 from optimum_ane.package.layout import CARD, HTML_REPORT, PICTURE
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.report import ExportReport
 
 
-def write_documents(
+def write_card_and_report(
     directory: Path,
     name: str,
-    config: PackageConfig,
+    manifest: Manifest,
     report: ExportReport,
     model_config: Mapping[str, Any],
     inspection: Inspection,
@@ -27,12 +29,12 @@ def write_documents(
     Args:
         directory: The package under way.
         name: What the card calls the package's directory.
-        config: What `ane_config.json` says, the digests of the files included.
+        manifest: What `ane_config.json` says, the digests of the files included.
         report: What `export_report.json` says.
         model_config: What `config.json` says.
         inspection: What is predicted of the program.
     """
-    package = CardPackage(name, config, report.to_dict(), model_config)
+    package = CardPackage(name, manifest, report.to_dict(), model_config)
     (directory / CARD).write_text(make_card([package], repo_id=None), encoding="utf-8", newline="\n")
     picture = make_picture([package])
     if picture is not None:

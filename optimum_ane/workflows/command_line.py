@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optimum_ane.evaluation.datasets import DatasetSpec
-    from optimum_ane.package.form import ExportSpec
+    from optimum_ane.package.form import ExportForm
 
 OUTPUT = "out"
 """What the output is called, whatever it was called: the name says nothing of the package."""
@@ -36,26 +36,23 @@ def command_line(program: str, options: Mapping[str, Any]) -> str:
             continue
         words.append(flag)
         if value is not True:
-            words.append(shlex.quote(str(value)))
+            words += [shlex.quote(str(item)) for item in (value if isinstance(value, list | tuple) else [value])]
     return " ".join([*words, f"{OUTPUT}/"])
 
 
 def python_call(
-    model: str, spec: ExportSpec, dataset: DatasetSpec | None, settings: Mapping[str, tuple[Any, Any]]
+    model: str, form: ExportForm, dataset: DatasetSpec | None, settings: Mapping[str, tuple[Any, Any]]
 ) -> str:
     """Writes the call of `optimum_ane.export` that asks for the same.
 
     Args:
         model: The checkpoint as an expression: its name in quotes, or a variable's name for a model in memory.
-        spec: The form of the package; what is as by default is left out, but the task.
+        form: The form of the package; what is as by default is left out.
         dataset: What it was evaluated on.
         settings: Other arguments by name: their value and their default.
     """
     arguments = [model, repr(OUTPUT)]
-    for entry in fields(spec):
-        value = getattr(spec, entry.name)
-        if value != entry.default:
-            arguments.append(f"{entry.name}={value!r}")
+    arguments += [f"{name}={value!r}" for name, value in form.differences().items()]
     if dataset is not None:
         arguments.append(f"eval_dataset={_dataset_call(dataset)}")
     arguments += [f"{name}={value!r}" for name, (value, default) in settings.items() if value != default]

@@ -1,43 +1,41 @@
-"""A whole new package from one that exists: compressed, compared, described anew."""
+"""From a package that exists to a compressed one: compressed, compared, described anew."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from optimum_ane.analysis.inspection import inspect
-from optimum_ane.analysis.operations import count_operations
-from optimum_ane.checkpoints.source import HubOptions, load_checkpoint, load_config
+import optimum_ane.models  # noqa: F401 - registers the architectures
+from optimum_ane.analysis.gates import Gates
+from optimum_ane.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.compression.activations import quantize_activations
 from optimum_ane.compression.calibration_data import Calibration
 from optimum_ane.compression.compress import check_source, compress_mlpackage
 from optimum_ane.compression.recipes import Recipe
 from optimum_ane.errors import CheckpointError, CompressionError, UnsupportedModelError
-from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, check_accuracy_drop
-from optimum_ane.evaluation.datasets import DatasetSpec
-from optimum_ane.evaluation.evaluator import Examples, get_evaluator
-from optimum_ane.evaluation.reference import as_reference
-from optimum_ane.evaluation.report import AccuracyReport
+from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP
+from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import get_ane_config_class
-from optimum_ane.modeling import MODEL_CLASSES
 from optimum_ane.package.environment import machine_kind, tool_versions
-from optimum_ane.package.files import hash_files, verify_files
-from optimum_ane.package.form import ExportSpec
-from optimum_ane.package.layout import DOCUMENTS, EXPORT_REPORT, MLPACKAGE
-from optimum_ane.package.manifest import PackageConfig
-from optimum_ane.package.report import ExportReport, measure_sizes
+from optimum_ane.package.files import verify_files
+from optimum_ane.package.layout import DOCUMENTS, EXPORT_REPORT
+from optimum_ane.package.manifest import Manifest
+from optimum_ane.package.report import ExportReport
 from optimum_ane.package.staging import check_output, staged
 from optimum_ane.progress import Stages, row_progress
 from optimum_ane.runtimes.portable import PortableSession
-from optimum_ane.validation import parity
-from optimum_ane.validation.layers import measure_layers
-from optimum_ane.workflows.card_and_report import write_documents
-from optimum_ane.workflows.command_line import public_name
+from optimum_ane.validation.comparison import answer_examples, check_ratios, compare_fields
+from optimum_ane.workflows import stages as stage
+from optimum_ane.workflows.draft import PackageDraft, Stage, run_stages
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from optimum_ane.evaluation.datasets import DatasetSpec
+    from optimum_ane.evaluation.report import AccuracyReport
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,17 @@ class Original:
     reference: str | None = None
     wanted: str = "if there"
     hub: HubOptions = field(default_factory=HubOptions)
+
+    def open(self, manifest: Manifest) -> Checkpoint:
+        """Opens its checkpoint.
+
+        Raises:
+            CheckpointError: It is not here, or damaged.
+            UnsupportedModelError: It is another kind of checkpoint.
+        """
+        source, revision = (self.reference, None) if self.reference else manifest.original()
+        hub = replace(self.hub, revision=self.hub.revision or revision)
+        return open_checkpoint(source, task=manifest.form.task, hub=hub)
 
 
 @dataclass(frozen=True)
@@ -113,149 +122,159 @@ def compress_package(
     check_output(output, overwrite)
     if source.resolve() == output.resolve():
         raise CompressionError(f"{output} is the package itself; choose another output")
-    config = PackageConfig.read(source)
-    verify_files(source, config)
-    check_source(source / MLPACKAGE, recipe)
-    job = _Job(source, config, recipe)
-    examples = None if dataset is None else job.load_examples(dataset)
-    count = 4 + (calibration is not None) + (original.wanted != "no") + (examples is not None)
-    with Stages(count, quiet) as stages, staged(output, overwrite) as directory:
-        report = job.compress(directory, stages, calibration)
-        missing = job.compare(original, psnr_threshold, report, stages)
-        accuracy = None
-        if examples is not None:
-            with stages.stage(f"evaluate on {len(examples)} rows"):
-                accuracy = job.evaluate(examples, max_accuracy_drop)
-            report.accuracy = accuracy.to_dict() | {"dataset": public_name(accuracy.dataset)}
-        report.command = command
-        with stages.stage("write the package"):
-            job.write(directory, output.name, report, stages)
-    return CompressionResult(output, report, accuracy, missing)
+    manifest = Manifest.read(source)
+    verify_files(source, manifest)
+    for program in manifest.programs:
+        check_source(source / program.path, recipe)
+    job = _Compression(source, recipe, original, psnr_threshold)
+    draft = _draft(source, output, manifest, original)
+    draft.report.command = command
+    rows: Any = None
+    evaluator = None
+    if dataset is not None:
+        evaluator = get_evaluator(manifest.form.task, draft.config)
+        evaluator.check_pooling(manifest.form.pooling)
+        rows = evaluator.load(dataset)
+    stages = job.stages(calibration)
+    if evaluator is not None:
+        run = partial(job.evaluate, evaluator=evaluator, rows=rows, max_accuracy_drop=max_accuracy_drop)
+        stages.append(Stage(f"evaluate on {len(rows)} rows", run))
+    stages.append(Stage("write the package", job.write))
+    with Stages(len(stages), quiet) as progress, staged(output, overwrite) as directory:
+        draft.directory = directory
+        run_stages(stages, draft, progress)
+    return CompressionResult(output, draft.report, draft.accuracy, job.missing_original)
 
 
-class _Job:
-    """One compression under way: what each stage leaves for the next."""
+def _draft(source: Path, output: Path, manifest: Manifest, original: Original) -> PackageDraft:
+    from transformers import AutoConfig, AutoTokenizer
 
-    def __init__(self, source: Path, config: PackageConfig, recipe: Recipe) -> None:
-        from transformers import AutoConfig
+    config = AutoConfig.from_pretrained(source)
+    ane_config = get_ane_config_class(manifest.model_type, manifest.form.task)(config, manifest.form.task)
+    has_tokenizer = manifest.tokenizer is not None
+    return PackageDraft(
+        directory=output,
+        name=output.name,
+        manifest=manifest,
+        config=config,
+        ane_config=ane_config,
+        open_checkpoint=lambda: original.open(manifest),
+        report=ExportReport(machine=machine_kind(), versions=tool_versions()),
+        tokenizer=AutoTokenizer.from_pretrained(source) if has_tokenizer else None,
+    )
 
-        self.source, self.config, self.recipe = source, config, recipe
-        self.model_config: PretrainedConfig = AutoConfig.from_pretrained(source)
-        self.original: PreTrainedModel | None = None
-        self.spec = ExportSpec(
-            task=config.task,
-            sequence_length=config.sequence_length,
-            batch_size=config.batch_size,
-            precision=config.precision,  # type: ignore[arg-type]
-            minimum_deployment_target=config.minimum_deployment_target,
-            compute_units=config.compute_units,
-            class_labels=config.class_labels,
-            pooling=config.pooling,  # type: ignore[arg-type]
-            normalize=config.normalize,
-        )
 
-    def load_examples(self, dataset: DatasetSpec) -> Examples:
-        """Reads the dataset before any work is done."""
-        evaluator = get_evaluator(self.config.task, self.model_config)
-        evaluator.check_pooling(self.config.pooling)
-        return evaluator.load(dataset)
+@dataclass
+class _Compression:
+    """What the stages of a compression share besides the draft."""
 
-    def compress(self, directory: Path, stages: Stages, calibration: Calibration | None) -> ExportReport:
-        """Writes the compressed program and loads it back."""
-        mlpackage, source = directory / MLPACKAGE, self.source / MLPACKAGE
-        activations = {}
+    source: Path
+    recipe: Recipe
+    original: Original
+    psnr_threshold: float | None
+    missing_original: str | None = None
+
+    def stages(self, calibration: Calibration | None) -> list[Stage]:
+        """The stages up to the comparison."""
+        stages = []
         if calibration is not None:
-            # Beside the package and not in it: what is left of it goes with the stage.
-            source = directory.parent / "activations.mlpackage"
-            with stages.stage("calibrate activations"), row_progress("calibrating") as progress:
-                done = quantize_activations(self.source / MLPACKAGE, source, calibration, progress)
-            activations = {"activations": asdict(done)}
-        with stages.stage(f"compress ({self.recipe.name})"), row_progress("compressing") as progress:
-            coverage = compress_mlpackage(source, mlpackage, self.recipe, progress)
-        with stages.stage("load the package back"):
-            self.session = PortableSession(mlpackage)
-        self.inspection = inspect(mlpackage)
-        return ExportReport(
-            machine=machine_kind(),
-            versions=tool_versions(),
-            runtime=self.session.runtime,
-            operations=count_operations(mlpackage),
-            sizes=measure_sizes(mlpackage),
-            residency=self.inspection.summary(),
-            compression=coverage.to_dict() | activations,
-        )
+            stages.append(Stage("calibrate activations", partial(self.calibrate, calibration=calibration)))
+        stages += [
+            Stage(f"compress ({self.recipe.name})", self.compress),
+            Stage("load the package back", stage.load_back),
+            Stage("predict residency", partial(stage.predict_residency, chip=None, gates=Gates())),
+            Stage("compare with the package before", self.compare_with_before),
+        ]
+        if self.original.wanted != "no":
+            stages.append(Stage("compare with the original", self.compare_with_original))
+        return stages
 
-    def compare(self, original: Original, threshold: float | None, report: ExportReport, stages: Stages) -> str | None:
-        """Runs the package, the one before and the original on the same inputs; returns why the last was not there."""
-        ane_config = get_ane_config_class(self.config.model_type, self.spec.task)(self.model_config, self.spec.task)
-        inputs = ane_config.make_inputs(parity.number_of_rows(self.spec), self.spec.sequence_length)
-        names = [output.name for output in self.config.outputs if output.shape]
-        limit = self.recipe.psnr if threshold is None else threshold
-        missing = None
-        with stages.stage("compare with the package before"):
-            answer = parity.answer_of_package(self.session, inputs, names, self.spec.batch_size)
-            before = PortableSession(self.source / MLPACKAGE)
-            expected = parity.answer_of_package(before, inputs, names, self.spec.batch_size)
-            ratios = parity.measure(expected, answer, inputs["attention_mask"])
-            report.compression = {**(report.compression or {}), "psnr_to_uncompressed": ratios}
-        if original.wanted != "no":
-            with stages.stage("compare with the original"):
-                missing = self._load_original(original)
-                if self.original is not None:
-                    reference = parity.answer_of_original(self.original, inputs, self.spec)
-                    ratios = parity.measure(reference, answer, inputs["attention_mask"])
-                    report.package_psnr = ratios
-                    report.layers = measure_layers(self.session, self.original, inputs, self.spec) or None
-        report.psnr_threshold = limit
-        parity.check(ratios, limit, f"package compressed with {self.recipe.name}")
-        return missing
+    def calibrate(self, draft: PackageDraft, calibration: Calibration) -> None:
+        """Writes programs whose activations have 8 bits, beside the package: what is left of them goes with the stage.
 
-    def _load_original(self, original: Original) -> str | None:
+        Raises:
+            CompressionError: No operation can take it.
+        """
+        done: dict[str, Any] = {}
+        for program in draft.manifest.programs:
+            with row_progress("calibrating") as progress:
+                target = self._calibrated(draft, program.path)
+                done = asdict(quantize_activations(self.source / program.path, target, calibration, progress))
+        draft.report.compression = {"activations": done}
+
+    def compress(self, draft: PackageDraft) -> None:
+        """Writes the compressed programs."""
+        coverage: Mapping[str, Any] = {}
+        for program in draft.manifest.programs:
+            calibrated = self._calibrated(draft, program.path)
+            source = calibrated if calibrated.exists() else self.source / program.path
+            with row_progress("compressing") as progress:
+                coverage = compress_mlpackage(source, draft.directory / program.path, self.recipe, progress).to_dict()
+        draft.report.compression = {**coverage, **(draft.report.compression or {})}
+        draft.manifest = replace(draft.manifest, compression=self.recipe.name)
+
+    def compare_with_before(self, draft: PackageDraft) -> None:
+        """Runs the package and the one before on the same inputs.
+
+        Raises:
+            ValidationError: It answers something else, where there is no original to compare it with.
+        """
+        before = {p.name: PortableSession(self.source / p.path) for p in draft.manifest.programs}
+        expected = answer_examples(draft.driver(before), draft.examples, draft.fields)
+        answers = answer_examples(draft.driver(draft.sessions), draft.examples, draft.fields)
+        ratios = compare_fields(expected, answers, draft.examples, draft.fields)
+        limit = self.recipe.psnr if self.psnr_threshold is None else self.psnr_threshold
+        draft.report.compression = {**(draft.report.compression or {}), "psnr_to_uncompressed": ratios}
+        draft.report.psnr_threshold, draft.report.runtime = limit, PortableSession.runtime
+        if self.original.wanted == "no":
+            check_ratios(ratios, limit, f"package compressed with {self.recipe.name}")
+
+    def compare_with_original(self, draft: PackageDraft) -> None:
+        """Runs the package and the original; where the original is not there, the package before decides.
+
+        Raises:
+            CheckpointError: The original must be there, and is not.
+            ValidationError: The package answers something else.
+        """
         try:
-            source, revision = (original.reference, None) if original.reference else self.config.original()
-            hub = replace(original.hub, revision=original.hub.revision or revision)
-            self.original = load_checkpoint(source, self.spec.task, load_config(source, hub), hub).model
+            draft.checkpoint.original()
         except (CheckpointError, UnsupportedModelError) as error:
-            if original.wanted == "yes":
+            if self.original.wanted == "yes":
                 raise
-            return str(error)
-        return None
+            self.missing_original = str(error)
+            ratios = (draft.report.compression or {})["psnr_to_uncompressed"]
+            limit = draft.report.psnr_threshold
+            assert limit is not None
+            check_ratios(ratios, limit, f"package compressed with {self.recipe.name}")
+            return
+        stage.ask_original(draft)
+        stage.compare_package(draft, self.psnr_threshold, self.recipe)
 
-    def evaluate(self, examples: Examples, max_accuracy_drop: float | None) -> AccuracyReport:
-        """Scores the package, and the original where it is there; the gate needs it."""
-        from transformers import AutoTokenizer
+    def evaluate(self, draft: PackageDraft, evaluator: Any, rows: Any, max_accuracy_drop: float | None) -> None:
+        """Scores the package, and the original where it is there; the gate needs it.
 
-        if self.original is None and max_accuracy_drop is not None:
+        Raises:
+            CheckpointError: A drop is limited, and there is no original to measure it against.
+            ValidationError: The drop is larger.
+        """
+        has_original = self.original.wanted != "no" and self.missing_original is None
+        if not has_original and max_accuracy_drop is not None:
             raise CheckpointError(
                 "--max-accuracy-drop needs the original's score, and it could not be loaded; name it with --reference"
             )
-        with row_progress(f"evaluating on {len(examples)} rows") as progress:
-            original = self.original
-            report = get_evaluator(self.spec.task, self.model_config).compare(
-                None if original is None else as_reference(original, self.spec.pooling, self.spec.normalize),
-                MODEL_CLASSES[self.spec.task](self.session, self.model_config, self.config),
-                AutoTokenizer.from_pretrained(self.source),
-                examples,
-                sequence_length=self.spec.sequence_length,
-                runtime=self.session.runtime,
-                progress=progress,
-            )
-        if self.original is not None:
-            check_accuracy_drop(report, DEFAULT_MAX_ACCURACY_DROP if max_accuracy_drop is None else max_accuracy_drop)
-        return report
+        limit = DEFAULT_MAX_ACCURACY_DROP if max_accuracy_drop is None else max_accuracy_drop
+        stage.evaluate(draft, evaluator, rows, limit, with_original=has_original)
 
-    def write(self, directory: Path, name: str, report: ExportReport, stages: Stages) -> None:
+    def write(self, draft: PackageDraft) -> None:
         """Copies what compression does not touch, and writes what says something of the new package."""
-        for path in sorted(self.source.rglob("*")):
-            entry = path.relative_to(self.source)
-            if entry.as_posix() in self.config.files and entry.parts[0] not in (MLPACKAGE, EXPORT_REPORT, *DOCUMENTS):
-                (directory / entry).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, directory / entry)
-        report.seconds = dict(stages.seconds)
-        report.write(directory / EXPORT_REPORT)
-        config = replace(
-            self.config, compression=self.recipe.name, versions={**self.config.versions, **tool_versions()}
-        )
-        config = replace(config, files=hash_files(directory))
-        config.write(directory)
-        write_documents(directory, name, config, report, self.model_config.to_dict(), self.inspection)
+        made = {program.path for program in draft.manifest.programs}
+        for name in draft.manifest.files:
+            if name.split("/")[0] not in (*made, EXPORT_REPORT, *DOCUMENTS):
+                (draft.directory / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.source / name, draft.directory / name)
+        versions = {**draft.manifest.versions, **tool_versions()}
+        draft.manifest = replace(draft.manifest, versions=versions)
+        stage.write_package(draft)
+
+    def _calibrated(self, draft: PackageDraft, path: str) -> Path:
+        return draft.directory.parent / f"activations-{path}"

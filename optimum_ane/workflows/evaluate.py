@@ -8,7 +8,7 @@ from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator_class
 from optimum_ane.evaluation.reference import load_reference
 from optimum_ane.evaluation.report import AccuracyReport
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.progress import row_progress
 from optimum_ane.tasks import TASKS, resolve
 
@@ -42,17 +42,17 @@ def evaluate_package(
     from transformers import AutoTokenizer
 
     directory = Path(package).expanduser()
-    ane_config = PackageConfig.read(directory)
-    evaluator_class = get_evaluator_class(ane_config.task)
-    evaluator_class.check_pooling(ane_config.pooling)
-    model_class = resolve(f"optimum_ane:{TASKS[ane_config.task].model_class}")
+    manifest = Manifest.read(directory)
+    evaluator_class = get_evaluator_class(manifest.form.task)
+    evaluator_class.check_pooling(manifest.form.pooling)
+    model_class = resolve(f"optimum_ane:{TASKS[manifest.form.task].model_class}")
     candidate = model_class.from_pretrained(directory, runtime=runtime)
     evaluator = evaluator_class(candidate.config)
     examples = evaluator.load(spec)
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     original = None
     if with_reference:
-        original = load_reference(reference, ane_config, candidate.config, trust_remote_code=trust_remote_code)
+        original = load_reference(reference, manifest, candidate.config, trust_remote_code=trust_remote_code)
     with row_progress(f"evaluating on {len(examples)} rows") as progress:
         return evaluator.compare(
             original,

@@ -1,67 +1,44 @@
-"""The one road: a checkpoint in, a validated package out."""
+"""From a checkpoint to a validated package."""
 
 from __future__ import annotations
 
-import copy
-import gc
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
+import optimum_ane.models  # noqa: F401 - registers the architectures
 from optimum_ane.analysis.chips import get_chip
 from optimum_ane.analysis.gates import Gates
-from optimum_ane.analysis.inspection import inspect
-from optimum_ane.analysis.operations import count_operations
-from optimum_ane.checkpoints.source import (
-    Checkpoint,
-    HubOptions,
-    Source,
-    infer_task,
-    load_checkpoint,
-    load_config,
-    resolve_task,
-)
-from optimum_ane.checkpoints.tokenizer_description import describe_tokenizer
-from optimum_ane.compression import Recipe, compress_mlpackage, get_recipe
-from optimum_ane.compression.targets import target_of_name
-from optimum_ane.errors import CheckpointError, DatasetError, UnsupportedModelError
-from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, check_accuracy_drop
+from optimum_ane.checkpoints.checkpoint import Checkpoint, checkpoint_of_model, open_checkpoint
+from optimum_ane.checkpoints.hub_options import HubOptions
+from optimum_ane.compression.recipes import Recipe, get_recipe
+from optimum_ane.errors import CheckpointError, DatasetError
+from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP
 from optimum_ane.evaluation.datasets import DatasetSpec
-from optimum_ane.evaluation.evaluator import Examples, get_evaluator
-from optimum_ane.evaluation.reference import as_reference
-from optimum_ane.evaluation.report import AccuracyReport
+from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
-from optimum_ane.exporters.load_module import load_module
-from optimum_ane.modeling import MODEL_CLASSES
-from optimum_ane.package.deployment_targets import canonical_target
+from optimum_ane.package.deployment_targets import ios_target
 from optimum_ane.package.environment import machine_kind, tool_versions
-from optimum_ane.package.files import hash_files
-from optimum_ane.package.form import ExportSpec, Precision
-from optimum_ane.package.layout import EXPORT_REPORT, MLPACKAGE
-from optimum_ane.package.manifest import PackageConfig, TensorEntry, TokenizerEntry
-from optimum_ane.package.problem_types import problem_type_of
-from optimum_ane.package.report import ExportReport, measure_sizes
+from optimum_ane.package.form import NO_POOLING, ExportForm, form_from_options
+from optimum_ane.package.manifest import Manifest, SourceEntry, TextEntry
+from optimum_ane.package.report import ExportReport
 from optimum_ane.package.staging import check_output, staged
-from optimum_ane.progress import Stages, row_progress
-from optimum_ane.runtimes import Session
-from optimum_ane.runtimes.portable import PortableSession
-from optimum_ane.targets.coreml import conversion
-from optimum_ane.validation import parity
-from optimum_ane.validation.layers import find_fault, measure_layers
+from optimum_ane.progress import Stages
+from optimum_ane.targets.coreml.metadata import Metadata
+from optimum_ane.tasks import TASKS
+from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.version import __version__
-from optimum_ane.workflows.card_and_report import write_documents
-from optimum_ane.workflows.command_line import public_name, python_call
+from optimum_ane.workflows import stages as stage
+from optimum_ane.workflows.command_line import python_call
+from optimum_ane.workflows.draft import PackageDraft, Stage, run_stages
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-    from transformers import PretrainedConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_LABELLED = ("text-classification", "token-classification")
+    from optimum_ane.evaluation.evaluator import Evaluator
+    from optimum_ane.evaluation.report import AccuracyReport
 
 
 @dataclass(frozen=True)
@@ -79,19 +56,44 @@ class ExportResult:
     accuracy: AccuracyReport | None
 
 
+@dataclass(frozen=True)
+class ExportChecks:
+    """What a package must pass, and what is measured of it, beside its form.
+
+    Attributes:
+        dataset: A dataset to score the original and the package on.
+        max_accuracy_drop: Percentage points that the package may lose on it.
+        psnr_threshold: dB that the package's answers must reach; None takes the default of the precision, or the
+            recipe's own where the weights are compressed.
+        validate: Compare with the original at all.
+        chip: The chip that residency and latency are predicted for; None predicts for any, and no latency.
+        gates: Limits that the prediction must keep.
+    """
+
+    dataset: DatasetSpec | None = None
+    max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP
+    psnr_threshold: float | None = None
+    validate: bool = True
+    chip: str | None = None
+    gates: Gates = field(default_factory=Gates)
+
+    def __post_init__(self) -> None:
+        """Refuses what contradicts itself, before any work is done.
+
+        Raises:
+            ANEError: A dataset without validation, or a chip that is not known.
+        """
+        if self.dataset is not None and not self.validate:
+            raise DatasetError("a dataset to evaluate on was given, and validation switched off; drop one of the two")
+        self.gates.check_chip(self.chip)
+        if self.chip is not None:
+            get_chip(self.chip)
+
+
 def export(
     model: str | Path | PreTrainedModel,
     output: str | Path,
     *,
-    task: str = "auto",
-    sequence_length: int = 128,
-    batch_size: int = 1,
-    precision: Precision = "float16",
-    minimum_deployment_target: str = "iOS16",
-    compute_units: str = "cpu_and_ne",
-    class_labels: bool = False,
-    pooling: Literal["mean", "cls"] | None = None,
-    normalize: bool = False,
     tokenizer: PreTrainedTokenizerBase | None = None,
     eval_dataset: str | DatasetSpec | None = None,
     max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP,
@@ -102,8 +104,10 @@ def export(
     gates: Gates | None = None,
     overwrite: bool = False,
     hub: HubOptions | None = None,
+    adapter: str | Path | None = None,
+    gguf_file: str | None = None,
     quiet: bool = False,
-    command: str | None = None,
+    **form: Any,
 ) -> ExportResult:
     """Exports a transformers checkpoint to a Core ML package written for the Neural Engine.
 
@@ -113,15 +117,6 @@ def export(
     Args:
         model: Hub id, directory, or a model in memory.
         output: Directory to make; must be empty or absent unless `overwrite`.
-        task: Optimum's name of the task; `"auto"` takes that of the checkpoint's class.
-        sequence_length: Tokens per row. Shorter inputs are padded to it.
-        batch_size: Rows per prediction.
-        precision: `"float16"`, the Neural Engine's, or `"float32"`.
-        minimum_deployment_target: Oldest system that runs the package, by coremltools' name.
-        compute_units: Default when the package is loaded: `"cpu_and_ne"`, `"all"`, `"cpu_and_gpu"`, `"cpu_only"`.
-        class_labels: Make it a Core ML classifier with the checkpoint's own labels.
-        pooling: For feature extraction: one vector per row, `"mean"` or `"cls"`, in place of hidden states.
-        normalize: Divide that vector by its Euclidean norm.
         tokenizer: Goes into the package, for a model in memory; otherwise the checkpoint's own does.
         eval_dataset: A dataset to score the original and the package on; a string is a file or a Hub id.
         max_accuracy_drop: Percentage points that the package may lose on it.
@@ -133,260 +128,262 @@ def export(
         gates: Limits that the prediction must keep.
         overwrite: Replace a package that is already there.
         hub: How to reach the Hub.
+        adapter: Directory or Hub id of a PEFT adapter that is merged into the checkpoint.
+        gguf_file: A GGUF file of the checkpoint's directory or repository, which is read in place of its weights.
         quiet: Show no progress.
-        command: What the card says that made the package; None writes this call down.
+        form: Any field of `ExportForm`: `task`, `sequence_length`, `batch_size`, `precision` and so on.
 
     Returns:
         The path and what was measured.
 
     Raises:
         ANEError: What was wrong, where, and what to do; see `optimum_ane.errors` for the kinds.
+        TypeError: An argument is neither of these nor a field of `ExportForm`.
     """
-    output, hub = Path(output), hub or HubOptions()
-    check_output(output, overwrite)
-    if eval_dataset is not None and not validate:
-        raise DatasetError("a dataset to evaluate on was given, and validation switched off; drop one of the two")
-    dataset = DatasetSpec(eval_dataset) if isinstance(eval_dataset, str) else eval_dataset
-    if isinstance(model, PreTrainedModel):
-        config = model.config
-        task = infer_task(type(model)) if task == "auto" else task
-    else:
-        config = load_config(str(model), hub)
-    spec = ExportSpec(
-        task=resolve_task(task, config),
-        sequence_length=sequence_length,
-        batch_size=batch_size,
-        precision=precision,
-        minimum_deployment_target=canonical_target(minimum_deployment_target),
-        compute_units=compute_units,
-        class_labels=class_labels,
-        pooling=pooling,
-        normalize=normalize,
+    checks = ExportChecks(
+        dataset=DatasetSpec(eval_dataset) if isinstance(eval_dataset, str) else eval_dataset,
+        max_accuracy_drop=max_accuracy_drop,
+        psnr_threshold=psnr_threshold,
+        validate=validate,
+        chip=chip,
+        gates=gates or Gates(),
     )
-    ane_config = get_ane_config_class(config.model_type, spec.task)(config, spec.task)
-    ane_config.check(spec.sequence_length)
+    return export_checkpoint(
+        model,
+        output,
+        form_from_options(form, "export()"),
+        checks,
+        tokenizer=tokenizer,
+        compress=compress,
+        overwrite=overwrite,
+        hub=hub,
+        adapter=adapter,
+        gguf_file=gguf_file,
+        quiet=quiet,
+    )
+
+
+def export_checkpoint(
+    model: str | Path | PreTrainedModel,
+    output: str | Path,
+    form: ExportForm,
+    checks: ExportChecks | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    compress: str | Path | Recipe | None = None,
+    overwrite: bool = False,
+    hub: HubOptions | None = None,
+    adapter: str | Path | None = None,
+    gguf_file: str | None = None,
+    quiet: bool = False,
+    command: str | None = None,
+) -> ExportResult:
+    """Exports a checkpoint in a form; see `export`, whose arguments these are.
+
+    Args:
+        model: Hub id, directory, or a model in memory.
+        output: Directory to make.
+        form: The shape and form of the package; `task` may be `"auto"`.
+        checks: What the package must pass.
+        tokenizer: See `export`, as for the rest.
+        compress: The recipe.
+        overwrite: Whether to replace a package.
+        hub: How to reach the Hub.
+        adapter: A PEFT adapter.
+        gguf_file: A GGUF file.
+        quiet: Whether to show no progress.
+        command: What the card says that made the package; None writes the Python call down.
+    """
+    output, hub, checks = Path(output), hub or HubOptions(), checks or ExportChecks()
+    check_output(output, overwrite)
+    if isinstance(model, str | Path):
+        checkpoint = open_checkpoint(
+            str(model), task=form.task, hub=hub, adapter=None if adapter is None else str(adapter), gguf_file=gguf_file
+        )
+    else:
+        checkpoint = checkpoint_of_model(model, form.task, tokenizer)
+    form = _complete(form, checkpoint)
+    ane_config = get_ane_config_class(checkpoint.config.model_type, form.task)(checkpoint.config, form.task)
+    ane_config.check(form)
+    programs = ane_config.programs(form)
     recipe = compress if compress is None or isinstance(compress, Recipe) else get_recipe(compress)
     if recipe is not None:
-        recipe.check_target(target_of_name(spec.minimum_deployment_target), "the export")
-    gates = gates or Gates()
-    gates.check_chip(chip)
-    if chip is not None:
-        get_chip(chip)
-    labels = _labels(config, spec)
-    examples = None if dataset is None else _load_examples(dataset, config, spec)
-
-    count = 6 + 2 * validate + (examples is not None) + (recipe is not None)
-    with Stages(count, quiet) as stages, staged(output, overwrite) as directory:
-        with stages.stage("load the checkpoint"):
-            if isinstance(model, PreTrainedModel):
-                checkpoint = _from_memory(model, spec.task, tokenizer)
-            else:
-                checkpoint = load_checkpoint(str(model), spec.task, config, hub)
-            if examples is not None and checkpoint.tokenizer is None:
-                raise CheckpointError(f"{checkpoint.source.model} has no tokenizer, which the dataset needs")
-        road = _Road(checkpoint, spec, ane_config, labels, stages, recipe)
-        report = road.walk(directory, psnr_threshold, examples, max_accuracy_drop, validate, chip, gates)
-        report.command = command or python_call(
-            "model" if isinstance(model, PreTrainedModel) else repr(checkpoint.source.name),
-            spec,
-            dataset,
+        recipe.check_target(ios_target(form.target), "the export")
+    evaluator, rows = _load_rows(checks.dataset, checkpoint, form)
+    draft = PackageDraft(
+        directory=output,
+        name=output.name,
+        manifest=_manifest(checkpoint, form, ane_config),
+        config=checkpoint.config,
+        ane_config=ane_config,
+        open_checkpoint=lambda: checkpoint,
+        report=ExportReport(machine=machine_kind(), versions=tool_versions()),
+        tokenizer=checkpoint.tokenizer,
+        programs=programs,
+    )
+    stages = list_stages(checks, recipe, evaluator, rows)
+    with Stages(len(stages), quiet) as progress, staged(output, overwrite) as directory:
+        draft.directory = directory
+        for note in checkpoint.notes:
+            progress.note(note)
+        draft.report.command = command or python_call(
+            repr(checkpoint.source.name) if isinstance(model, str | Path) else "model",
+            form,
+            checks.dataset,
             {
-                "max_accuracy_drop": (max_accuracy_drop, DEFAULT_MAX_ACCURACY_DROP),
-                "psnr_threshold": (psnr_threshold, None),
-                "validate": (validate, True),
+                "max_accuracy_drop": (checks.max_accuracy_drop, DEFAULT_MAX_ACCURACY_DROP),
+                "psnr_threshold": (checks.psnr_threshold, None),
+                "validate": (checks.validate, True),
                 "compress": (None if recipe is None else recipe.name, None),
-                "chip": (chip, None),
-                "gates": (gates, Gates()),
+                "chip": (checks.chip, None),
+                "gates": (checks.gates, Gates()),
+                "gguf_file": (gguf_file, None),
             },
         )
-        with stages.stage("write the package"):
-            road.write(directory, report, output.name)
-    return ExportResult(output, report, road.accuracy)
+        run_stages(stages, draft, progress)
+    return ExportResult(output, draft.report, draft.accuracy)
 
 
-class _Road:
-    """One export under way: what each stage leaves for the next."""
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        spec: ExportSpec,
-        ane_config: ANEConfig,
-        labels: list[str],
-        stages: Stages,
-        recipe: Recipe | None,
-    ) -> None:
-        self.checkpoint, self.spec, self.ane_config, self.labels = checkpoint, spec, ane_config, labels
-        self.stages, self.recipe = stages, recipe
-        self.names = conversion.output_names(ane_config, spec)
-        self.accuracy: AccuracyReport | None = None
-        self.outputs: tuple[TensorEntry, ...] = ()
-        self.inputs: tuple[TensorEntry, ...] = ()
-        self.tokenizer: TokenizerEntry | None = None
-
-    def walk(
-        self,
-        directory: Path,
-        psnr_threshold: float | None,
-        examples: Examples | None,
-        max_accuracy_drop: float,
-        validate: bool,
-        chip: str | None,
-        gates: Gates,
-    ) -> ExportReport:
-        """Goes from the loaded checkpoint to the saved and checked program."""
-        spec, stages = self.spec, self.stages
-        report = ExportReport(machine=machine_kind(), versions=tool_versions())
-        inputs = self.ane_config.make_inputs(parity.number_of_rows(spec), spec.sequence_length)
-        with stages.stage("rewrite for the Neural Engine"):
-            module = load_module(self.ane_config, self.checkpoint.model)
-            conversion.prepare(module, spec)
-        reference: dict[str, Tensor] = {}
-        if validate:
-            with stages.stage("compare module with original"):
-                reference = parity.answer_of_original(self.checkpoint.model, inputs, spec)
-                report.module_psnr = self._compare_module(module, inputs, reference)
-        mlpackage = directory / MLPACKAGE
-        with stages.stage("trace and convert"):
-            self._convert(module, inputs, mlpackage, report)
-        del module
-        gc.collect()
-        if self.recipe is not None:
-            with stages.stage(f"compress ({self.recipe.name})"):
-                self._compress(mlpackage, self.recipe, report)
-        with stages.stage("load the package back"):
-            session = PortableSession(mlpackage)
-            self.inputs = tuple(TensorEntry(s.name, s.shape, s.dtype) for s in session.inputs.values())
-            self.outputs = tuple(TensorEntry(s.name, s.shape, s.dtype) for s in session.outputs.values())
-        with stages.stage("predict residency"):
-            self.inspection = inspect(mlpackage, chip)
-            report.residency = self.inspection.summary()
-            gates.check(self.inspection)
-        if validate:
-            with stages.stage("compare package with original"):
-                usual = parity.PACKAGE_PSNR[spec.precision] if self.recipe is None else self.recipe.psnr
-                threshold = usual if psnr_threshold is None else psnr_threshold
-                answer = parity.answer_of_package(session, inputs, self.names, spec.batch_size)
-                report.package_psnr = parity.measure(reference, answer, inputs["attention_mask"])
-                report.psnr_threshold, report.runtime = threshold, session.runtime
-                report.layers = measure_layers(session, self.checkpoint.model, inputs, spec) or None
-                fault = find_fault(report.layers or {}, usual)
-                parity.check(report.package_psnr, threshold, "package", fault)
-        if examples is not None:
-            with stages.stage(f"evaluate on {len(examples)} rows"):
-                self.accuracy = self._evaluate(session, examples)
-                report.accuracy = self.accuracy.to_dict() | {"dataset": public_name(self.accuracy.dataset)}
-                check_accuracy_drop(self.accuracy, max_accuracy_drop)
-        return report
-
-    def _compare_module(
-        self, module: nn.Module, inputs: Mapping[str, Tensor], reference: Mapping[str, Tensor]
-    ) -> dict[str, float]:
-        answer = parity.answer_of_module(module, inputs, self.names)
-        ratios = parity.measure(reference, answer, inputs["attention_mask"])
-        parity.check(ratios, parity.MODULE_PSNR, "Neural Engine module")
-        return ratios
-
-    def _convert(self, module: nn.Module, inputs: Mapping[str, Tensor], mlpackage: Path, report: ExportReport) -> None:
-        example = {name: value[: self.spec.batch_size] for name, value in inputs.items()}
-        traced = conversion.trace(module, example, self.spec)
-        package = conversion.convert(traced, example, self.names, self.spec, self.labels)
-        conversion.describe(package, self.checkpoint, self.spec, self.labels)
-        package.save(str(mlpackage))
-        report.operations = count_operations(mlpackage)
-        report.sizes = measure_sizes(mlpackage)
-
-    def _compress(self, mlpackage: Path, recipe: Recipe, report: ExportReport) -> None:
-        with tempfile.TemporaryDirectory(dir=mlpackage.parent) as scratch, row_progress("compressing") as progress:
-            uncompressed = mlpackage.rename(Path(scratch) / MLPACKAGE)
-            coverage = compress_mlpackage(uncompressed, mlpackage, recipe, progress)
-        report.compression = coverage.to_dict()
-        report.sizes = measure_sizes(mlpackage)
-
-    def _evaluate(self, session: Session, examples: Examples) -> AccuracyReport:
-        candidate = MODEL_CLASSES[self.spec.task](session, self.checkpoint.config, self.package_config())
-        with row_progress(f"evaluating on {len(examples)} rows") as progress:
-            return get_evaluator(self.spec.task, self.checkpoint.config).compare(
-                as_reference(self.checkpoint.model, self.spec.pooling, self.spec.normalize),
-                candidate,
-                self.checkpoint.tokenizer,
-                examples,
-                sequence_length=self.spec.sequence_length,
-                runtime=session.runtime,
-                progress=progress,
+def list_stages(
+    checks: ExportChecks,
+    recipe: Recipe | None,
+    evaluator: Evaluator | None,
+    rows: Any,
+) -> list[Stage]:
+    """The stages of an export, in order."""
+    stages = []
+    if checks.validate:
+        stages.append(Stage("run the original", stage.ask_original))
+    stages.append(Stage("rewrite for the Neural Engine", stage.rewrite))
+    if checks.validate:
+        stages.append(Stage("compare module with original", stage.compare_modules))
+    stages.append(Stage("trace and convert", _convert))
+    stages.append(Stage("load the package back", stage.load_back))
+    if recipe is not None:
+        stages.append(Stage(f"compress ({recipe.name})", partial(_compress, recipe=recipe)))
+    stages.append(Stage("predict residency", partial(stage.predict_residency, chip=checks.chip, gates=checks.gates)))
+    if checks.validate:
+        stages.append(
+            Stage(
+                "compare package with original",
+                partial(stage.compare_package, threshold=checks.psnr_threshold, recipe=recipe),
             )
-
-    def package_config(self, files: Mapping[str, str] | None = None) -> PackageConfig:
-        """What `ane_config.json` will say."""
-        spec, source = self.spec, self.checkpoint.source
-        return PackageConfig(
-            task=spec.task,
-            model_type=self.checkpoint.config.model_type,
-            sequence_length=spec.sequence_length,
-            batch_size=spec.batch_size,
-            precision=spec.precision,
-            minimum_deployment_target=spec.minimum_deployment_target,
-            compute_units=spec.compute_units,
-            inputs=self.inputs,
-            outputs=self.outputs,
-            source_model=source.model,
-            source_name=source.name,
-            source_is_hub=source.is_hub,
-            source_revision=source.revision,
-            source_license=source.card.license,
-            source_license_name=source.card.license_name,
-            source_license_link=source.card.license_link,
-            source_languages=source.card.languages,
-            source_datasets=source.card.datasets,
-            pooling=spec.pooling,
-            normalize=spec.normalize,
-            class_labels=spec.class_labels,
-            compression=None if self.recipe is None else self.recipe.name,
-            labels=tuple(self.labels),
-            padding_id=self.checkpoint.config.pad_token_id or 0,
-            tokenizer=self.tokenizer,
-            versions={"optimum-ane": __version__} | tool_versions(),
-            files=files or {},
         )
-
-    def write(self, directory: Path, report: ExportReport, name: str) -> None:
-        """Writes what stands beside the program; `name` is what the card loads the package by."""
-        self.checkpoint.config.save_pretrained(directory)
-        if self.checkpoint.tokenizer is not None:
-            tokenizer = copy.copy(self.checkpoint.tokenizer)
-            # `truncation=True` in a pipeline cuts to this, so it must be the package's length.
-            tokenizer.model_max_length = self.spec.sequence_length
-            tokenizer.save_pretrained(directory)
-            self.tokenizer = describe_tokenizer(tokenizer, directory)
-        report.seconds = dict(self.stages.seconds)
-        report.write(directory / EXPORT_REPORT)
-        config = self.package_config(hash_files(directory))
-        config.write(directory)
-        write_documents(directory, name, config, report, self.checkpoint.config.to_dict(), self.inspection)
-
-
-def _from_memory(model: PreTrainedModel, task: str, tokenizer: PreTrainedTokenizerBase | None) -> Checkpoint:
-    if model.training or model.dtype != torch.float32:
-        model = copy.deepcopy(model).float().eval()
-    name = model.name_or_path or type(model).__name__
-    source = Source(model=name, revision=getattr(model.config, "_commit_hash", None), author=None)
-    return Checkpoint(source, task, model.config, model, tokenizer)
-
-
-def _labels(config: PretrainedConfig, spec: ExportSpec) -> list[str]:
-    if spec.task not in _LABELLED:
-        return []
-    labels = [str(config.id2label[index]) for index in range(config.num_labels)]
-    if spec.class_labels and (problem_type_of(config) != "single_label_classification" or len(labels) < 2):
-        raise UnsupportedModelError(
-            "class labels need one label of two or more per row; this checkpoint does regression or multi-label"
+    if evaluator is not None:
+        stages.append(
+            Stage(
+                f"evaluate on {len(rows)} rows",
+                partial(stage.evaluate, evaluator=evaluator, rows=rows, max_accuracy_drop=checks.max_accuracy_drop),
+            )
         )
-    if spec.class_labels and len(set(labels)) < len(labels):
-        raise UnsupportedModelError(f"two labels of config.json are equal: {', '.join(labels)}")
-    return labels
+    return [*stages, Stage("write the package", _write)]
 
 
-def _load_examples(dataset: DatasetSpec, config: PretrainedConfig, spec: ExportSpec) -> Examples:
-    evaluator = get_evaluator(spec.task, config)
-    evaluator.check_pooling(spec.pooling)
-    return evaluator.load(dataset)
+def _complete(form: ExportForm, checkpoint: Checkpoint) -> ExportForm:
+    """Fills in what the checkpoint itself decides: the task, and how a sentence-transformers checkpoint pools."""
+    form = replace(form, task=checkpoint.task)
+    if form.pooling == NO_POOLING:
+        return replace(form, pooling=None)
+    embedding = checkpoint.sentence_transformers
+    if embedding is None:
+        return form
+    embedding.check_sequence_length(form.longest)
+    if form.pooling is None:
+        checkpoint.notes.append(embedding.describe())
+        return replace(form, pooling=embedding.pooling, normalize=embedding.normalize)
+    if not embeds_as(form, embedding):
+        checkpoint.notes.append(f"as asked for, and not {embedding.describe()}")
+    return form
+
+
+def _convert(draft: PackageDraft) -> None:
+    checkpoint, form = draft.checkpoint, draft.form
+    source = checkpoint.source
+    labels = draft.manifest.labels
+    lengths = form.sequence_length
+    stage.convert(
+        draft,
+        Metadata(
+            short_description=f"{checkpoint.config.model_type} for {form.task}, written for the Apple Neural Engine; "
+            f"converted from {source.name} by optimum-ane.",
+            author=source.author or "unknown",
+            license=source.license or "unknown",
+            version=source.revision or "1.0",
+            entries={
+                "source_model": source.name,
+                "source_revision": source.revision,
+                "task": form.task,
+                "sequence_length": lengths[0] if len(lengths) == 1 else ",".join(map(str, lengths)),
+                "batch_size": form.batch_size,
+                "pooling": form.pooling,
+                "tokenizer_class": None if checkpoint.tokenizer is None else type(checkpoint.tokenizer).__name__,
+                "labels": _json(labels) if labels else None,
+                "optimum_ane_version": __version__,
+            },
+        ),
+    )
+
+
+def _compress(draft: PackageDraft, recipe: Recipe) -> None:
+    stage.compress(draft, recipe)
+    stage.load_back(draft)
+
+
+def _write(draft: PackageDraft) -> None:
+    stage.write_configuration(draft)
+    stage.write_package(draft)
+
+
+def _json(labels: tuple[str, ...]) -> str:
+    import json
+
+    return json.dumps(list(labels), ensure_ascii=False)
+
+
+def _manifest(checkpoint: Checkpoint, form: ExportForm, ane_config: ANEConfig) -> Manifest:
+    config, source = checkpoint.config, checkpoint.source
+    labels: tuple[str, ...] = ()
+    if TASKS[form.task].has_labels:
+        names: Mapping[Any, str] = config.id2label or {}
+        labels = tuple(str(names[index]) for index in range(config.num_labels or 0))
+    return Manifest(
+        form=form,
+        model_type=config.model_type,
+        source=SourceEntry(
+            model=source.model,
+            name=source.name,
+            is_hub=source.is_hub,
+            revision=source.revision,
+            license=source.card.license,
+            license_name=source.card.license_name,
+            license_link=source.card.license_link,
+            languages=source.card.languages,
+            datasets=source.card.datasets,
+        ),
+        programs=(),
+        labels=labels,
+        text=_text(checkpoint, form),
+        method=ane_config.METHOD,
+        versions={"optimum-ane": __version__} | tool_versions(),
+    )
+
+
+def _text(checkpoint: Checkpoint, form: ExportForm) -> TextEntry:
+    embedding = checkpoint.sentence_transformers if form.pools else None
+    return TextEntry(
+        padding_id=checkpoint.config.pad_token_id or 0,
+        prompts={} if embedding is None else embedding.prompts,
+        default_prompt=None if embedding is None else embedding.default_prompt_name,
+    )
+
+
+def _load_rows(dataset: DatasetSpec | None, checkpoint: Checkpoint, form: ExportForm) -> tuple[Evaluator | None, Any]:
+    """Reads the dataset before any work is done."""
+    if dataset is None:
+        return None, None
+    evaluator = get_evaluator(form.task, checkpoint.config)
+    evaluator.check_pooling(form.pooling)
+    rows = evaluator.load(dataset)
+    if checkpoint.tokenizer is None:
+        raise CheckpointError(f"{checkpoint.source.model} has no tokenizer, which the dataset needs")
+    return evaluator, rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +21,7 @@ from optimum_ane.compression.recipes import Recipe, get_recipe
 from optimum_ane.errors import CompressionError, OutputError
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.package.files import verify_files
-from optimum_ane.package.layout import MLPACKAGE
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import FunctionEntry, Manifest, ProgramEntry
 from optimum_ane.workflows.compress import Original
 
 _PSNR_OF_ACTIVATIONS = 10.0
@@ -138,7 +138,8 @@ def prepare_recipe(
         quiet: Show no progress.
 
     Raises:
-        CompressionError: Options that say nothing to this recipe; or no choice of forms is within the budget.
+        CompressionError: Options that say nothing to this recipe; a package of several programs or functions; or no
+            choice of forms is within the budget.
         ANEError: The package, a dataset or the original cannot be used.
     """
     directory, original = Path(package).expanduser(), original or Original()
@@ -146,8 +147,10 @@ def prepare_recipe(
     if name not in (MIXED, INT8_ACTIVATIONS):
         return Prepared(get_recipe(name))
     budget = Budget(calibrating.max_size_ratio, max_accuracy_drop) if name == MIXED else None
-    verify_files(directory, PackageConfig.read(directory))
-    check_source(directory / MLPACKAGE, get_recipe("int8"))
+    manifest = Manifest.read(directory)
+    _refuse_several(directory, manifest, name)
+    verify_files(directory, manifest)
+    check_source(directory / manifest.programs[0].path, get_recipe("int8"))
     calibration = calibrating.rows(directory, dataset)
     if budget is None:
         recipe = replace(get_recipe("int8"), name=INT8_ACTIVATIONS, psnr=_PSNR_OF_ACTIVATIONS)
@@ -166,3 +169,18 @@ def prepare_recipe(
     path = folder / f"{MIXED}.yaml"
     path.write_text(found.text, encoding="utf-8")
     return Prepared(get_recipe(path), mixed=found, folder=folder if calibrating.search_dir is None else None)
+
+
+def _refuse_several(directory: Path, manifest: Manifest, recipe: str) -> None:
+    """Refuses packages of several programs or functions: what is measured or calibrated is one function's values."""
+    programs, functions = manifest.programs, manifest.functions
+    if len(functions) > 1:
+        what = f"programs {_names(programs)}" if len(programs) > 1 else f"functions {_names(functions)}"
+        raise CompressionError(
+            f"{directory} has the {what}; {recipe} is made for packages of one. Take another recipe (`optimum-cli ane "
+            "compress --list`), or export one --sequence-length"
+        )
+
+
+def _names(entries: Sequence[ProgramEntry] | Sequence[FunctionEntry]) -> str:
+    return ", ".join(entry.name for entry in entries)

@@ -15,7 +15,8 @@ from optimum_ane.errors import InputError
 from optimum_ane.package.layout import find_mlpackage
 from optimum_ane.runtimes.arrays import check_place, random_arrays, read_arrays, write_arrays
 from optimum_ane.runtimes.portable import PortableSession
-from optimum_ane.runtimes.portable.inspection import Profile, Recorder, new_state, profile
+from optimum_ane.runtimes.portable.inspection import Profile, new_state, profile
+from optimum_ane.runtimes.portable.recorder import Recorder
 from optimum_ane.runtimes.portable.session import Precision
 
 _NUMBERS_SHOWN = 6

@@ -12,7 +12,7 @@ from optimum_ane.compression.activations import quantize_activations
 from optimum_ane.compression.calibration_data import calibration_of_random_tokens
 from optimum_ane.errors import CompressionError
 from optimum_ane.package.layout import MLPACKAGE
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.workflows.compress import Original, compress_package
 from optimum_ane.workflows.recipe_preparation import Calibrating, prepare_recipe
@@ -104,7 +104,7 @@ def test_the_whole_package_says_what_it_is(package, tmp_path):
         package, prepared.recipe, tmp_path / "out", original=Original(wanted="no"),
         calibration=prepared.calibration, psnr_threshold=0.0, quiet=True,
     )  # fmt: skip
-    assert PackageConfig.read(tmp_path / "out").compression == "int8-activations"
+    assert Manifest.read(tmp_path / "out").compression == "int8-activations"
     assert result.report.compression["activations"]["quantized"]
     types = {operation.type for operation in operations(tmp_path / "out" / MLPACKAGE)}
     assert {"quantize", "dequantize"} <= types

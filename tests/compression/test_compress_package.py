@@ -20,7 +20,7 @@ from optimum_ane.errors import (
 )
 from optimum_ane.hub.card import is_generated
 from optimum_ane.package.files import verify_files
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.workflows.compress import Original, compress_package
 
@@ -72,7 +72,7 @@ def test_a_whole_new_package_comes_out_and_the_old_one_is_as_it_was(package, tmp
     before = snapshot(package)
     result = compress_package(package, get_recipe("int8"), tmp_path / "small", quiet=True)
     assert snapshot(package) == before
-    old, new = PackageConfig.read(package), PackageConfig.read(tmp_path / "small")
+    old, new = Manifest.read(package), Manifest.read(tmp_path / "small")
     assert (old.compression, new.compression) == (None, "int8")
     verify_files(tmp_path / "small", new)
     assert set(new.files) == set(old.files)
@@ -177,14 +177,14 @@ def test_names_in_the_list_of_files_lead_nowhere_else(package, tmp_path):
     except PackageError:
         pass
     else:
-        assert "../../secret.txt" not in PackageConfig.read(output).files
+        assert "../../secret.txt" not in Manifest.read(output).files
     assert not (tmp_path / "b" / "secret.txt").exists()
 
 
 def test_an_export_compresses_on_the_way(checkpoint, tmp_path):
     options = {"sequence_length": 16, "minimum_deployment_target": "iOS18", "quiet": True}
     result = export(checkpoint, tmp_path / "out", compress="palette4-g16", psnr_threshold=5, **options)
-    assert PackageConfig.read(tmp_path / "out").compression == "palette4-g16"
+    assert Manifest.read(tmp_path / "out").compression == "palette4-g16"
     report = report_of(tmp_path / "out")
     assert report["compression"]["ratio_to_float16"] < 0.6
     assert not any(kind.startswith("constexpr") for kind in report["operations"])

@@ -82,6 +82,31 @@ def test_sizes_are_those_on_disk_and_scores_those_of_the_saved_package(package, 
     assert eight.rows == 24
 
 
+def test_a_package_of_several_lengths_is_scored_with_each_row_in_its_own(
+    package, tiny_package, data, scorer, tmp_path
+):
+    lengths = (7, 16)  # texts of up to five words, with two special tokens, fit into the shorter
+    of_two = tiny_package("distilbert", "text-classification", sequence_length=lengths)
+    scorer_of_two = AccuracyScorer(of_two, data, with_reference=False)
+    asked = []
+
+    def score(session):
+        predict = PortableSession.predict
+
+        def counted(self, *arguments, **options):
+            asked.append(self.function_name)
+            return predict(self, *arguments, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PortableSession, "predict", counted)
+            return scorer_of_two.report(session)
+
+    (several,) = sweep(of_two, [], tmp_path / "several", score, scored_by=scorer_of_two.name).points
+    (one,) = sweep(package, [], tmp_path / "one", scorer.report, scored_by=scorer.name).points
+    assert several.right == one.right
+    assert set(asked) == {"seq_7"}
+
+
 def test_a_recipe_that_fails_is_noted_and_the_others_go_on(package, scorer, tmp_path):
     recipes = [recipe(tmp_path, "wrong", NO_SUCH_WEIGHT), recipe(tmp_path, "eight", INT8)]
     found = sweep(package, recipes, tmp_path / "out", scorer.report, scored_by=scorer.name)

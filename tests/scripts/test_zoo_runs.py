@@ -21,7 +21,7 @@ from zoo_lists import make_entries, write
 from optimum_ane import ANEModelForSequenceClassification
 from optimum_ane.errors import CheckpointError
 from optimum_ane.package.files import verify_files
-from optimum_ane.package.manifest import PackageConfig
+from optimum_ane.package.manifest import Manifest
 
 
 def summary(output):
@@ -102,13 +102,13 @@ def test_one_failure_does_not_stop_the_rest(first_run):
 def test_the_summary_holds_what_the_export_measured(first_run):
     row = summary(first_run[1])["classifier/seq8-int8"]
     package = Path(row["package"])
-    config = PackageConfig.read(package)
-    verify_files(package, config)
+    manifest = Manifest.read(package)
+    verify_files(package, manifest)
     report = json.loads((package / "export_report.json").read_text())
     assert row["bytes"] == sum(p.stat().st_size for p in (package / "model.mlpackage").rglob("*") if p.is_file())
     assert row["psnr"] == min(report["package_psnr"].values()) > 20
-    assert config.compression == "int8"
-    assert ANEModelForSequenceClassification.from_pretrained(package).sequence_length == 8
+    assert manifest.compression == "int8"
+    assert ANEModelForSequenceClassification.from_pretrained(package).manifest.form.longest == 8
 
 
 def test_an_unchanged_rerun_does_nothing(output, write_list, entries, capsys):
@@ -142,7 +142,7 @@ def test_a_changed_entry_is_made_again_even_if_it_is_killed_in_the_middle(output
     }
     after = packages(state(output))
     assert {name for name in before if after[name] != before[name]} == {n for n in before if "/embedder/" in n}
-    assert PackageConfig.read(output / "packages" / "embedder" / "seq8").normalize
+    assert Manifest.read(output / "packages" / "embedder" / "seq8").form.normalize
     assert not list(output.rglob("*.partial"))
 
 
@@ -301,7 +301,7 @@ def test_ray_runs_the_same_jobs(write_list, entries, tmp_path, monkeypatch):
     rows = summary(output)
     assert rows["classifier/seq8-int8"]["status"] == "done"
     package = Path(rows["classifier/seq8-int8"]["package"])
-    verify_files(package, PackageConfig.read(package))
+    verify_files(package, Manifest.read(package))
 
 
 def test_a_ray_cluster_that_is_not_there(write_list, entries, tmp_path, capsys):

@@ -6,6 +6,6 @@ torch on the CPU, so that what is checked is the artifact that ships and not the
 """
 
 from optimum_ane.runtimes.portable.mlmodel import disable_predict, enable_predict
-from optimum_ane.runtimes.portable.session import PortableSession, State
+from optimum_ane.runtimes.portable.session import PortableSession, PortableState
 
-__all__ = ["PortableSession", "State", "disable_predict", "enable_predict"]
+__all__ = ["PortableSession", "PortableState", "disable_predict", "enable_predict"]

@@ -155,3 +155,30 @@ def _feature(description: Any, path: Any) -> Feature:
         dtype = {"stringType": "string", "int64Type": "int64", "dictionaryType": "dictionary"}.get(kind, "float64")
         return Feature(TensorSpec(name, (), dtype))
     raise PackageError(f"{path}: {name!r} is {'an ' + kind if kind else 'of no type'}; this runtime takes arrays only")
+
+
+def describe_function(spec: Any, name: str | None, path: Any) -> tuple[str, Any]:
+    """Finds a function and its description: a list of them in packages of several, the model's own elsewhere.
+
+    Args:
+        spec: The `Model` protobuf.
+        name: The function's name; None takes the default.
+        path: The package's path, for messages.
+
+    Returns:
+        The name, and what has the `input`, `output` and `state` of the function.
+
+    Raises:
+        PackageError: There is no such function.
+    """
+    description = spec.description
+    if not description.functions:
+        if name is not None and name not in spec.mlProgram.functions:
+            raise PackageError(f"{path}: no function {name!r}; it has: {', '.join(sorted(spec.mlProgram.functions))}")
+        return name or "main", description
+    name = name or description.defaultFunctionName
+    for function in description.functions:
+        if function.name == name:
+            return name, function
+    known = ", ".join(function.name for function in description.functions)
+    raise PackageError(f"{path}: no function {name!r}; it has: {known}")

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from optimum_ane.errors import ANEError, InputError
-from optimum_ane.runtimes.portable.session import PortableSession, Precision, State
+from optimum_ane.runtimes.portable.session import PortableSession, PortableState, Precision
 from optimum_ane.runtimes.portable.values import by_name, volume
 from optimum_ane.runtimes.session import TensorSpec
 
@@ -35,7 +35,7 @@ class _StateProxy:
 
     def __init__(self, session: PortableSession) -> None:
         self._specs = session.states
-        self.state: State = session.make_state()
+        self.state: PortableState = session.make_state()
 
     def read_state(self, name: str) -> np.ndarray:
         """Returns a copy of a state; fp16 as float32, as coremltools hands it out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +13,11 @@ from optimum_ane.errors import ExecutionError, InputError, PackageError
 from optimum_ane.runtimes.portable import limits
 from optimum_ane.runtimes.portable.graph import Graph, read_function
 from optimum_ane.runtimes.portable.guard import refuse_excess
-from optimum_ane.runtimes.portable.interface import Feature, read_features
+from optimum_ane.runtimes.portable.interface import Feature, describe_function, read_features
 from optimum_ane.runtimes.portable.limits import prediction
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.program import Observer, Program
+from optimum_ane.runtimes.portable.recorder import Recorder
 from optimum_ane.runtimes.portable.registry import Cell
 from optimum_ane.runtimes.portable.values import TensorType, by_name, volume
 from optimum_ane.runtimes.session import TensorSpec
@@ -24,15 +25,42 @@ from optimum_ane.runtimes.session import TensorSpec
 Precision = Literal["program", "float32"]
 
 
-class State:
-    """What a program with states keeps between predictions. Two of them share nothing.
+class PortableState:
+    """See `runtimes.State`.
 
     Attributes:
-        cells: The states by name.
+        cells: The states by name, each in the type that carries it.
     """
 
-    def __init__(self, cells: dict[str, Cell]) -> None:
+    def __init__(self, cells: dict[str, Cell], specs: Mapping[str, TensorSpec]) -> None:
         self.cells = cells
+        self._specs = specs
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `State`."""
+        return tuple(self.cells)
+
+    def fits(self, states: Mapping[str, TensorSpec]) -> bool:
+        """Whether a function that declares these states can take it."""
+        return dict(self._specs) == dict(states)
+
+    def read(self, name: str) -> np.ndarray:
+        """See `State`."""
+        return np.array(self.cells[name].tensor.numpy(), dtype=self._specs[name].dtype)
+
+    def write(self, name: str, value: np.ndarray) -> None:
+        """See `State`."""
+        spec = self._specs[name]
+        array = np.asarray(value)
+        if array.shape != spec.shape or array.dtype.kind not in "biuf":
+            raise InputError(f"state {name!r} is {spec.dtype} {spec.shape}; given was {array.dtype} {array.shape}")
+        tensor = torch.from_numpy(array.astype(spec.dtype))
+        self.cells[name].tensor = tensor.to(by_name(spec.dtype).carrier).clone()
+
+    def copy(self) -> PortableState:
+        """See `State`."""
+        return PortableState({name: Cell(cell.tensor.clone()) for name, cell in self.cells.items()}, self._specs)
 
 
 class PortableSession:
@@ -86,7 +114,7 @@ class PortableSession:
             raise PackageError(f"{self.path}: {error}") from error
 
     def _load(self, package: Package, function_name: str | None) -> None:
-        self.function_name, description = _function(package, function_name)
+        self.function_name, description = describe_function(package.spec, function_name, self.path)
         self._input_features = read_features(description.input, self.path)
         output_features = read_features(description.output, self.path)
         self._state_features = read_features(description.state, self.path)
@@ -129,23 +157,29 @@ class PortableSession:
         """
         return PortableSession(self._package, name, self.precision)
 
-    def make_state(self) -> State:
+    def make_state(self) -> PortableState:
         """Returns a new state, all zeros."""
         cells = {}
         with torch.inference_mode():
             for name, spec in self.states.items():
                 cells[name] = Cell(torch.zeros(spec.shape, dtype=by_name(spec.dtype).carrier))
-        return State(cells)
+        return PortableState(cells, self.states)
 
     def predict(
-        self, inputs: Mapping[str, Any], state: State | None = None, *, observer: Observer | None = None
+        self,
+        inputs: Mapping[str, Any],
+        state: PortableState | None = None,
+        *,
+        intermediates: Sequence[str] = (),
+        observer: Observer | None = None,
     ) -> dict[str, Any]:
         """Runs the function once.
 
         Args:
             inputs: A numpy array, torch tensor, Python number or list for each of `self.inputs`.
             state: From `make_state`, for a program with states; holds their new values afterwards.
-            observer: Called after each operation with its step and result.
+            intermediates: Names, or patterns of them, of values that are returned beside the outputs.
+            observer: Called after each operation with its step and result; not with `intermediates`.
 
         Returns:
             A numpy array of the declared type for each of `self.outputs`; of a classifier the label, and the
@@ -156,6 +190,7 @@ class PortableSession:
             ExecutionError: An operation refused its operands.
         """
         arrays = self._check_inputs(inputs, state)
+        recorder = Recorder(intermediates, rounded=self.precision == "program") if intermediates else None
         # In a new Python thread oneDNN takes every core, whatever `torch.set_num_threads` said, until torch tells it,
         # which torch does when a thread first asks: 1.7 times slower where other predictions run beside this one.
         torch.get_num_threads()
@@ -168,11 +203,15 @@ class PortableSession:
                 elif state is not None:
                     arguments.append(state.cells[name])
             with prediction():
-                values = self._program.run(arguments, observer)
+                values = self._program.run(arguments, observer or recorder)
         results = dict(zip(self._output_names, values, strict=True))
-        return {name: _result(results[name], spec, self.path) for name, spec in self.outputs.items()}
+        named = {name: _result(results[name], spec, self.path) for name, spec in self.outputs.items()}
+        if recorder is None:
+            return named
+        recorder.check()
+        return recorder.values | named
 
-    def _check_inputs(self, inputs: Mapping[str, Any], state: State | None) -> dict[str, np.ndarray]:
+    def _check_inputs(self, inputs: Mapping[str, Any], state: PortableState | None) -> dict[str, np.ndarray]:
         unknown = [name for name in inputs if name not in self._input_features]
         if unknown:
             expected = ", ".join(self.inputs)
@@ -188,7 +227,7 @@ class PortableSession:
                 missing.append(f"{name!r} ({feature.spec.dtype}, shape {feature.spec.shape})")
         if missing:
             raise InputError(f"{self.path} lacks input {', '.join(missing)}")
-        if self.states and (state is None or state.cells.keys() != self.states.keys()):
+        if self.states and (state is None or not state.fits(self.states)):
             raise InputError(f"{self.path} has states ({', '.join(self.states)}): pass one from make_state()")
         if state is not None and not self.states:
             raise InputError(f"{self.path} has no states, and one was passed")
@@ -213,19 +252,6 @@ class PortableSession:
         lost = sorted(outputs.keys() - set(graph.names))
         if lost:
             raise PackageError(f"{self.path}: the description has outputs {lost}, which the program does not return")
-
-
-def _function(package: Package, name: str | None) -> tuple[str, Any]:
-    """Finds a function and its description: a list of them in multifunction packages, the model's own elsewhere."""
-    description = package.spec.description
-    if not description.functions:
-        return name or "main", description
-    name = name or description.defaultFunctionName
-    for function in description.functions:
-        if function.name == name:
-            return name, function
-    known = ", ".join(function.name for function in description.functions)
-    raise PackageError(f"{package.path}: no function {name!r}; it has: {known}")
 
 
 def _agree(feature: Feature, declared: TensorType) -> bool:

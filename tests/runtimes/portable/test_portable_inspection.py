@@ -11,7 +11,8 @@ from portable_programs import save_module
 
 from optimum_ane.errors import InputError
 from optimum_ane.runtimes.portable import PortableSession
-from optimum_ane.runtimes.portable.inspection import Profile, Recorder, Timing, profile
+from optimum_ane.runtimes.portable.inspection import Profile, Timing, profile
+from optimum_ane.runtimes.portable.recorder import Recorder
 
 
 class Layers(torch.nn.Module):

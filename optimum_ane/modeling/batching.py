@@ -1,0 +1,146 @@
+"""Rows of any number and length through functions of fixed shape: each row takes the shortest that it fits into."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimum_ane.errors import InputError
+from optimum_ane.runtimes.session import HIDDEN_STATE
+
+if TYPE_CHECKING:
+    from optimum_ane.runtimes import Session
+
+_HIDDEN_STATE = re.compile(rf"{HIDDEN_STATE}(\d+)(_cast_fp16)?")
+
+
+@dataclass(frozen=True)
+class FixedLength:
+    """A function for rows of up to so many tokens."""
+
+    length: int
+    session: Session
+
+    @property
+    def batch(self) -> int:
+        """Rows per prediction."""
+        return self.session.inputs["input_ids"].shape[0]
+
+
+def run_rows(
+    functions: Sequence[FixedLength],
+    inputs: Mapping[str, np.ndarray],
+    padding: Mapping[str, int],
+    per_token: Collection[str],
+    *,
+    with_hidden_states: bool = False,
+) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """Sorts rows by the function that they fit into, pads, runs batch by batch, and puts the answers in order.
+
+    Args:
+        functions: By length, ascending.
+        inputs: int32 (N, S) each, all that the functions take; `attention_mask` says how many tokens a row has.
+        padding: What an input is padded with, where that is not 0.
+        per_token: Names of the outputs whose axis 1 runs over the tokens.
+        with_hidden_states: Whether the hidden states are returned, which Core ML does not give.
+
+    Returns:
+        Float32 outputs by name, (N, …) or (N, S, …), and the hidden states, (N, S, C) each; positions beyond the
+        function that a row took, which hold padding, are 0.
+
+    Raises:
+        InputError: A row has more tokens than the longest function takes.
+    """
+    mask = inputs["attention_mask"]
+    rows, width = mask.shape
+    tokens = _needed(mask)
+    longest = functions[-1].length
+    if rows and tokens.max() > longest:
+        row = int(tokens.argmax())
+        raise InputError(
+            f"row {row} has {tokens[row]} tokens, and this package takes {longest}; tokenize with truncation=True and "
+            f"max_length={longest}, or export with --sequence-length {tokens[row]}"
+        )
+    chosen = np.searchsorted([function.length for function in functions], tokens)
+    collected = _Collected(rows, width)
+    for index, function in enumerate(functions):
+        own = np.flatnonzero(chosen == index)
+        if not rows and index == 0:
+            own = np.zeros(0, np.int64)
+            _run(function, own, inputs, padding, per_token, with_hidden_states, collected)
+        for start in range(0, len(own), function.batch):
+            _run(
+                function,
+                own[start : start + function.batch],
+                inputs,
+                padding,
+                per_token,
+                with_hidden_states,
+                collected,
+            )
+    return collected.outputs, [collected.hidden[index] for index in sorted(collected.hidden)]
+
+
+def _needed(mask: np.ndarray) -> np.ndarray:
+    """Tokens of each row, (N,): up to the last that is not padding; 1 for a row that is all padding."""
+    width = mask.shape[1]
+    return np.where(mask != 0, np.arange(1, width + 1)[None, :], 1).max(axis=1, initial=1)
+
+
+class _Collected:
+    """The answers so far, in the order of the rows."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        self.outputs: dict[str, np.ndarray] = {}
+        self.hidden: dict[int, np.ndarray] = {}
+        self._rows, self._width = rows, width
+
+    def put(self, name: str, own: np.ndarray, values: np.ndarray, is_per_token: bool) -> None:
+        """Adds the values of an output, (B, …) with rows that only fill a batch at the end."""
+        self._put(self.outputs, name, own, values, is_per_token)
+
+    def put_hidden(self, index: int, own: np.ndarray, values: np.ndarray) -> None:
+        """Adds a hidden state, (B, C, 1, S)."""
+        self._put(self.hidden, index, own, values[:, :, 0].transpose(0, 2, 1), True)
+
+    def _put(self, place: dict, key: object, own: np.ndarray, values: np.ndarray, is_per_token: bool) -> None:
+        if key not in place:
+            shape = (self._width, *values.shape[2:]) if is_per_token else values.shape[1:]
+            place[key] = np.zeros((self._rows, *shape), np.float32)
+        if is_per_token:
+            length = min(self._width, values.shape[1])
+            place[key][own, :length] = values[: len(own), :length]
+        else:
+            place[key][own] = values[: len(own)]
+
+
+def _run(
+    function: FixedLength,
+    own: np.ndarray,
+    inputs: Mapping[str, np.ndarray],
+    padding: Mapping[str, int],
+    per_token: Collection[str],
+    with_hidden_states: bool,
+    collected: _Collected,
+) -> None:
+    """Runs one batch; one that is not full repeats its last row, whose answer is thrown away."""
+    width = min(inputs["attention_mask"].shape[1], function.length)
+    batch = {}
+    for name in function.session.inputs:
+        full = np.full((function.batch, function.length), padding.get(name, 0), dtype=np.int32)
+        full[: len(own), :width] = inputs[name][own, :width]
+        full[len(own) :] = full[max(len(own) - 1, 0)]
+        batch[name] = full
+    patterns = (f"{HIDDEN_STATE}*",) if with_hidden_states else ()
+    answer = function.session.predict(batch, intermediates=patterns)
+    for name, spec in function.session.outputs.items():
+        if spec.dtype.startswith("float"):
+            collected.put(name, own, np.asarray(answer[name]), name in per_token)
+    for name, value in answer.items():
+        match = _HIDDEN_STATE.fullmatch(name) if with_hidden_states else None
+        if match is not None and value.ndim == 4:
+            collected.put_hidden(int(match[1]), own, value)

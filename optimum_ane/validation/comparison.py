@@ -1,0 +1,212 @@
+"""Does it answer as the original does? The same keyword arguments through both, field by field of their outputs.
+
+The original is a transformers model and the candidate a model class of ours, over modules in PyTorch or over the saved
+package: nothing here knows which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from optimum_ane.errors import CheckpointError, ValidationError
+from optimum_ane.validation.psnr import psnr
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from optimum_ane.tasks import OutputField
+
+MODULE_PSNR = 90.0
+"""dB. The module computes in float32 as the original does; anything below is an error of logic, not of rounding."""
+
+PACKAGE_PSNR = {"float16": 50.0, "float32": 90.0}
+"""dB, by precision. Sound float16 packages of 2 to 12 layers measure 58 to 76; one that computes something else, a
+mask that is not applied or a weight in the wrong place, measures below 40."""
+
+_ROWS_OF_LAYERS = 4
+"""Rows of each batch whose hidden states are compared: these are many numbers each."""
+
+
+class Model(Protocol):
+    """A transformers model, or a model class of ours."""
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Returns transformers' output class."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered to examples.
+
+    Attributes:
+        fields: For each field of its output one tensor for each batch.
+        hidden_states: For each batch the embeddings and the output of each layer, (rows, S, C), of a few rows; empty
+            where they were not asked for.
+    """
+
+    fields: Mapping[str, Sequence[Tensor]]
+    hidden_states: Sequence[Sequence[Tensor]] = ()
+
+
+def answer_examples(
+    model: Model,
+    examples: Sequence[Mapping[str, Tensor]],
+    fields: Sequence[OutputField],
+    *,
+    with_hidden_states: bool = False,
+) -> Answers:
+    """Calls a model with each batch of examples.
+
+    Args:
+        model: The original or a candidate.
+        examples: Keyword arguments, from `ANEConfig.examples`.
+        fields: The fields of the output that are compared.
+        with_hidden_states: Whether the hidden states of a few rows are wanted too.
+
+    Raises:
+        ValidationError: A field is not there.
+    """
+    collected: dict[str, list[Tensor]] = {field.name: [] for field in fields}
+    hidden: list[Sequence[Tensor]] = []
+    with torch.no_grad():
+        for batch in examples:
+            answer = model(**batch)
+            for name, values in collected.items():
+                if answer.get(name) is None:
+                    raise ValidationError(f"{type(model).__name__} gives no {name}; it gives {', '.join(answer)}")
+                values.append(answer[name].float())
+            if with_hidden_states:
+                few = {name: value[:_ROWS_OF_LAYERS] for name, value in batch.items()}
+                hidden.append(tuple(model(**few, output_hidden_states=True).hidden_states or ()))
+    return Answers(collected, hidden)
+
+
+def compare_fields(
+    reference: Answers, candidate: Answers, examples: Sequence[Mapping[str, Tensor]], fields: Sequence[OutputField]
+) -> dict[str, float]:
+    """The PSNR of each field in dB, by its name in the package, over the positions that count.
+
+    What a model computes for padding is of no use to anybody, and differs between attention implementations.
+
+    Args:
+        reference: The original's answers.
+        candidate: Ours, to the same examples.
+        examples: What they answered.
+        fields: What is compared.
+
+    Raises:
+        ValidationError: The shapes differ.
+        CheckpointError: The original's outputs are not finite.
+    """
+    ratios = {}
+    for field in fields:
+        theirs, ours = [], []
+        for batch, expected, actual in zip(
+            examples, reference.fields[field.name], candidate.fields[field.name], strict=True
+        ):
+            if actual.shape != expected.shape:
+                raise ValidationError(
+                    f"{field.in_package} has shape {tuple(actual.shape)}, the original's {tuple(expected.shape)}"
+                )
+            tokens = ... if field.per == "row" else batch["attention_mask"].bool()
+            theirs.append(expected[tokens].reshape(-1))
+            ours.append(actual[tokens].reshape(-1))
+        ratios[field.in_package] = _ratio(field.in_package, torch.cat(theirs), torch.cat(ours))
+    return ratios
+
+
+def compare_layers(
+    reference: Answers, candidate: Answers, examples: Sequence[Mapping[str, Tensor]]
+) -> dict[str, float]:
+    """The PSNR of each layer's output against the original's, over the positions of tokens.
+
+    A norm's output stands in a float16 package scaled by the rounding of the norm's weight, which the next layers take
+    back (`passes.carry_layer_norm_rounding`): by up to 2⁻¹¹ per channel, which is below the rounding of the values.
+
+    Returns:
+        dB, in the order of the model: `"embeddings"`, what enters the first layer, then `"layer.0"`, `"layer.1"` … Of
+        layers that share their weights, each use counts.
+
+    Raises:
+        ValidationError: There are no hidden states, or not as many as the original's, or of another shape.
+        CheckpointError: The original's hidden states are not finite.
+    """
+    theirs: list[list[Tensor]] = []
+    ours: list[list[Tensor]] = []
+    for batch, expected, actual in zip(examples, reference.hidden_states, candidate.hidden_states, strict=True):
+        if not expected or len(expected) != len(actual):
+            raise ValidationError(
+                f"the original has {len(expected)} hidden states and {len(actual)} were found in the program: the "
+                "module's layer_stack() does not declare what the original's layers are"
+            )
+        mask = batch["attention_mask"][:_ROWS_OF_LAYERS]
+        tokens = mask.reshape(-1, mask.shape[-1]).bool()
+        theirs.append([state[tokens].reshape(-1) for state in expected])
+        ours.append([])
+        for index, (state, original) in enumerate(zip(actual, expected, strict=True)):
+            if state.shape != original.shape:
+                raise ValidationError(
+                    f"{_layer_name(index)} has shape {tuple(state.shape)}, the original's {tuple(original.shape)}"
+                )
+            ours[-1].append(state[tokens].reshape(-1))
+    return {
+        _layer_name(index): _ratio(_layer_name(index), torch.cat(expected), torch.cat(actual))
+        for index, (expected, actual) in enumerate(
+            zip(zip(*theirs, strict=True), zip(*ours, strict=True), strict=True)
+        )
+    }
+
+
+def find_bad_layer(ratios: Mapping[str, float], limit: float) -> str:
+    """Says in a few words where a package leaves the original.
+
+    Args:
+        ratios: From `compare_layers`; empty where they were not measured.
+        limit: dB that a sound layer reaches.
+    """
+    if not ratios:
+        return ""
+    for name, ratio in ratios.items():
+        if not ratio >= limit:
+            return f"first bad layer: {name}, {ratio:.1f} dB"
+    name, ratio = min(ratios.items(), key=lambda item: item[1])
+    return f"no layer is bad, the worst is {name} with {ratio:.1f} dB"
+
+
+def check_ratios(ratios: Mapping[str, float], threshold: float, what: str, place: str = "") -> None:
+    """Refuses answers that are too far from the original's.
+
+    Args:
+        ratios: dB by field, from `compare_fields`.
+        threshold: dB that each must reach.
+        what: What answered.
+        place: Where it leaves the original, in a few words, if that is known; see `find_bad_layer`.
+
+    Raises:
+        ValidationError: A PSNR is below the threshold, the message holds both numbers; or nothing was compared.
+    """
+    if not ratios:
+        raise ValidationError(f"nothing of the {what} was compared with the original")
+    where = f" ({place})" if place else ""
+    for name, ratio in ratios.items():
+        if not ratio >= threshold:
+            raise ValidationError(
+                f"the {what} does not answer as the original does: PSNR of {name} is {ratio:.1f} dB, "
+                f"{threshold:.1f} are asked for{where}; nothing was written. Try --precision float32 to tell rounding "
+                "from a wrong export, or set --psnr-threshold"
+            )
+
+
+def _ratio(name: str, expected: Tensor, actual: Tensor) -> float:
+    if not expected.isfinite().all():
+        raise CheckpointError(f"the original's own {name} holds NaN or infinity; its weights are damaged")
+    return psnr(expected, actual)
+
+
+def _layer_name(index: int) -> str:
+    return "embeddings" if index == 0 else f"layer.{index - 1}"

@@ -1,0 +1,120 @@
+"""A package that is being made: what each stage of a workflow leaves for the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from optimum_ane.modeling import ANEModel, model_class_of
+from optimum_ane.package.report import ExportReport
+from optimum_ane.progress import Stages
+from optimum_ane.tasks import OutputField, compared_fields
+from optimum_ane.validation.pooled_original import as_reference
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from optimum_ane.analysis.inspection import Inspection
+    from optimum_ane.checkpoints.checkpoint import Checkpoint
+    from optimum_ane.evaluation.report import AccuracyReport
+    from optimum_ane.exporters.config import ANEConfig
+    from optimum_ane.exporters.programs import ProgramSpec
+    from optimum_ane.package.form import ExportForm
+    from optimum_ane.package.manifest import Manifest
+    from optimum_ane.runtimes import Session
+    from optimum_ane.validation.comparison import Answers, Model
+
+
+@dataclass
+class PackageDraft:
+    """One package under way.
+
+    Attributes:
+        directory: Where it is being written.
+        name: Of the directory that it will be.
+        manifest: What `ane_config.json` will say; stages replace it as they learn more.
+        config: The checkpoint's configuration.
+        ane_config: What the architecture states.
+        open_checkpoint: Opens the checkpoint that the package is made from, for its weights and for the original.
+        report: What was measured so far.
+        tokenizer: The checkpoint's; None without one.
+        programs: What is converted; empty where programs exist already.
+        modules: The Neural Engine modules, by program, until they are converted.
+        reference: The original's answers to the examples; None where it was not asked.
+        sessions: The saved programs, loaded, by name.
+        inspections: What is predicted of each function, the default one first.
+        accuracy: The accuracy report; None without a dataset.
+    """
+
+    directory: Path
+    name: str
+    manifest: Manifest
+    config: PretrainedConfig
+    ane_config: ANEConfig
+    open_checkpoint: Callable[[], Checkpoint]
+    report: ExportReport
+    tokenizer: PreTrainedTokenizerBase | None = None
+    programs: tuple[ProgramSpec, ...] = ()
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+    reference: Answers | None = None
+    sessions: Mapping[str, Session] = field(default_factory=dict)
+    inspections: Sequence[Inspection] = ()
+    accuracy: AccuracyReport | None = None
+
+    @property
+    def form(self) -> ExportForm:
+        """What was asked for."""
+        return self.manifest.form
+
+    @cached_property
+    def examples(self) -> tuple[dict[str, Tensor], ...]:
+        """What the original and the package are compared on."""
+        return self.ane_config.examples(self.form)
+
+    @property
+    def fields(self) -> tuple[OutputField, ...]:
+        """The fields of the output that are compared."""
+        return compared_fields(self.form.task, self.form.pools)
+
+    def driver(self, sessions: Mapping[str, Session]) -> ANEModel:
+        """The model class of the task over sessions of any engine."""
+        return model_class_of(self.form.task)(sessions, self.config, self.manifest)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint, opened when it is first asked for.
+
+        Raises:
+            CheckpointError: It is not here, or damaged.
+        """
+        return self.open_checkpoint()
+
+    def reference_model(self) -> Model:
+        """The original as a package of this form is compared with it; loaded if it is not."""
+        checkpoint = self.checkpoint
+        embedding = checkpoint.sentence_transformers if self.form.pools else None
+        return as_reference(checkpoint.original(), self.form, embedding)
+
+
+class Stage(NamedTuple):
+    """One step of a workflow.
+
+    Attributes:
+        name: What the screen and the report call it.
+        run: Does it.
+    """
+
+    name: str
+    run: Callable[[PackageDraft], None]
+
+
+def run_stages(stages: Sequence[Stage], draft: PackageDraft, progress: Stages) -> None:
+    """Runs stages in order; whatever one raises ends the workflow."""
+    for stage in stages:
+        with progress.stage(stage.name):
+            stage.run(draft)
+        draft.report.seconds = dict(progress.seconds)

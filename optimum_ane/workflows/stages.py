@@ -1,0 +1,277 @@
+"""The stages that the workflows share: from a loaded checkpoint, or a package that exists, to one that is checked."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimum_ane.analysis.gates import Gates
+from optimum_ane.analysis.inspection import inspect
+from optimum_ane.analysis.operations import count_operations
+from optimum_ane.checkpoints.tokenizer_description import describe_tokenizer
+from optimum_ane.compression.compress import compress_mlpackage
+from optimum_ane.compression.recipes import Recipe
+from optimum_ane.evaluation.accuracy import check_accuracy_drop
+from optimum_ane.exporters.load_module import build_module
+from optimum_ane.package.environment import peak_memory
+from optimum_ane.package.files import hash_files
+from optimum_ane.package.layout import EXPORT_REPORT
+from optimum_ane.package.manifest import FunctionEntry, ProgramEntry, TensorEntry
+from optimum_ane.package.meanings import MEANINGS
+from optimum_ane.package.report import measure_sizes
+from optimum_ane.progress import row_progress
+from optimum_ane.runtimes import Session, TensorSpec
+from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.runtimes.pytorch import TorchFunction, TorchSession
+from optimum_ane.targets.coreml.build import ConvertibleFunction, build_program
+from optimum_ane.targets.coreml.metadata import Metadata
+from optimum_ane.validation.comparison import (
+    MODULE_PSNR,
+    PACKAGE_PSNR,
+    answer_examples,
+    check_ratios,
+    compare_fields,
+    compare_layers,
+    find_bad_layer,
+)
+from optimum_ane.validation.pooled_original import embeds_as
+from optimum_ane.workflows.card_and_report import write_card_and_report
+from optimum_ane.workflows.command_line import public_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from optimum_ane.evaluation.evaluator import Evaluator
+    from optimum_ane.exporters.programs import FunctionSpec, ProgramSpec
+    from optimum_ane.workflows.draft import PackageDraft
+
+
+def ask_original(draft: PackageDraft) -> None:
+    """Runs the original on the examples, keeps what it answered, and gives its memory back."""
+    draft.reference = answer_examples(draft.reference_model(), draft.examples, draft.fields, with_hidden_states=True)
+    draft.checkpoint.release_original()
+
+
+def rewrite(draft: PackageDraft) -> None:
+    """Builds the Neural Engine modules and gives them the weights, tensor by tensor.
+
+    Raises:
+        CheckpointError: The weights do not fit the configuration.
+    """
+    checkpoint = draft.checkpoint
+    left_out = set(checkpoint.left_out)
+    for program in draft.programs:
+        built = build_module(draft.ane_config, program.name, checkpoint.weights)
+        left_out.update(built.left_out)
+        embedding = checkpoint.sentence_transformers if draft.form.pools else None
+        if embedding is not None and embeds_as(draft.form, embedding):
+            built.module.sentence_pooling = embedding.make_pooling()
+        draft.modules[program.name] = built.module
+    draft.report.left_out = tuple(sorted(left_out))
+
+
+def compare_modules(draft: PackageDraft) -> None:
+    """Runs the modules in PyTorch through the model class, and compares what it answers with the original.
+
+    Raises:
+        ValidationError: It answers something else; the message names the first layer that does.
+    """
+    assert draft.reference is not None
+    driver = draft.driver({program.name: _torch_session(draft, program) for program in draft.programs})
+    answers = answer_examples(driver, draft.examples, draft.fields)
+    ratios = compare_fields(draft.reference, answers, draft.examples, draft.fields)
+    draft.report.module_psnr = ratios
+    place = ""
+    if not all(ratio >= MODULE_PSNR for ratio in ratios.values()):
+        answers = answer_examples(driver, draft.examples, draft.fields, with_hidden_states=True)
+        place = find_bad_layer(compare_layers(draft.reference, answers, draft.examples), MODULE_PSNR)
+    check_ratios(ratios, MODULE_PSNR, "Neural Engine module", place)
+
+
+def convert(draft: PackageDraft, metadata: Metadata) -> None:
+    """Converts each program, all its functions over one copy of the weights, and saves it."""
+    for program in draft.programs:
+        module = draft.modules.pop(program.name)
+        build_program(
+            [_convertible(draft, program, function, module) for function in program.functions],
+            draft.directory / f"{program.name}.mlpackage",
+            precision=program.precision,
+            minimum_deployment_target=draft.form.target,
+            class_labels=program.class_labels,
+            metadata=metadata,
+        )
+        del module
+        gc.collect()
+
+
+def compress(draft: PackageDraft, recipe: Recipe) -> None:
+    """Compresses the programs in place."""
+    for program in draft.manifest.programs:
+        path = draft.directory / program.path
+        with tempfile.TemporaryDirectory(dir=draft.directory) as scratch, row_progress("compressing") as progress:
+            uncompressed = path.rename(Path(scratch) / path.name)
+            coverage = compress_mlpackage(uncompressed, path, recipe, progress)
+        draft.report.compression = coverage.to_dict()
+    draft.manifest = replace(draft.manifest, compression=recipe.name)
+
+
+def load_back(draft: PackageDraft) -> None:
+    """Loads the saved programs, and writes down what they take and give."""
+    programs = draft.programs or draft.manifest.programs
+    sessions = {program.name: PortableSession(draft.directory / f"{program.name}.mlpackage") for program in programs}
+    entries = tuple(
+        ProgramEntry(program.name, _function_entries(sessions[program.name]), program.precision, program.compute_units)
+        for program in programs
+    )
+    draft.sessions = sessions
+    draft.manifest = replace(draft.manifest, programs=entries)
+    draft.report.operations = count_operations(draft.directory / entries[0].path)
+    draft.report.sizes = measure_sizes(draft.directory / program.path for program in entries)
+
+
+def predict_residency(draft: PackageDraft, chip: str | None, gates: Gates) -> None:
+    """Predicts where the operations of each function will run.
+
+    Raises:
+        ValidationError: A limit is not kept.
+    """
+    draft.inspections = tuple(
+        inspect(draft.directory / program.path, chip, function.name)
+        for program in draft.manifest.programs
+        for function in program.functions
+    )
+    draft.report.residency = draft.inspections[0].summary()
+    if len(draft.inspections) > 1:
+        draft.report.functions = {
+            inspection.program.function: inspection.summary() for inspection in draft.inspections
+        }
+    for inspection in draft.inspections:
+        gates.check(inspection)
+
+
+def compare_package(draft: PackageDraft, threshold: float | None, recipe: Recipe | None) -> None:
+    """Runs the saved package through the model class, and compares what it answers with the original, each layer too.
+
+    Raises:
+        ValidationError: It answers something else; the message names the first layer that does.
+    """
+    assert draft.reference is not None
+    usual = PACKAGE_PSNR[draft.form.precision] if recipe is None else recipe.psnr
+    limit = usual if threshold is None else threshold
+    answers = answer_examples(draft.driver(draft.sessions), draft.examples, draft.fields, with_hidden_states=True)
+    ratios = compare_fields(draft.reference, answers, draft.examples, draft.fields)
+    layers = compare_layers(draft.reference, answers, draft.examples)
+    draft.report.package_psnr, draft.report.psnr_threshold, draft.report.layers = ratios, limit, layers
+    draft.report.runtime = PortableSession.runtime
+    what = "package" if recipe is None else f"package compressed with {recipe.name}"
+    check_ratios(ratios, limit, what, find_bad_layer(layers, usual))
+
+
+def evaluate(
+    draft: PackageDraft,
+    evaluator: Evaluator,
+    rows: Any,
+    max_accuracy_drop: float | None,
+    *,
+    with_original: bool = True,
+) -> None:
+    """Scores the package on a dataset, and the original beside it.
+
+    Raises:
+        ValidationError: The package is worse than the original by more than is allowed.
+    """
+    driver = draft.driver(draft.sessions)
+    with row_progress(f"evaluating on {len(rows)} rows") as progress:
+        draft.accuracy = evaluator.compare(
+            draft.reference_model() if with_original else None,
+            driver,
+            draft.tokenizer,
+            rows,
+            sequence_length=draft.form.longest,
+            runtime=driver.runtime,
+            progress=progress,
+        )
+    draft.report.accuracy = draft.accuracy.to_dict() | {"dataset": public_name(draft.accuracy.dataset)}
+    if with_original and max_accuracy_drop is not None:
+        check_accuracy_drop(draft.accuracy, max_accuracy_drop)
+
+
+def write_configuration(draft: PackageDraft) -> None:
+    """Writes the checkpoint's configuration and its tokenizer, and describes how texts become inputs."""
+    draft.config.save_pretrained(draft.directory)
+    if draft.tokenizer is None or draft.manifest.text is None:
+        return
+    tokenizer = copy.copy(draft.tokenizer)
+    # `truncation=True` in a pipeline cuts to this, so it must be the package's length.
+    tokenizer.model_max_length = draft.form.longest
+    tokenizer.save_pretrained(draft.directory)
+    text = replace(draft.manifest.text, tokenizer=describe_tokenizer(tokenizer, draft.directory))
+    draft.manifest = replace(draft.manifest, text=text)
+
+
+def write_package(draft: PackageDraft) -> None:
+    """Writes the report, the manifest with the hash of each file, and what is there for people."""
+    draft.report.peak_memory_bytes = peak_memory()
+    draft.report.write(draft.directory / EXPORT_REPORT)
+    draft.manifest = replace(draft.manifest, files=hash_files(draft.directory))
+    draft.manifest.write(draft.directory)
+    write_card_and_report(
+        draft.directory,
+        draft.name,
+        draft.manifest,
+        draft.report,
+        draft.config.to_dict(),
+        draft.inspections[0],
+    )
+
+
+def _torch_session(draft: PackageDraft, program: ProgramSpec) -> TorchSession:
+    module = draft.modules[program.name]
+    return TorchSession(
+        {
+            function.name: TorchFunction(
+                function.view(module),
+                tuple(TensorSpec(value.name, value.shape or (), value.dtype) for value in function.inputs),
+                tuple(value.name for value in function.outputs),
+                tuple(TensorSpec(value.name, value.shape or (), value.dtype) for value in function.states),
+            )
+            for function in program.functions
+        }
+    )
+
+
+def _convertible(
+    draft: PackageDraft, program: ProgramSpec, function: FunctionSpec, module: nn.Module
+) -> ConvertibleFunction:
+    return ConvertibleFunction(
+        name=function.name,
+        make_module=lambda: function.view(module),
+        inputs=draft.ane_config.function_inputs(function),
+        outputs=tuple(value.name for value in function.outputs),
+        states={value.name: value.shape or () for value in function.states},
+        meanings=MEANINGS,
+    )
+
+
+def _function_entries(session: Session) -> tuple[FunctionEntry, ...]:
+    """The functions of a program, the default one first."""
+    names = [session.function_name, *(name for name in session.functions if name != session.function_name)]
+    return tuple(
+        FunctionEntry(
+            name,
+            inputs=_tensor_entries(each.inputs.values()),
+            outputs=_tensor_entries(each.outputs.values()),
+            states=_tensor_entries(each.states.values()),
+        )
+        for name in names
+        for each in [session if name == session.function_name else session.function(name)]
+    )
+
+
+def _tensor_entries(specs: Iterable[TensorSpec]) -> tuple[TensorEntry, ...]:
+    return tuple(TensorEntry(spec.name, spec.shape, spec.dtype, MEANINGS.get(spec.name, "")) for spec in specs)

@@ -82,7 +82,9 @@ def test_sizes_are_those_on_disk_and_scores_those_of_the_saved_package(package, 
     assert eight.rows == 24
 
 
-def test_a_package_of_several_lengths_is_scored_with_each_row_in_its_own(package, tiny_package, data, scorer, tmp_path):
+def test_a_package_of_several_lengths_is_scored_with_each_row_in_its_own(
+    package, tiny_package, data, scorer, tmp_path
+):
     lengths = (7, 16)  # texts of up to five words, with two special tokens, fit into the shorter
     of_two = tiny_package("distilbert", "text-classification", sequence_length=lengths)
     scorer_of_two = AccuracyScorer(of_two, data, with_reference=False)

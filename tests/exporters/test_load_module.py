@@ -60,7 +60,9 @@ def test_a_missing_pooler_is_no_fault_where_it_is_not_used():
 def test_a_weight_too_many_is_named(surplus):
     original = make_original("bert", "feature-extraction")
     with pytest.raises(CheckpointError, match=rf"BertModel has no place for 1 of them, {surplus} first"):
-        build_module(config_of(original, "feature-extraction"), "model", original.state_dict() | {surplus: torch.zeros(1)})
+        build_module(
+            config_of(original, "feature-extraction"), "model", original.state_dict() | {surplus: torch.zeros(1)}
+        )
 
 
 def test_missing_weights_are_counted_and_the_first_is_named():

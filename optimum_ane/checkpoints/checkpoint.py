@@ -90,20 +90,28 @@ class Checkpoint:
             settings.prepare_tokenizer(self.tokenizer)
         return settings
 
-    @cached_property
+    @property
     def weights(self) -> CheckpointWeights:
-        """The weights under the names of the transformers model of the task, each read when it is asked for.
+        """The weights under the names of the transformers model of the task, each made when it is asked for.
 
         Weights in safetensors files whose names transformers' own rules bring to the model's are read from the files,
-        one tensor at a time. Others, pickled ones, those that transformers makes of several tensors, GGUF files and
-        weights that an adapter is merged into, are those of the original, which is loaded for it and stays.
+        one tensor at a time. While the original is in memory its own tensors are given, so that a module that takes
+        them shares them. Others, pickled ones, those that transformers makes of several tensors, GGUF files and
+        weights that an adapter is merged into, are always those of the original, which is loaded for it.
 
         Raises:
             CheckpointError: A file is missing, truncated or corrupt, or weights and configuration contradict each
                 other: some are missing, left over or of another shape.
         """
-        weights = self._open_weights()
-        return ModelWeights(self.original(), self._left_out) if weights is None else weights
+        stored = self._stored_weights
+        if stored is not None and self._original is None:
+            return stored
+        original = self.original()
+        return ModelWeights(original, self._left_out if stored is None else stored.left_out)
+
+    @cached_property
+    def _stored_weights(self) -> CheckpointWeights | None:
+        return self._open_weights()
 
     @property
     def left_out(self) -> tuple[str, ...]:

@@ -93,3 +93,19 @@ def test_a_task_that_its_class_does_not_tell():
 
     with pytest.raises(UnsupportedModelError, match="no task is known for Custom"):
         checkpoint_of_model(Custom(model.config))
+
+
+def test_a_module_shares_the_original_where_it_is_loaded_and_keeps_what_it_took(tmp_path):
+    make_original("bert", "text-classification").half().save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(str(tmp_path))
+    read = checkpoint.weights[KEY]
+    original = checkpoint.original()
+    shared = checkpoint.weights[KEY]
+    assert shared.data_ptr() == original.state_dict()[KEY].data_ptr() != read.data_ptr()
+    assert torch.equal(shared, read)
+    config = get_ane_config_class("bert", checkpoint.task)(checkpoint.config, checkpoint.task)
+    module = build_module(config, checkpoint.weights).module
+    del original, shared
+    checkpoint.release_original()
+    assert torch.equal(module.state_dict()[KEY][:, :, 0, 0], read)
+    assert checkpoint.weights[KEY].data_ptr() != module.state_dict()[KEY].data_ptr()

@@ -117,6 +117,15 @@ def test_parquet(tmp_path, kind):
     assert examples.labels.tolist() == [0, 1] * 300
 
 
+def test_lists_in_parquet_and_jsonl(tmp_path, write):
+    """Several labels a row."""
+    rows = {"text": ["a", "b", "c"], "label": [["POSITIVE"], [], ["NEGATIVE", "POSITIVE"]]}
+    pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "dev.parquet")
+    lines = [json.dumps(dict(zip(rows, values, strict=True))) for values in zip(*rows.values(), strict=True)]
+    for path in (tmp_path / "dev.parquet", write("dev.jsonl", "\n".join(lines))):
+        assert load(path, problem_type="multi_label_classification").labels.tolist() == [[0, 1], [0, 0], [1, 1]]
+
+
 def test_max_samples_takes_the_first_rows_and_reads_no_further(write):
     path = write("dev.tsv", b"a\t1\nb\t0\nc\xff\t1\n")
     assert load(path, max_samples=2).texts == ["a", "b"]
@@ -269,6 +278,21 @@ def test_malformed_json(write):
     assert ", row 2: not readable JSON" in refusal(write("dev.jsonl", good + "9" * 5000))
     assert "half a surrogate pair at position 0" in refusal(write("dev.jsonl", r'{"text": "\ud800", "label": 1}'))
     assert "a text is expected, found int" in refusal(write("dev.jsonl", '{"text": 3, "label": 1}'))
+
+
+def test_values_that_are_nested_without_end(write):
+    deep = '{"text": "a", "label": ' + "[" * 900 + "]" * 900 + "}"
+    message = refusal(write("dev.jsonl", '{"text": "a", "label": 1}\n' + deep))
+    assert message.startswith(", row 2, column label: the model does not know the label [[[")
+    assert len(message) < 300
+
+
+def test_parquet_of_more_values_than_can_be_held(tmp_path, monkeypatch):
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"] * 50, "label": [[1] * 9] * 50}), tmp_path / "dev.parquet")
+    monkeypatch.setattr("optimum_ane.evaluation.files._PARQUET_GROUP_VALUES", 400)
+    assert refusal(tmp_path / "dev.parquet") == (
+        ", column label.list.element: row group 0 holds 450 values; write it with row groups below 400 values"
+    )
 
 
 def test_parquet_that_is_none(tmp_path, write):

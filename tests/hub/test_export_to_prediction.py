@@ -24,7 +24,7 @@ def test_a_checkpoint_reaches_a_reader_and_answers_as_the_original(hub, tmp_path
     record_property("requests of publish", len(hub.server.requests))
     sent = hub.server.files(hub.repo_id)
     assert not [name for name, data in sent.items() if str(tmp_path).encode() in data]
-    assert json.loads(sent["ane_config.json"])["source_model"] == "checkpoint"
+    assert json.loads(sent["ane_config.json"])["source"]["model"] == "checkpoint"
     for path in (tmp_path / "checkpoint", tmp_path / "out"):
         path.rename(path.with_suffix(".gone"))
     hub.server.forget()

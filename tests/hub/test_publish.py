@@ -259,8 +259,7 @@ class TestPrograms:
         (several_lengths / "ane_config.json").write_text(json.dumps(manifest))
         answer = publish(several_lengths)
         assert (
-            f"function {function['name']}: its outputs are logits, and ane_config.json says scores"
-            in answer.message
+            f"function {function['name']}: its outputs are logits, and ane_config.json says scores" in answer.message
         )
 
     def test_a_package_of_version_1_is_published_as_one_of_version_2_and_loads(self, hub, publish):

@@ -19,12 +19,19 @@ class OutputField:
     """One field of a task's output.
 
     Attributes:
-        name: Of the field in transformers' output class, which is also its name in the package.
+        name: Of the field in transformers' output class.
         per: Where its numbers stand. Of `"token"` and `"vocabulary"` only positions that hold a token count.
+        output: The package's name of it; None where that is the same.
     """
 
     name: str
     per: Per
+    output: str | None = None
+
+    @property
+    def in_package(self) -> str:
+        """The package's name of it."""
+        return self.output or self.name
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,7 @@ TASKS: Mapping[str, Task] = {
 }
 """The tasks, by Optimum's name."""
 
-POOLED = (OutputField("pooler_output", "row"),)
+POOLED = (OutputField("pooler_output", "row", "sentence_embedding"),)
 """What feature extraction gives in place of hidden states where the package pools."""
 
 

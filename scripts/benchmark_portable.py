@@ -5,7 +5,7 @@
     python scripts/benchmark_portable.py --fallback             # … and without oneDNN's packed weights
 
 The model is DistilBERT-base (6 layers of 768, 12 heads) with seeded random weights, at batch 1 and 128 tokens: speed
-does not depend on what a model has learnt. All contenders live in one process and take turns, so that what slows the
+does not depend on what a model has learnt. All engines live in one process and take turns, so that what slows the
 machine down slows all of them; the ratio of two is the median of their ratios within a round. ONNX Runtime takes part
 where `pip install onnxruntime onnx onnxscript` has been run.
 
@@ -48,15 +48,15 @@ EAGER, ORT = "PyTorch, eager, fp32", "ONNX Runtime, CPU, fp32"
 PROGRAM, FLOAT32 = "portable, program", "portable, float32"
 WITHOUT = ", without oneDNN"
 VERSIONED = ("torch", "transformers", "coremltools", "numpy", "onnxruntime")
-# What the project asks for: the least speed over that of another contender, and the most of the rest.
+# What the project asks for: the least speed over that of another engine, and the most of the rest.
 TARGETS = {(PROGRAM, EAGER): 1.0, (FLOAT32, EAGER): 1.15, (FLOAT32, ORT): 0.65}
 MAX_LOAD_SECONDS, MAX_MEMORY_RATIO = 1.5, 1.5
 
-Contender = Callable[[], np.ndarray]
+Prediction = Callable[[], np.ndarray]
 
-# Runs alone in a process, for its peak of memory is the process's. Writing 5 to clear_refs resets that peak, which
-# the imports have raised; where the kernel forbids it, the imports' peak is counted as well.
-LOAD_ALONE = """
+# Runs in a process of its own, for its peak of memory is the process's. Writing 5 to clear_refs resets that peak,
+# which the imports have raised; where the kernel forbids it, the imports' peak is counted as well.
+LOADING = """
 import json, resource, sys, time
 import numpy as np
 import coremltools.proto.Model_pb2
@@ -128,22 +128,22 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ids = torch.randint(1000, 30000, (1, 128), generator=torch.Generator().manual_seed(1))
     mask = torch.ones(1, 128, dtype=torch.int64)
 
-    alone = {precision: load_alone(package, precision) for precision in ("program", "float32")}
+    loads = {precision: measure_load(package, precision) for precision in ("program", "float32")}
     sessions = {PROGRAM: PortableSession(package), FLOAT32: PortableSession(package, precision="float32")}
     if args.fallback:
         with without_onednn():
             sessions[PROGRAM + WITHOUT] = PortableSession(package)
             sessions[FLOAT32 + WITHOUT] = PortableSession(package, precision="float32")
     arrays = {"input_ids": ids.int().numpy(), "attention_mask": mask.int().numpy()}
-    contenders: dict[str, Contender] = {EAGER: lambda: model(input_ids=ids, attention_mask=mask).logits.numpy()}
-    contenders |= {name: portable(session, arrays) for name, session in sessions.items()}
-    onnx = onnx_contender(model, ids, mask, folder)
+    predictions: dict[str, Prediction] = {EAGER: lambda: model(input_ids=ids, attention_mask=mask).logits.numpy()}
+    predictions |= {name: portable(session, arrays) for name, session in sessions.items()}
+    onnx = onnx_prediction(model, ids, mask, folder)
     if onnx is not None:
-        contenders[ORT] = onnx
-    time_bursts(contenders, Settings(iterations=3, rounds=3, warmup=0))  # warms up
-    # Blocks of one: nothing here sleeps while another contender runs.
-    times = time_bursts(contenders, Settings(iterations=args.repeats, rounds=args.repeats, warmup=0))
-    reference = contenders[EAGER]()
+        predictions[ORT] = onnx
+    time_bursts(predictions, Settings(iterations=3, rounds=3, warmup=0))  # warms up
+    # Blocks of one: nothing here sleeps while another engine runs.
+    times = time_bursts(predictions, Settings(iterations=args.repeats, rounds=args.repeats, warmup=0))
+    reference = predictions[EAGER]()
     return {
         "machine": machine(),
         "versions": versions(),
@@ -153,14 +153,14 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "spread": {name: quartiles(blocks) for name, blocks in times.items()},
         "speed_over_eager": {name: times_as_fast(times[name], times[EAGER]) for name in times},
         "speed_over_ort": {name: times_as_fast(times[name], times[ORT]) for name in times} if ORT in times else {},
-        "error": {name: float(np.abs(run() - reference).max()) for name, run in contenders.items()},
+        "error": {name: float(np.abs(run() - reference).max()) for name, run in predictions.items()},
         "weights_bytes": weights,
-        "load": alone,
-        "parallel": parallel(contenders[PROGRAM]),
+        "load": loads,
+        "parallel": parallel(predictions[PROGRAM]),
     }
 
 
-def portable(session: PortableSession, arrays: dict[str, np.ndarray]) -> Contender:
+def portable(session: PortableSession, arrays: dict[str, np.ndarray]) -> Prediction:
     return lambda: session.predict(arrays)["logits"]
 
 
@@ -175,7 +175,7 @@ def without_onednn() -> Iterator[None]:
         kernels._HAS_ONEDNN = before
 
 
-def onnx_contender(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, folder: Path) -> Contender | None:
+def onnx_prediction(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, folder: Path) -> Prediction | None:
     """Exports the model with torch's exporter and loads it into ONNX Runtime; None where that is not installed."""
     try:
         import onnxruntime
@@ -201,14 +201,14 @@ def quartiles(blocks: Blocks) -> list[float]:
     return [1e3 * q for q in statistics.quantiles([seconds for block in blocks for seconds in block], n=4)[::2]]
 
 
-def load_alone(package: Path, precision: str) -> dict[str, float]:
+def measure_load(package: Path, precision: str) -> dict[str, float]:
     """Loads and runs the package in processes of its own; of three the one in the middle by load time."""
-    command = [sys.executable, "-c", LOAD_ALONE, str(package), precision]
+    command = [sys.executable, "-c", LOADING, str(package), precision]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)]
     return sorted((json.loads(run.stdout) for run in runs), key=lambda run: run["seconds"])[1]
 
 
-def parallel(run: Contender) -> dict[str, dict[str, float]]:
+def parallel(run: Prediction) -> dict[str, dict[str, float]]:
     """Answers requests from 1, 2 and 16 threads on one session, in turn.
 
     Beside it, in turn as well, threads that only multiply matrices: what the machine can give. Of five runs the best

@@ -43,7 +43,7 @@ The list is YAML; scripts/zoo.yaml is one:
         normalize: true
         psnr_threshold: 50        # dB
         license: apache-2.0       # for a source that states none
-        evaluation:               # text-classification only
+        evaluation:               # of the task's own kind; feature-extraction needs pooling
           dataset: glue           # Hub id, or a file: ./dev.tsv
           config: sst2
           split: validation

@@ -1,4 +1,4 @@
-"""The other process of `memory.measure_alone`: reads what to measure from stdin and writes one line of JSON."""
+"""The other process of `memory.measure_process`: reads what to measure from stdin and writes one line of JSON."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from optimum_ane.benchmark.memory import Alone
-from optimum_ane.benchmark.timed_models import Subject, open_subject
+from optimum_ane.benchmark.memory import ProcessMeasurement
+from optimum_ane.benchmark.timed_models import TimedModel, load_timed_model
 from optimum_ane.errors import ANEError
 from optimum_ane.runtimes.arrays import read_arrays
 
@@ -22,11 +22,11 @@ _PROCESS = Path("/proc/self")
 
 
 def main() -> int:
-    """Measures one subject; an error that a user can mend becomes the last line on stderr."""
+    """Measures one model; an error that a user can mend becomes the last line on stderr."""
     request = json.load(sys.stdin)
     torch.set_num_threads(request["threads"])
     try:
-        result = _measure(Subject.from_dict(request["subject"]), request["inputs"])
+        result = _measure(TimedModel.from_dict(request["model"]), request["inputs"])
     except ANEError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1
@@ -34,21 +34,21 @@ def main() -> int:
     return 0
 
 
-def _measure(subject: Subject, inputs: str) -> Alone:
-    arrays = read_arrays(inputs)
+def _measure(model: TimedModel, path: str) -> ProcessMeasurement:
+    inputs = {name: torch.from_numpy(value) for name, value in read_arrays(path).items()}
     torch.nn.functional.linear(torch.zeros(8, 8), torch.zeros(8, 8))  # starts PyTorch's threads and libraries
     # Where the kernel forbids it, the peak of the imports stands, and what is reported is too small by it.
     with suppress(OSError):
         (_PROCESS / "clear_refs").write_text("5")
     before = _peak()
     start = time.perf_counter()
-    run = open_subject(subject, arrays)
+    run = load_timed_model(model)
     loaded = time.perf_counter()
-    run()
+    run(**inputs)
     first = time.perf_counter() - loaded
     for _ in range(_PREDICTIONS):
-        run()
-    return Alone(loaded - start, first * 1e3, max(0, _peak() - before))
+        run(**inputs)
+    return ProcessMeasurement(loaded - start, first * 1e3, max(0, _peak() - before))
 
 
 def _peak() -> int:

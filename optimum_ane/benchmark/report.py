@@ -13,12 +13,12 @@ from optimum_ane.benchmark.machine import Machine
 from optimum_ane.benchmark.timing import Settings, Summary
 from optimum_ane.errors import InputError, OutputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Row:
-    """One subject in one shape.
+    """One model in one shape.
 
     Attributes:
         kind: `"package"`, `"stock"` or `"original"`.
@@ -27,15 +27,17 @@ class Row:
         precision: Of the program; None where the package does not tell.
         batch_size: Rows per prediction; None where the package does not tell.
         sequence_length: Tokens per row; the same.
-        burst: Predictions one after the other, warm.
+        burst: Predictions one after the other, warm; of a package without the model class around them.
         paused: Predictions after a rest; None if these were left out.
         times_as_fast: As the original, in the same rounds; None without one, and for the original itself.
+        model_class_ms: What the model class takes around the predictions of one call, measured by itself: padding,
+            copies, putting answers in order. None for the original and where there is no model class.
         load_seconds: In a process of its own.
         first_prediction_ms: There.
         memory_bytes: There, the peak above what the libraries take.
         size_bytes: Of the package on disk; of the original its parameters in float32.
-        psnr: dB against the original on the timed inputs, the worst output; None without an original or an output of
-            the same name. -inf where an answer holds NaN or infinity.
+        psnr: dB against the original on the timed inputs, the worst output; None without an original. -inf where an
+            answer holds NaN or infinity.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class Row:
     burst: Summary
     paused: Summary | None
     times_as_fast: float | None
+    model_class_ms: float | None
     load_seconds: float
     first_prediction_ms: float
     memory_bytes: int

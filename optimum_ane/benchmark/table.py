@@ -98,6 +98,12 @@ def _remarks(report: BenchmarkReport) -> list[str]:
         f"{settings.iterations} predictions in {len(settings.block_sizes())} rounds in turn, {settings.warmup} to "
         f"warm up before each round{rest}; seed {settings.seed}"
     )
+    around = [row.model_class_ms for row in report.rows if row.model_class_ms is not None]
+    if around:
+        lines.append(
+            "latency is that of the predictions; the model class around them (padding, copies) takes "
+            f"{max(around):.2f} ms more a call, measured by itself"
+        )
     if any(row.kind == "original" for row in report.rows):
         lines.append(f"original: {report.original} in float32; × original: the median of the ratios within a round")
     lines.append(str(report.machine))

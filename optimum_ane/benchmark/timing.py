@@ -1,6 +1,6 @@
-"""Times several contenders so that what slows the machine down slows all of them, and says when it was too restless.
+"""Times several models so that what slows the machine down slows all of them, and says when it was too restless.
 
-The contenders take turns. A turn is a block of predictions one after the other and not a single one: an engine that
+The models take turns. A turn is a block of predictions one after the other and not a single one: an engine that
 waited for the others starts slowly, and what is asked for first is its speed when it is kept busy. How it answers
 after a pause is measured by itself, in `time_paused`.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from optimum_ane.errors import InputError
 
-Contender = Callable[[], object]
+Prediction = Callable[[], object]
 Clock = Callable[[], float]
 Blocks = list[list[float]]
 """Seconds, one list for each round."""
@@ -32,11 +32,11 @@ class Settings:
     """How long to measure.
 
     Attributes:
-        iterations: Predictions of each contender that count.
+        iterations: Predictions of each model that count.
         warmup: Predictions at the start of each block that do not count.
-        rounds: Blocks of each contender; never more than iterations.
+        rounds: Blocks of each model; never more than iterations.
         pause: Seconds of rest before each prediction of the run with pauses; 0 leaves that run out.
-        paused_iterations: Predictions of each contender in that run.
+        paused_iterations: Predictions of each model in that run.
         seed: Of the inputs.
     """
 
@@ -66,7 +66,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the predictions of one contender took.
+    """What the predictions of one model took.
 
     Attributes:
         count: How many counted.
@@ -95,27 +95,27 @@ class Summary:
 
 
 def time_bursts(
-    contenders: Mapping[str, Contender],
+    predictions: Mapping[str, Prediction],
     settings: Settings,
     *,
     clock: Clock = time.perf_counter,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Blocks]:
-    """Runs the contenders in turn, block by block, each round in another order.
+    """Runs the models in turn, block by block, each round in another order.
 
     Args:
-        contenders: What to time, by name.
+        predictions: What to time, by the name of the model.
         settings: How long.
         clock: Seconds since any moment.
         advance: Called after each block.
 
     Returns:
-        Seconds of the predictions that count, by contender and round.
+        Seconds of the predictions that count, by model and round.
     """
-    times: dict[str, Blocks] = {name: [] for name in contenders}
+    times: dict[str, Blocks] = {name: [] for name in predictions}
     for turn, size in enumerate(settings.block_sizes()):
-        for name in _rotated(list(contenders), turn):
-            run = contenders[name]
+        for name in _rotated(list(predictions), turn):
+            run = predictions[name]
             for _ in range(settings.warmup):
                 run()
             with _no_garbage():
@@ -125,7 +125,7 @@ def time_bursts(
 
 
 def time_paused(
-    contenders: Mapping[str, Contender],
+    predictions: Mapping[str, Prediction],
     settings: Settings,
     *,
     clock: Clock = time.perf_counter,
@@ -135,20 +135,20 @@ def time_paused(
     """Times single predictions, each after a rest, as in an app that is asked now and then; none warms up.
 
     Args:
-        contenders: What to time, by name.
+        predictions: What to time, by the name of the model.
         settings: How long a rest, and how often.
         clock: Seconds since any moment.
         sleep: Waits that many seconds.
         advance: Called after each prediction.
 
     Returns:
-        Seconds, by contender, one round for each prediction.
+        Seconds, by model, one round for each prediction.
     """
-    times: dict[str, Blocks] = {name: [] for name in contenders}
+    times: dict[str, Blocks] = {name: [] for name in predictions}
     for turn in range(settings.paused_iterations):
-        for name in _rotated(list(contenders), turn):
+        for name in _rotated(list(predictions), turn):
             sleep(settings.pause)
-            times[name].append([_timed(contenders[name], clock)])
+            times[name].append([_timed(predictions[name], clock)])
             advance()
     return times
 
@@ -170,7 +170,7 @@ def summarize(blocks: Blocks) -> Summary:
 
 
 def times_as_fast(blocks: Blocks, other: Blocks) -> float:
-    """How many times as fast one contender is as another: the median of the ratios within a round.
+    """How many times as fast one model is as another: the median of the ratios within a round.
 
     Within a round, and not of the two medians over all of them, so that a slow minute of the machine cancels out.
     """
@@ -183,7 +183,7 @@ def _rotated(names: Sequence[str], turn: int) -> list[str]:
     return [*names[offset:], *names[:offset]]
 
 
-def _timed(run: Contender, clock: Clock) -> float:
+def _timed(run: Prediction, clock: Clock) -> float:
     start = clock()
     run()
     return clock() - start

@@ -18,8 +18,8 @@ first load, first prediction, peak of memory, and how far the answers are from t
 On macOS packages run through Core ML, on each of the compute units. Elsewhere the portable runtime runs them on the
 CPU: that tells how fast validation is, and nothing about an Apple device.
 
-The contenders take turns in one process, so that a slow minute hits all of them; load time and memory are measured
-in a process for each. A run on a restless machine says that it is noisy.
+Packages and original are called with the same inputs and take turns in one process, so that a slow minute hits all of
+them; load time and memory are measured in a process for each. A run on a restless machine says that it is noisy.
 
 examples:
   optimum-cli ane benchmark out/
@@ -27,8 +27,8 @@ examples:
   optimum-cli ane benchmark out/ --sequence-length 64 128 256 512 --no-stock --plot lengths.svg
   optimum-cli ane benchmark model.mlpackage --no-compare --iterations 200
 
-A package has one shape. Batch sizes and lengths other than its own are exported from the checkpoint into a temporary
-directory, with the package's task, precision, compression and deployment target, and removed afterwards."""
+Each length of the package is timed. Batch sizes and lengths other than its own are exported from the checkpoint into a
+temporary directory, with the package's task, precision, compression and deployment target, and removed afterwards."""
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
@@ -42,7 +42,7 @@ directory, with the package's task, precision, compression and deployment target
             metavar="MODEL",
             help="the original: Hub id or directory (default: the source that the package names)",
         )
-        against.add_argument("--no-compare", action="store_true", help="time the package alone")
+        against.add_argument("--no-compare", action="store_true", help="do without the original and the stock layout")
         parser.add_argument("--no-stock", action="store_true", help="leave out the stock-layout conversion")
         parser.add_argument(
             "--compute-units",
@@ -66,7 +66,7 @@ directory, with the package's task, precision, compression and deployment target
             type=_positive,
             default=(),
             metavar="N",
-            help="tokens per row, several to compare",
+            help="tokens per row, several to compare (default: each length of the package)",
         )
         group = parser.add_argument_group("measuring")
         group.add_argument(

@@ -171,8 +171,10 @@ def _print_result(result: ExportResult) -> None:
         console.print(_residency(report.residency))
     operations = sum(report.operations.values())
     functions = f" in each of {len(report.functions)} functions" if report.functions else ""
-    peak = "" if report.peak_memory_bytes is None else f", {report.peak_memory_bytes / 1e9:.2f} GB of memory at the peak"
-    console.print(f"{operations} operations{functions}, {report.sizes['package'] / 1e6:.1f} MB{peak}: {result.path}/")
+    size, peak = report.sizes["package"] / 1e6, (report.peak_memory_bytes or 0) / 1e9
+    console.print(
+        f"{operations} operations{functions}, {size:.1f} MB: {result.path}/ ({peak:.2f} GB of memory at the peak)"
+    )
 
 
 def _residency(residency: Mapping[str, Any]) -> str:

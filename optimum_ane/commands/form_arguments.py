@@ -9,10 +9,9 @@ from typing import Any
 
 from optimum_ane.package.form import ExportForm
 
-
 LEFT_OVER = "after_numbers"
-"""Where a word goes that follows the numbers of an option, as in `--sequence-length 32 64 out/`: argparse would take it
-for one more number."""
+"""Where a word goes that follows the numbers of an option, as in `--sequence-length 32 64 out/`: argparse would take
+it for one more number."""
 
 
 class _Numbers(Action):
@@ -75,7 +74,7 @@ def _arguments(entry: Field[Any]) -> dict[str, Any]:
     """How argparse takes a field that is no flag."""
     details = dict(entry.metadata)
     several = details.pop("several", False)
-    default = entry.default[0] if several else entry.default
+    default = _default(entry)[0] if several else _default(entry)
     if "default:" not in details["help"] and default is not None:
         details["help"] += f" (default: {default})"
     if several:

@@ -27,8 +27,8 @@ MIXED = "mixed"
 """The name by which the command line asks for it."""
 
 
-class Judge(Protocol):
-    """Tells what a variant of the package loses; `judging.Judge` is one."""
+class Scorer(Protocol):
+    """Tells what a variant of the package loses; `accuracy_scorer.AccuracyScorer` is one."""
 
     name: str
     """Tells dataset and original from others: what was measured under another name is measured again."""
@@ -69,7 +69,7 @@ class MixedRecipe:
         forms: How many weights took each form.
         harm: Predicted; see `calibration.Distance`.
         calibration: What the package was run on.
-        evaluations: How many choices the dataset judged.
+        evaluations: How many choices were scored on the dataset.
     """
 
     text: str
@@ -91,7 +91,7 @@ def search_mixed(
     folder: Path,
     budget: Budget,
     calibration: Calibration,
-    judge: Judge | None = None,
+    scorer: Scorer | None = None,
     *,
     quiet: bool = False,
 ) -> MixedRecipe:
@@ -106,14 +106,14 @@ def search_mixed(
         folder: Where measurements are kept: a run that was killed goes on from them.
         budget: What the result may cost.
         calibration: What the package is run on to measure harm.
-        judge: Measures the drop; needed for a budget of accuracy.
+        scorer: Measures the drop; needed for a budget of accuracy.
         quiet: Show no progress.
 
     Raises:
         CompressionError: No choice is within the budget.
         PackageError: The package is damaged.
     """
-    if budget.accuracy_drop is not None and judge is None:
+    if budget.accuracy_drop is not None and scorer is None:
         raise CompressionError("a budget of accuracy needs a dataset to measure it on; name one with --dataset")
     mlpackage = directory / MLPACKAGE
     digest = digest_of_package(mlpackage)
@@ -141,9 +141,9 @@ def search_mixed(
         if budget.accuracy_drop is None:
             choice = search.within(budget.size_ratio)
         else:
-            assert judge is not None
+            assert scorer is not None
             with stages.stage("search within the accuracy"):
-                choice = search.accurate(budget, notebook, judge)
+                choice = search.accurate(budget, notebook, scorer)
     return search.result(choice, calibration.name)
 
 
@@ -169,7 +169,7 @@ class _Search:
             )
         return choice
 
-    def accurate(self, budget: Budget, notebook: Notebook, judge: Judge) -> Choice:
+    def accurate(self, budget: Budget, notebook: Notebook, scorer: Scorer) -> Choice:
         """The smallest choice whose drop the budget allows."""
         assert budget.accuracy_drop is not None
         allowed = budget.accuracy_drop
@@ -180,10 +180,10 @@ class _Search:
                 self.within(budget.size_ratio)
 
         def accepts(choice: Choice) -> bool:
-            key = ("drop", judge.name, ",".join(f"{weight}={form}" for weight, form in sorted(choice.forms.items())))
+            key = ("drop", scorer.name, ",".join(f"{weight}={form}" for weight, form in sorted(choice.forms.items())))
             drop = notebook.number(*key)
             if drop is None:
-                drop = judge.drop(self._session(choice))
+                drop = scorer.drop(self._session(choice))
                 self._evaluations += 1
                 notebook.write(drop, *key)
             # A drop of exactly the limit must not fail for the last bit of a division; NaN, of a metric that is not

@@ -18,7 +18,7 @@ from optimum_ane.compression.sensitivity import digest_of_package
 from optimum_ane.errors import ANEError, CompressionError, OutputError
 from optimum_ane.evaluation.report import AccuracyReport
 from optimum_ane.package.environment import tool_versions
-from optimum_ane.package.layout import MLPACKAGE
+from optimum_ane.package.manifest import Manifest, ProgramEntry
 from optimum_ane.package.report import measure_sizes
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.runtimes.session import Session
@@ -115,14 +115,14 @@ def sweep(
         on_point: Is called after each recipe.
 
     Raises:
-        CompressionError: Two recipes have one name.
+        CompressionError: Two recipes have one name, or the package has several programs.
         OutputError: The output cannot be written.
     """
     names = [AS_IT_IS, *(recipe.name for recipe in recipes)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise CompressionError(f"two recipes are called {twice}; rename one file, or leave one out")
-    mlpackage = directory / MLPACKAGE
+    mlpackage = directory / swept_program(directory, Manifest.read(directory)).path
     of = {
         "package": digest_of_package(mlpackage),
         "scored_by": scored_by,
@@ -148,6 +148,21 @@ def sweep(
     points = mark_best(tuple(done.values()))
     _write(output / SWEEP_JSON, of, points)
     return Sweep(points, against, chip)
+
+
+def swept_program(directory: Path, manifest: Manifest) -> ProgramEntry:
+    """The one program of a package that is swept; it may have several functions.
+
+    Raises:
+        CompressionError: It has several programs.
+    """
+    if len(manifest.programs) > 1:
+        names = ", ".join(program.name for program in manifest.programs)
+        raise CompressionError(
+            f"{directory} has the programs {names}; a sweep scores packages of one. Compress it with a recipe of your "
+            "choice (`optimum-cli ane compress`)"
+        )
+    return manifest.programs[0]
 
 
 def mark_best(points: tuple[Point, ...]) -> tuple[Point, ...]:
@@ -188,7 +203,7 @@ def _measured(
         try:
             made = mlpackage
             if recipe is not None:
-                made = Path(folder) / MLPACKAGE
+                made = Path(folder) / mlpackage.name
                 compress_mlpackage(mlpackage, made, recipe)
             report = score(PortableSession(made))
             latency = None if estimate is None else estimate(made)

@@ -80,10 +80,11 @@ def accuracy_rows(package: CardPackage, show: Callable[[object], str] = escape) 
         change = f"{original} → {show_metric(metric, value)}"
         table.append((f"{show(metric)} on {dataset}, {rows:.0f} rows, original → package", change))
     table.append((f"drop in {show(primary)}, positive is worse", drop(package)))
+    unit, outputs = show(accuracy.get("unit", "rows")), show(accuracy.get("outputs", "logits"))
     agreement = package.number("accuracy", "agreement")
     if agreement is not None:
-        table.append(("same prediction as the original", f"{agreement:.2%} of the rows"))
-    table.append(("PSNR of the logits on that dataset", decibels(package.number("accuracy", "psnr"))))
+        table.append(("same prediction as the original", f"{agreement:.2%} of the {unit}"))
+    table.append((f"PSNR of the {outputs} on that dataset", decibels(package.number("accuracy", "psnr"))))
     truncated = package.number("accuracy", "truncated") or 0
     table.append((f"rows cut at {package.manifest.form.longest} tokens, for both", f"{truncated:.0f}"))
     return table

@@ -5,39 +5,42 @@ from __future__ import annotations
 import gc
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from optimum_ane.benchmark.machine import this_machine, versions
-from optimum_ane.benchmark.memory import Alone, measure_alone
+from optimum_ane.benchmark.memory import ProcessMeasurement, measure_process
 from optimum_ane.benchmark.report import BenchmarkReport, Row
-from optimum_ane.benchmark.timed_models import Load, Runner, Subject, open_subject, run_original
+from optimum_ane.benchmark.timed_models import LoadedOriginal, load_timed_model
 from optimum_ane.benchmark.timing import Settings, summarize, time_bursts, time_paused, times_as_fast
-from optimum_ane.errors import CheckpointError, RuntimeUnavailableError, UnsupportedModelError
+from optimum_ane.errors import RuntimeUnavailableError, UnsupportedModelError
 from optimum_ane.package.form import COMPUTE_UNITS
-from optimum_ane.package.layout import find_mlpackage
-from optimum_ane.package.report import measure_sizes
 from optimum_ane.progress import row_progress
-from optimum_ane.runtimes.coreml import load_mlmodel
-from optimum_ane.validation.psnr import psnr
+from optimum_ane.runtimes.coreml import Load, load_mlmodel
+from optimum_ane.tasks import compared_fields
+from optimum_ane.validation.comparison import answer_examples, compare_fields
 from optimum_ane.workflows.benchmark_preparation import (
-    Shape,
-    Target,
-    list_subjects,
+    BenchmarkedPackage,
+    list_models,
     make_inputs,
     make_package,
     make_stock,
-    open_target,
+    open_package,
+    shape_of,
+    size_of,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from optimum_ane.benchmark.timed_models import Inputs, LoadedModel, TimedModel
+    from optimum_ane.package.form import ExportForm
+    from optimum_ane.validation.comparison import Answers
 
 COREML = (
     "Core ML on this machine. Compute units are what was asked for; which unit ran which operation is the system's "
@@ -47,7 +50,7 @@ PORTABLE = (
     "Portable runtime and PyTorch on this machine's CPU: no statement about an Apple device. For that, run this "
     "command on a Mac."
 )
-MeasureAlone = Callable[[Subject, Mapping[str, np.ndarray], int], Alone]
+MeasureProcess = Callable[["TimedModel", "Inputs", int], ProcessMeasurement]
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,12 @@ class Engines:
     Attributes:
         has_coreml: Whether packages go through Core ML; else the portable runtime executes them.
         load: Loads a package into Core ML.
-        measure_alone: Measures a subject in a process of its own.
+        measure_process: Measures a model in a process of its own.
     """
 
     has_coreml: bool = sys.platform == "darwin"
     load: Load = load_mlmodel
-    measure_alone: MeasureAlone = measure_alone
+    measure_process: MeasureProcess = measure_process
 
 
 def benchmark_package(
@@ -83,14 +86,14 @@ def benchmark_package(
     On macOS through Core ML, elsewhere with the portable runtime.
 
     Args:
-        package: Directory that `export` wrote, or a bare `.mlpackage`, which is timed alone.
+        package: Directory that `export` wrote, or a bare `.mlpackage`, which is timed by itself.
         compare: Directory or Hub id of the original; None takes the source that the package names.
         with_original: Whether to compare with a checkpoint at all; without, there is no stock conversion either.
         with_stock: Whether to convert the checkpoint in the stock layout.
         compute_units: Core ML's, several to compare; None takes all four on macOS.
         batch_sizes: Rows per prediction; none takes the package's own. Other shapes than its own are exported from
             the checkpoint for the purpose and thrown away.
-        sequence_lengths: Tokens per row; the same.
+        sequence_lengths: Tokens per row; none takes each length of the package.
         threads: PyTorch's, of the portable runtime and of the original, from now on; None leaves them.
         settings: How long to measure.
         engines: What executes; None stands for this machine's.
@@ -105,23 +108,18 @@ def benchmark_package(
     units = _compute_units(compute_units, engines)
     if threads is not None:
         torch.set_num_threads(threads)
-    mlpackage = find_mlpackage(package)
-    target = open_target(package, mlpackage, compare, with_original)
+    opened = open_package(package, compare, with_original)
     rows: list[Row] = []
-    notes: list[str] = []
-    if target.config is None:
-        notes.append("a bare .mlpackage does not say what it was made from: it is timed alone, on random inputs")
-    elif target.config.pooling is not None and with_stock and target.checkpoint is not None:
-        notes.append("the stock conversion gives hidden states, the package one vector per row")
+    notes = _notes(opened, with_stock)
     with tempfile.TemporaryDirectory(prefix="optimum-ane-") as folder:
-        for shape in target.shapes(batch_sizes, sequence_lengths):
-            one = _OneShape(target, shape, settings, engines, Path(folder), notes)
+        for form in opened.forms(batch_sizes, sequence_lengths):
+            one = _ShapeBenchmark(opened, form, settings, engines, Path(folder), notes)
             rows += one.measure(units, with_stock)
             gc.collect()
     return BenchmarkReport(
         package=Path(package).expanduser().resolve().name,
-        original=None if target.checkpoint is None else target.checkpoint.source.name,
-        task=None if target.config is None else target.config.task,
+        original=None if opened.checkpoint is None else opened.checkpoint.source.name,
+        task=None if opened.manifest is None else opened.manifest.form.task,
         statement=COREML if engines.has_coreml else PORTABLE,
         machine=this_machine(),
         versions=versions(),
@@ -131,94 +129,123 @@ def benchmark_package(
     )
 
 
-class _OneShape:
+def _notes(package: BenchmarkedPackage, with_stock: bool) -> list[str]:
+    if package.manifest is None:
+        return [
+            "a bare .mlpackage does not say what it was made from: its default function is timed by itself, on "
+            "random inputs"
+        ]
+    if package.manifest.form.pools and with_stock and package.checkpoint is not None:
+        return ["the stock conversion gives hidden states, the package one vector per row"]
+    return []
+
+
+class _ShapeBenchmark:
     """The measurements in one shape."""
 
     def __init__(
         self,
-        target: Target,
-        shape: Shape | None,
+        package: BenchmarkedPackage,
+        form: ExportForm | None,
         settings: Settings,
         engines: Engines,
         folder: Path,
         notes: list[str],
     ) -> None:
-        self.target, self.shape, self.settings, self.engines = target, shape, settings, engines
+        self.package, self.form, self.settings, self.engines = package, form, settings, engines
         self.folder, self.notes = folder, notes
-        self.label = "" if shape is None else f" {shape[0]} × {shape[1]}"
-        self.inputs = make_inputs(target, shape, settings.seed)
+        self.label = "" if form is None else f" {shape_of(form)}"
+        self.inputs = make_inputs(package, form, settings.seed)
 
     def measure(self, units: Sequence[str], with_stock: bool) -> list[Row]:
-        """Makes the packages, then measures each alone, then all in turn."""
-        subjects = self._subjects(units, with_stock)
-        alone: dict[str, Alone] = {}
-        with row_progress(f"loading each alone{self.label}") as progress:
-            for subject in subjects:
-                alone[subject.name] = self.engines.measure_alone(subject, self.inputs, torch.get_num_threads())
-                progress(len(alone), len(subjects))
-        runners = {subject.name: self._open(subject) for subject in subjects}
-        answers = {name: run() for name, run in runners.items()}
+        """Makes the packages, then measures each in a process of its own, then all in turn."""
+        models = self._models(units, with_stock)
+        processes: dict[str, ProcessMeasurement] = {}
+        with row_progress(f"loading each in a process of its own{self.label}") as progress:
+            for model in models:
+                processes[model.name] = self.engines.measure_process(model, self.inputs, torch.get_num_threads())
+                progress(len(processes), len(models))
+        loaded = {model.name: self._load(model) for model in models}
+        ratios = self._compare(models, loaded)
+        predictions = {name: model.prediction(self.inputs) for name, model in loaded.items()}
         settings = self.settings
-        with _counted(f"timing in turn{self.label}", len(runners) * len(settings.block_sizes())) as advance:
-            bursts = time_bursts(runners, settings, advance=advance)
+        with _counted(f"timing in turn{self.label}", len(models) * len(settings.block_sizes())) as advance:
+            bursts = time_bursts(predictions, settings, advance=advance)
         paused = {}
         if settings.pause > 0:
-            with _counted(f"timing with pauses{self.label}", len(runners) * settings.paused_iterations) as advance:
-                paused = time_paused(runners, settings, advance=advance)
-        original = next((subject.name for subject in subjects if subject.kind == "original"), None)
+            with _counted(f"timing with pauses{self.label}", len(models) * settings.paused_iterations) as advance:
+                paused = time_paused(predictions, settings, advance=advance)
+        original = next((model.name for model in models if model.kind == "original"), None)
         return [
             Row(
-                kind=subject.kind,
-                runtime=subject.engine,
-                compute_units=subject.compute_units,
-                precision=subject.precision,
-                batch_size=None if self.shape is None else self.shape[0],
-                sequence_length=None if self.shape is None else self.shape[1],
-                burst=summarize(bursts[subject.name]),
-                paused=summarize(paused[subject.name]) if paused else None,
+                kind=model.kind,
+                runtime=model.engine,
+                compute_units=model.compute_units,
+                precision=model.precision,
+                batch_size=None if self.form is None else self.form.batch_size,
+                sequence_length=None if self.form is None else self.form.longest,
+                burst=summarize(bursts[model.name]),
+                paused=summarize(paused[model.name]) if paused else None,
                 times_as_fast=None
-                if original in (None, subject.name)
-                else times_as_fast(bursts[subject.name], bursts[original]),
-                load_seconds=alone[subject.name].load_seconds,
-                first_prediction_ms=alone[subject.name].first_prediction_ms,
-                memory_bytes=alone[subject.name].memory_bytes,
-                size_bytes=self._size(subject),
-                psnr=None if original in (None, subject.name) else _compare(answers[original], answers[subject.name]),
+                if original in (None, model.name)
+                else times_as_fast(bursts[model.name], bursts[original]),
+                model_class_ms=loaded[model.name].model_class_ms(self.inputs),
+                load_seconds=processes[model.name].load_seconds,
+                first_prediction_ms=processes[model.name].first_prediction_ms,
+                memory_bytes=processes[model.name].memory_bytes,
+                size_bytes=self._size(model),
+                psnr=ratios.get(model.name),
             )
-            for subject in subjects
+            for model in models
         ]
 
-    def _subjects(self, units: Sequence[str], with_stock: bool) -> list[Subject]:
-        package, stock = self.target.mlpackage, None
-        if self.shape is not None:
-            steps = 1 + (with_stock and self.target.checkpoint is not None)
+    def _models(self, units: Sequence[str], with_stock: bool) -> list[TimedModel]:
+        path, stock = self.package.path, None
+        if self.form is not None:
+            steps = 1 + (with_stock and self.package.checkpoint is not None)
             with row_progress(f"making packages{self.label}") as progress:
                 progress(0, steps)
-                package = make_package(self.target, self.shape, self.folder)
+                path = make_package(self.package, self.form, self.folder)
                 progress(1, steps)
                 if steps == 2:
-                    stock = self._stock()
-        return list_subjects(package, stock, self.target, self.shape, units)
+                    stock = self._stock(self.form)
+        return list_models(self.package, path, stock, self.form, units)
 
-    def _stock(self) -> Path | None:
-        assert self.shape is not None
+    def _stock(self, form: ExportForm) -> Path | None:
         try:
-            return make_stock(self.target, self.shape, self.inputs, self.folder)
+            return make_stock(self.package, form, self.inputs, self.folder)
         except UnsupportedModelError as error:
             self.notes.append(f"no stock-layout conversion{self.label}: {error}")
             return None
 
-    def _open(self, subject: Subject) -> Runner:
-        if subject.kind == "original":
-            assert self.target.checkpoint is not None
-            return run_original(self.target.checkpoint.model, subject, self.inputs)
-        return open_subject(subject, self.inputs, self.engines.load)
+    def _load(self, model: TimedModel) -> LoadedModel:
+        if model.kind == "original":
+            assert model.form is not None
+            return LoadedOriginal(self.package.original, model.form)
+        return load_timed_model(model, self.engines.load)
 
-    def _size(self, subject: Subject) -> int:
-        if subject.kind != "original":
-            return measure_sizes(Path(subject.path))["package"]
-        assert self.target.checkpoint is not None
-        return sum(4 * parameter.numel() for parameter in self.target.checkpoint.model.parameters())
+    def _compare(self, models: Sequence[TimedModel], loaded: dict[str, LoadedModel]) -> dict[str, float]:
+        """PSNR of the worst output of each package, by name; empty without an original."""
+        if self.package.checkpoint is None:
+            return {}
+        references: dict[bool, Answers] = {}
+        ratios = {}
+        for model in models:
+            if model.form is None or model.kind == "original":
+                continue
+            pools = model.form.pools
+            fields = compared_fields(model.form.task, pools)
+            if pools not in references:
+                original = LoadedOriginal(self.package.original, model.form)
+                references[pools] = answer_examples(original, [self.inputs], fields)
+            answers = answer_examples(loaded[model.name], [self.inputs], fields)
+            ratios[model.name] = min(compare_fields(references[pools], answers, [self.inputs], fields).values())
+        return ratios
+
+    def _size(self, model: TimedModel) -> int:
+        if model.kind != "original":
+            return size_of(model)
+        return sum(4 * parameter.numel() for parameter in self.package.original.parameters())
 
 
 def _compute_units(asked: Sequence[str] | None, engines: Engines) -> tuple[str, ...]:
@@ -230,15 +257,6 @@ def _compute_units(asked: Sequence[str] | None, engines: Engines) -> tuple[str, 
             "leave them out"
         )
     return ()
-
-
-def _compare(reference: Mapping[str, Any], answer: Mapping[str, Any]) -> float | None:
-    """PSNR of the worst output that both have."""
-    names = [name for name in reference if isinstance(answer.get(name), np.ndarray)]
-    for name in names:
-        if not np.isfinite(reference[name]).all():
-            raise CheckpointError(f"the original's own {name} holds NaN or infinity; its weights are damaged")
-    return min((psnr(reference[name], answer[name]) for name in names), default=None)
 
 
 @contextmanager

@@ -4,225 +4,250 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
+from transformers import AutoConfig
 
-from optimum_ane.benchmark.timed_models import Subject, open_checkpoint
-from optimum_ane.compression import recipe_names
+from optimum_ane.benchmark.timed_models import TimedModel
+from optimum_ane.checkpoints.checkpoint import open_checkpoint
+from optimum_ane.checkpoints.hub_options import HubOptions
+from optimum_ane.compression.recipes import recipe_names
 from optimum_ane.errors import CheckpointError, InputError, UnsupportedModelError
 from optimum_ane.exporters.config import get_ane_config_class
-from optimum_ane.package.form import ExportSpec, Precision
-from optimum_ane.package.layout import MLPACKAGE
-from optimum_ane.package.manifest import Manifest
+from optimum_ane.package.form import NO_POOLING
+from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE, find_mlpackage
+from optimum_ane.package.manifest import FunctionEntry, Manifest, ProgramEntry
+from optimum_ane.package.report import measure_sizes
 from optimum_ane.runtimes.arrays import random_arrays
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.targets.coreml.stock import convert_stock
-from optimum_ane.workflows.export import export
+from optimum_ane.tasks import TASKS
+from optimum_ane.workflows.export import ExportChecks, export_checkpoint
 
 if TYPE_CHECKING:
-    from optimum_ane.checkpoints.source import Checkpoint
+    from transformers import PreTrainedModel
 
-Shape = tuple[int, int]
-"""Rows per prediction and tokens per row."""
+    from optimum_ane.benchmark.timed_models import Inputs
+    from optimum_ane.checkpoints.checkpoint import Checkpoint
+    from optimum_ane.package.form import ExportForm
+
+_STOCK = "stock"
+"""What the manifest of a stock-layout twin says of how its program came to be."""
 
 
-@dataclass(frozen=True)
-class Target:
+@dataclass
+class BenchmarkedPackage:
     """The package that a benchmark is of.
 
     Attributes:
-        mlpackage: The ML Program.
-        config: What `ane_config.json` says; None for a bare `.mlpackage`.
-        checkpoint: The original; None without a comparison.
+        path: Its directory, or a bare `.mlpackage`.
+        manifest: What `ane_config.json` says; None for a bare `.mlpackage`.
+        checkpoint: Where the original is; None without a comparison.
     """
 
-    mlpackage: Path
-    config: Manifest | None
+    path: Path
+    manifest: Manifest | None
     checkpoint: Checkpoint | None
 
-    def shapes(self, batch_sizes: Sequence[int], lengths: Sequence[int]) -> list[Shape | None]:
-        """The shapes to time: every batch size with every length, the package's own where none is named.
+    @cached_property
+    def original(self) -> PreTrainedModel:
+        """The original in float32; there is a checkpoint."""
+        assert self.checkpoint is not None
+        return self.checkpoint.original()
+
+    def forms(self, batch_sizes: Sequence[int], lengths: Sequence[int]) -> list[ExportForm | None]:
+        """The forms to time, of one length each: every batch size with every length, the package's own by default.
 
         Raises:
             InputError: A shape is not the package's own and cannot be made.
         """
-        if self.config is None:
+        if self.manifest is None:
             if batch_sizes or lengths:
-                raise InputError(f"{self.mlpackage} does not say what it was made from; it has its own shape only")
+                raise InputError(f"{self.path} does not say what it was made from; it has its own shape only")
             return [None]
-        own = (self.config.batch_size, self.config.sequence_length)
-        shapes = [(b, s) for b in (*batch_sizes,) or own[:1] for s in (*lengths,) or own[1:]]
-        other = next((shape for shape in shapes if shape != own), None)
-        if other is not None and self.checkpoint is None:
+        own = self.manifest.form
+        forms = [
+            # A Core ML classifier takes one row.
+            replace(own, batch_size=rows, sequence_length=(length,), class_labels=own.class_labels and rows == 1)
+            for rows in (*batch_sizes,) or (own.batch_size,)
+            for length in (*lengths,) or own.sequence_length
+        ]
+        other = next((form for form in forms if not self.has(form)), None)
+        if other is not None:
+            self._check_can_make(other, own)
+        return [*forms]
+
+    def has(self, form: ExportForm) -> bool:
+        """Whether a function of the package has this shape."""
+        assert self.manifest is not None
+        own = self.manifest.form
+        return form.batch_size == own.batch_size and form.longest in own.sequence_length
+
+    def _check_can_make(self, other: ExportForm, own: ExportForm) -> None:
+        assert self.manifest is not None
+        has = f"the package has the shape {own.batch_size} × {' or '.join(map(str, own.sequence_length))}"
+        if self.checkpoint is None:
             raise InputError(
-                f"the package has the shape {own[0]} × {own[1]}; to time {other[0]} × {other[1]} it is exported anew, "
-                "which needs the checkpoint: leave out --no-compare"
+                f"{has}; to time {shape_of(other)} it is exported anew, which needs the checkpoint: leave out "
+                "--no-compare"
             )
-        if other is not None and self.config.compression not in (None, *recipe_names()):
+        if self.manifest.compression not in (None, *recipe_names()):
             raise InputError(
-                f"the package has the shape {own[0]} × {own[1]} and is compressed with {self.config.compression!r}, a "
-                f"recipe of its own; export it for {other[0]} × {other[1]} with that recipe and time that one"
+                f"{has} and is compressed with {self.manifest.compression!r}, a recipe of its own; export it for "
+                f"{shape_of(other)} with that recipe and time that one"
             )
-        return [*shapes]
-
-    def spec(self, shape: Shape) -> ExportSpec:
-        """The form of the package in that shape."""
-        config = self.config
-        assert config is not None
-        return ExportSpec(
-            task=config.task,
-            sequence_length=shape[1],
-            batch_size=shape[0],
-            precision=cast(Precision, config.precision),
-            minimum_deployment_target=config.minimum_deployment_target,
-            compute_units=config.compute_units,
-            class_labels=config.class_labels and shape[0] == 1,  # a Core ML classifier takes one row
-            pooling=cast(Literal["mean", "cls"] | None, config.pooling),
-            normalize=config.normalize,
-        )
 
 
-def open_target(package: str | Path, mlpackage: Path, compare: str | None, is_compared: bool) -> Target:
-    """Reads a package's description and loads the checkpoint that it is compared with.
+def shape_of(form: ExportForm) -> str:
+    """`"1 × 128"`, rows times tokens."""
+    return f"{form.batch_size} × {form.longest}"
+
+
+def open_package(package: str | Path, compare: str | None, is_compared: bool) -> BenchmarkedPackage:
+    """Reads a package's description and finds the checkpoint that it is compared with.
 
     Args:
-        package: As the user named it.
-        mlpackage: The ML Program in it.
+        package: A directory that `export` wrote, or a bare `.mlpackage`.
         compare: Directory or Hub id; None takes the source that the package names.
-        is_compared: Whether to load a checkpoint at all.
+        is_compared: Whether to look for a checkpoint at all.
 
     Raises:
-        PackageError: The package is damaged.
+        PackageError: There is no package, or it is damaged.
         InputError: A bare `.mlpackage` cannot be compared.
         CheckpointError: The checkpoint cannot be loaded.
     """
-    if mlpackage == Path(package).expanduser():
+    path = Path(package).expanduser()
+    if not (path / ANE_CONFIG).is_file() and find_mlpackage(path) == path:
         if compare is not None:
             raise InputError(
                 f"{package} does not say its task; name the directory that `optimum-cli export ane` wrote"
             )
-        return Target(mlpackage, None, None)
-    config = Manifest.read(mlpackage.parent)
+        return BenchmarkedPackage(path, None, None)
+    manifest = Manifest.read(path)
     if not is_compared:
-        return Target(mlpackage, config, None)
+        return BenchmarkedPackage(path, manifest, None)
     try:
-        source, revision = (compare, None) if compare else config.original()
-        checkpoint = open_checkpoint(source, revision, config.task)
+        source, revision = (compare, None) if compare else manifest.original()
+        checkpoint = open_checkpoint(source, task=manifest.form.task, hub=HubOptions(revision))
+        opened = BenchmarkedPackage(path, manifest, checkpoint)
+        _ = opened.original  # what cannot be loaded is said now, before anything is made
     except (CheckpointError, UnsupportedModelError) as error:
         raise CheckpointError(
-            f"the original cannot be loaded: {error}; name it with --compare, or time the package alone with "
-            "--no-compare"
+            f"the original cannot be loaded: {error}; name it with --compare, or do without it with --no-compare"
         ) from error
-    if checkpoint.config.model_type != config.model_type:
+    if checkpoint.config.model_type != manifest.model_type:
         raise CheckpointError(
-            f"{source} is a {checkpoint.config.model_type}, the package was made from a {config.model_type}; name "
+            f"{source} is a {checkpoint.config.model_type}, the package was made from a {manifest.model_type}; name "
             "its checkpoint with --compare"
         )
-    return Target(mlpackage, config, checkpoint)
+    return opened
 
 
-def make_inputs(target: Target, shape: Shape | None, seed: int) -> dict[str, np.ndarray]:
-    """Makes inputs that every contender takes: random tokens, every row full, int32.
+def make_inputs(package: BenchmarkedPackage, form: ExportForm | None, seed: int) -> Inputs:
+    """Makes inputs that every model takes: random tokens, every row full.
 
     Full rows, for padding costs a package of fixed shape as much as tokens do.
 
     Args:
-        target: The package.
-        shape: Rows and tokens; None for what the program declares.
+        package: The package.
+        form: Rows and tokens; None for what the program declares.
         seed: Of the inputs.
+
+    Returns:
+        Keyword arguments of transformers' models, int64: (rows, tokens) each, or (rows, 1, tokens) for tasks with
+        choices. Of a bare `.mlpackage` its own inputs, as declared.
     """
-    if shape is None or target.config is None:
-        return random_arrays(PortableSession(target.mlpackage).inputs, seed)
-    rows, length = shape
-    config = target.config
-    if target.checkpoint is None:
-        generator = np.random.default_rng(seed)
-        # Ids that every vocabulary has: how large this one is stands in no package.
-        return {
-            entry.name: generator.integers(0, 2, (rows, length), dtype=np.int32)
-            if entry.name == "input_ids"
-            else np.full((rows, length), int(entry.name == "attention_mask"), np.int32)
-            for entry in config.inputs
-        }
-    ane_config = get_ane_config_class(config.model_type, config.task)(target.checkpoint.config, config.task)
-    ane_config.check(length)
-    each = [ane_config.make_inputs(1, length, seed + row) for row in range(rows)]
-    return {name: torch.cat([values[name] for values in each]).numpy() for name in each[0]}
+    if package.manifest is None or form is None:
+        arrays = random_arrays(PortableSession(package.path).inputs, seed)
+        return {name: torch.from_numpy(value) for name, value in arrays.items()}
+    checkpoint = package.checkpoint
+    config = AutoConfig.from_pretrained(package.path) if checkpoint is None else checkpoint.config
+    ane_config = get_ane_config_class(package.manifest.model_type, form.task)(config, form.task)
+    ane_config.check(form)
+    rows = [ane_config.make_inputs(1, form.longest, seed + row) for row in range(form.batch_size)]
+    inputs = {name: torch.cat([row[name] for row in rows]).long() for name in rows[0]}
+    return {name: value.unsqueeze(1) for name, value in inputs.items()} if TASKS[form.task].has_choices else inputs
 
 
-def make_package(target: Target, shape: Shape, folder: Path) -> Path:
-    """The ML Program in a shape: the package's own, or one that is exported for the purpose.
+def make_package(package: BenchmarkedPackage, form: ExportForm, folder: Path) -> Path:
+    """The package in a shape: as it is, or one that is exported for the purpose.
 
     It is exported without validation: what is timed does not depend on it, and the report shows how far each answer
     is from the original's.
+
+    Returns:
+        Its directory.
     """
-    config = target.config
-    if config is None or shape == (config.batch_size, config.sequence_length):
-        return target.mlpackage
-    assert target.checkpoint is not None
-    spec = target.spec(shape)
-    output = folder / f"package-{shape[0]}x{shape[1]}"
-    export(
-        target.checkpoint.model,
+    assert package.manifest is not None
+    if package.has(form):
+        return package.path
+    output = folder / f"package-{form.batch_size}x{form.longest}"
+    export_checkpoint(
+        package.original,
         output,
-        task=spec.task,
-        sequence_length=spec.sequence_length,
-        batch_size=spec.batch_size,
-        precision=spec.precision,
-        minimum_deployment_target=spec.minimum_deployment_target,
-        compute_units=spec.compute_units,
-        class_labels=spec.class_labels,
-        pooling=spec.pooling,
-        normalize=spec.normalize,
-        compress=config.compression,
-        validate=False,
+        form,
+        ExportChecks(validate=False),
+        compress=package.manifest.compression,
         quiet=True,
     )
-    return output / MLPACKAGE
+    return output
 
 
-def make_stock(target: Target, shape: Shape, inputs: dict[str, np.ndarray], folder: Path) -> Path:
+def make_stock(package: BenchmarkedPackage, form: ExportForm, inputs: Inputs, folder: Path) -> Path:
     """The checkpoint in the stock layout, in the same shape, precision and for the same systems.
+
+    It becomes a directory with a manifest, so that it is loaded and called as a package of ours is. It gives hidden
+    states also where the package pools.
+
+    Returns:
+        Its directory.
 
     Raises:
         UnsupportedModelError: It cannot be converted as it is.
     """
-    assert target.checkpoint is not None
-    spec = target.spec(shape)
-    tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
-    model = convert_stock(
-        target.checkpoint.model,
-        spec.task,
-        tensors,
-        precision=spec.precision,
-        minimum_deployment_target=spec.minimum_deployment_target,
-    )
-    path = folder / f"stock-{shape[0]}x{shape[1]}.mlpackage"
-    model.save(str(path))
-    return path
+    assert package.manifest is not None
+    assert package.checkpoint is not None
+    form = replace(form, pooling=NO_POOLING, normalize=False, class_labels=False)
+    rows = {name: value.reshape(-1, value.shape[-1]) for name, value in inputs.items()}
+    model = convert_stock(package.original, form, rows)
+    output = folder / f"stock-{form.batch_size}x{form.longest}"
+    output.mkdir()
+    model.save(str(output / MLPACKAGE))
+    package.checkpoint.config.save_pretrained(output)
+    program = ProgramEntry(Path(MLPACKAGE).stem, (FunctionEntry("main"),), form.precision, form.compute_units)
+    replace(package.manifest, form=form, programs=(program,), compression=None, method=_STOCK, files={}).write(output)
+    return output
 
 
-def list_subjects(
-    package: Path, stock: Path | None, target: Target, shape: Shape | None, units: Sequence[str]
-) -> list[Subject]:
-    """Everything that is timed in one shape: each program on each of the compute units, and the original.
+def list_models(
+    package: BenchmarkedPackage, path: Path, stock: Path | None, form: ExportForm | None, units: Sequence[str]
+) -> list[TimedModel]:
+    """Everything that is timed in one shape: each package on each of the compute units, and the original.
 
     Args:
-        package: The ML Program.
-        stock: The stock-layout program, if there is one.
-        target: What they belong to.
-        shape: Rows and tokens.
+        package: What the benchmark is of.
+        path: The package in that shape, or a bare `.mlpackage`.
+        stock: Its stock-layout twin, if there is one.
+        form: Rows and tokens; None for a bare `.mlpackage`.
         units: Core ML's compute units; none stands for the portable runtime.
     """
-    spec = None if shape is None or target.config is None else target.spec(shape)
-    ours = Subject("package", "portable", str(package), spec)
-    programs = [ours] if stock is None else [ours, replace(ours, kind="stock", path=str(stock))]
+    models = [TimedModel("package", "portable", str(path), form)]
+    if stock is not None:
+        models.append(TimedModel("stock", "portable", str(stock), Manifest.read(stock).form))
     if units:
-        programs = [replace(each, engine="coreml", compute_units=unit) for each in programs for unit in units]
-    if target.checkpoint is None:
-        return programs
-    source = target.checkpoint.source
-    return [*programs, Subject("original", "pytorch", source.model, spec, revision=source.revision)]
+        models = [replace(each, engine="coreml", compute_units=unit) for each in models for unit in units]
+    if package.checkpoint is None:
+        return models
+    source = package.checkpoint.source
+    return [*models, TimedModel("original", "pytorch", source.model, form, revision=source.revision)]
+
+
+def size_of(model: TimedModel) -> int:
+    """Bytes of a package's programs on disk."""
+    path = Path(model.path)
+    if model.form is None:
+        return measure_sizes(path)["package"]
+    return measure_sizes(path / program.path for program in Manifest.read(path).programs)["package"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optimum_ane.compression.accuracy_scorer import Judge
+from optimum_ane.compression.accuracy_scorer import AccuracyScorer
 from optimum_ane.compression.activations import INT8_ACTIVATIONS
 from optimum_ane.compression.calibration_data import (
     DEFAULT_ROWS,
@@ -20,7 +21,7 @@ from optimum_ane.compression.recipes import Recipe, get_recipe
 from optimum_ane.errors import CompressionError, OutputError
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.package.files import verify_files
-from optimum_ane.package.manifest import Manifest
+from optimum_ane.package.manifest import FunctionEntry, Manifest, ProgramEntry
 from optimum_ane.workflows.compress import Original
 
 _PSNR_OF_ACTIVATIONS = 10.0
@@ -137,7 +138,8 @@ def prepare_recipe(
         quiet: Show no progress.
 
     Raises:
-        CompressionError: Options that say nothing to this recipe; or no choice of forms is within the budget.
+        CompressionError: Options that say nothing to this recipe; a package of several programs or functions; or no
+            choice of forms is within the budget.
         ANEError: The package, a dataset or the original cannot be used.
     """
     directory, original = Path(package).expanduser(), original or Original()
@@ -146,16 +148,16 @@ def prepare_recipe(
         return Prepared(get_recipe(name))
     budget = Budget(calibrating.max_size_ratio, max_accuracy_drop) if name == MIXED else None
     manifest = Manifest.read(directory)
+    _refuse_several(directory, manifest, name)
     verify_files(directory, manifest)
-    for program in manifest.programs:
-        check_source(directory / program.path, get_recipe("int8"))
+    check_source(directory / manifest.programs[0].path, get_recipe("int8"))
     calibration = calibrating.rows(directory, dataset)
     if budget is None:
         recipe = replace(get_recipe("int8"), name=INT8_ACTIVATIONS, psnr=_PSNR_OF_ACTIVATIONS)
         return Prepared(recipe, calibration)
-    judge = None
+    scorer = None
     if budget.accuracy_drop is not None and dataset is not None:
-        judge = Judge(
+        scorer = AccuracyScorer(
             directory,
             dataset,
             reference=original.reference,
@@ -163,7 +165,22 @@ def prepare_recipe(
             trust_remote_code=original.hub.trust_remote_code,
         )
     folder = calibrating.search_dir or output.absolute().with_name(f"{output.name}.search")
-    found = search_mixed(directory, folder, budget, calibration, judge, quiet=quiet)
+    found = search_mixed(directory, folder, budget, calibration, scorer, quiet=quiet)
     path = folder / f"{MIXED}.yaml"
     path.write_text(found.text, encoding="utf-8")
     return Prepared(get_recipe(path), mixed=found, folder=folder if calibrating.search_dir is None else None)
+
+
+def _refuse_several(directory: Path, manifest: Manifest, recipe: str) -> None:
+    """Refuses packages of several programs or functions: what is measured or calibrated is one function's values."""
+    programs, functions = manifest.programs, manifest.functions
+    if len(functions) > 1:
+        what = f"programs {_names(programs)}" if len(programs) > 1 else f"functions {_names(functions)}"
+        raise CompressionError(
+            f"{directory} has the {what}; {recipe} is made for packages of one. Take another recipe (`optimum-cli ane "
+            "compress --list`), or export one --sequence-length"
+        )
+
+
+def _names(entries: Sequence[ProgramEntry] | Sequence[FunctionEntry]) -> str:
+    return ", ".join(entry.name for entry in entries)

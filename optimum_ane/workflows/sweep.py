@@ -13,16 +13,14 @@ from optimum_ane.analysis.cost import estimate
 from optimum_ane.analysis.operations import read_program
 from optimum_ane.analysis.partition import partition
 from optimum_ane.analysis.residency import place
-from optimum_ane.compression.accuracy_scorer import Judge
+from optimum_ane.compression.accuracy_scorer import AccuracyScorer
 from optimum_ane.compression.compress import check_source
 from optimum_ane.compression.recipes import Recipe, get_recipe, recipe_names
-from optimum_ane.compression.sweep import SWEEP_JSON, Estimate, Point, Sweep, sweep
+from optimum_ane.compression.sweep import SWEEP_JSON, Estimate, Point, Sweep, sweep, swept_program
 from optimum_ane.compression.sweep_report import draw_sweep, print_sweep
-from optimum_ane.compression.targets import target_of_program
 from optimum_ane.evaluation.datasets import DatasetSpec
-from optimum_ane.package.deployment_targets import TARGETS
-from optimum_ane.package.layout import MLPACKAGE
-from optimum_ane.runtimes.portable.package import Package
+from optimum_ane.package.deployment_targets import is_older
+from optimum_ane.package.manifest import Manifest
 
 
 def run_sweep(
@@ -49,15 +47,16 @@ def run_sweep(
         trust_remote_code: Whether code from the original's repository may run.
 
     Raises:
-        CompressionError: A recipe is not known, or two have one name.
+        CompressionError: A recipe is not known, two have one name, or the package has several programs.
         ANEError: The package, the dataset or the original cannot be used.
     """
     directory, output = Path(package).expanduser(), Path(output).expanduser()
-    mlpackage = directory / MLPACKAGE
-    chosen = _fitting(mlpackage) if recipes is None else [get_recipe(name) for name in recipes]
+    manifest = Manifest.read(directory)
+    program = swept_program(directory, manifest)
+    chosen = _fitting(manifest) if recipes is None else [get_recipe(name) for name in recipes]
     for recipe in chosen[:1]:
-        check_source(mlpackage, recipe)
-    judge = Judge(
+        check_source(directory / program.path, recipe)
+    scorer = AccuracyScorer(
         directory, spec, reference=reference, with_reference=with_reference, trust_remote_code=trust_remote_code
     )
     console = Console(file=sys.stderr)
@@ -73,9 +72,9 @@ def run_sweep(
         directory,
         chosen,
         output,
-        judge.report,
-        scored_by=judge.name,
-        against=judge.against,
+        scorer.report,
+        scored_by=scorer.name,
+        against=scorer.against,
         estimate=None if chip is None else _estimator(chip),
         chip=chip,
         on_point=tell,
@@ -86,10 +85,10 @@ def run_sweep(
     return found
 
 
-def _fitting(mlpackage: Path) -> list[Recipe]:
-    target = target_of_program(Package(mlpackage).spec, str(mlpackage))
+def _fitting(manifest: Manifest) -> list[Recipe]:
+    """The recipes that ship and that the package's deployment target reads."""
     recipes = [get_recipe(name) for name in recipe_names()]
-    return [r for r in recipes if TARGETS.index(r.minimum_deployment_target) <= TARGETS.index(target)]
+    return [recipe for recipe in recipes if not is_older(manifest.form.target, recipe.minimum_deployment_target)]
 
 
 def _estimator(name: str) -> Estimate:

@@ -92,8 +92,8 @@ def carry_out(order: Order) -> None:
 
 
 def _export(order: Order, package: Path, path: Path) -> Record:
+    from optimum_ane.checkpoints.configuration import load_config
     from optimum_ane.checkpoints.hub_options import HubOptions
-    from optimum_ane.checkpoints.source import load_config
     from optimum_ane.workflows.export import export_checkpoint
 
     for leftover in package.parent.glob(f".{package.name}.*.partial"):

@@ -14,6 +14,7 @@ from torch import nn
 from optimum_ane.analysis.inspection import inspect
 from optimum_ane.analysis.partition import find_offenders, partition
 from optimum_ane.analysis.residency import place
+from optimum_ane.package.form import ExportForm
 from optimum_ane.targets.coreml.stock import convert_stock
 
 LAYERS = 6
@@ -31,7 +32,8 @@ def stock(tmp_path_factory):
     """The same model traced as it is."""
     original = make_original("distilbert", "text-classification", **SETTINGS)
     path = tmp_path_factory.mktemp("stock") / "a.mlpackage"
-    convert_stock(original, "text-classification", make_inputs(original, rows=1, length=16)).save(str(path))
+    form, inputs = ExportForm("text-classification"), make_inputs(original, rows=1, length=16)
+    convert_stock(original, form, inputs).save(str(path))
     return inspect(path)
 
 

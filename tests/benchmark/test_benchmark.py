@@ -4,21 +4,20 @@ import shutil
 from dataclasses import replace
 
 import coremltools as ct
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from tiny_models import save_checkpoint
 
 from optimum_ane import export
-from optimum_ane.benchmark.memory import Alone, measure_alone
+from optimum_ane.benchmark.memory import ProcessMeasurement, measure_process
 from optimum_ane.benchmark.plot import draw
 from optimum_ane.benchmark.report import BenchmarkReport
 from optimum_ane.benchmark.table import print_report
-from optimum_ane.benchmark.timed_models import Subject
+from optimum_ane.benchmark.timed_models import TimedModel
 from optimum_ane.benchmark.timing import Settings
 from optimum_ane.errors import CheckpointError, ExecutionError, InputError, OutputError, RuntimeUnavailableError
-from optimum_ane.package.form import ExportSpec
+from optimum_ane.package.form import ExportForm
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.workflows import benchmark as comparison
 from optimum_ane.workflows.benchmark import Engines, benchmark_package
@@ -39,8 +38,8 @@ def made(tmp_path_factory):
 
 def without_processes(has_coreml=False, load=None):
     """Engines that start no processes; `load` stands for Core ML."""
-    alone = lambda subject, inputs, threads: Alone(0.5, 12.0, 3_000_000)  # noqa: E731
-    return Engines(has_coreml=has_coreml, load=load, measure_alone=alone)
+    measured = lambda model, inputs, threads: ProcessMeasurement(0.5, 12.0, 3_000_000)  # noqa: E731
+    return Engines(has_coreml=has_coreml, load=load, measure_process=measured)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +84,7 @@ def test_a_report_survives_json(report, tmp_path):
 
 
 def test_a_report_of_another_format_or_damaged_is_refused(report):
-    with pytest.raises(InputError, match="has format 99, this version reads 1"):
+    with pytest.raises(InputError, match="has format 99, this version reads 2"):
         BenchmarkReport.from_dict(report.to_dict() | {"format_version": 99})
     with pytest.raises(InputError, match="damaged"):
         BenchmarkReport.from_dict(report.to_dict() | {"rows": [{"kind": "package"}]})
@@ -151,10 +150,10 @@ def test_other_shapes_are_exported_for_the_purpose_and_leave_nothing_behind(made
 class FakeMLModel:
     """What coremltools' MLModel is on a Mac, answered by the portable runtime."""
 
-    def __init__(self, path, units):
+    def __init__(self, path, units, function_name):
         self._model = ct.models.MLModel(path, skip_model_load=True)
-        self._session = PortableSession(path)
-        self.units, self.predictions = units, 0
+        self._session = PortableSession(path, function_name)
+        self.units, self.function_name, self.predictions = units, function_name, 0
 
     def get_spec(self):
         return self._model.get_spec()
@@ -167,8 +166,8 @@ class FakeMLModel:
 def test_on_a_mac_each_program_runs_on_each_of_the_compute_units(made):
     loaded = []
 
-    def load(path, units):
-        loaded.append(FakeMLModel(path, units))
+    def load(path, units, function_name):
+        loaded.append(FakeMLModel(path, units, function_name))
         return loaded[-1]
 
     report = benchmark_package(made / "package", settings=QUICK, engines=without_processes(True, load))
@@ -179,8 +178,9 @@ def test_on_a_mac_each_program_runs_on_each_of_the_compute_units(made):
         ("original", None),
     ]
     assert [each.units for each in loaded] == [ct.ComputeUnit[name.upper()] for name in units] * 2
-    # One for the answer, 2 × (1 + 2) in the burst, 2 after pauses.
-    assert [each.predictions for each in loaded] == [9] * 8
+    # One for the answer and one to see what is predicted, 2 × (1 + 2) in the burst, 2 after pauses; one more to see
+    # what the model class takes around them.
+    assert [each.predictions for each in loaded] == [11] * 8
     assert report.statement.startswith("Core ML on this machine")
     assert {(row.load_seconds, row.first_prediction_ms, row.memory_bytes) for row in report.rows} == {(0.5, 12.0, 3e6)}
 
@@ -203,12 +203,12 @@ def test_compute_units_are_refused_where_there_is_no_core_ml(made):
         benchmark_package(made / "package", compute_units=["all"], engines=without_processes())
 
 
-def test_a_bare_program_is_timed_alone_in_its_own_shape(made):
+def test_a_bare_program_is_timed_by_itself_in_its_own_shape(made):
     mlpackage = made / "package" / "model.mlpackage"
     report = benchmark_package(mlpackage, settings=QUICK, engines=without_processes())
     (row,) = report.rows
     assert (row.kind, row.batch_size, row.precision, row.psnr) == ("package", None, None, None)
-    assert "timed alone" in report.notes[0]
+    assert "timed by itself" in report.notes[0]
     with pytest.raises(InputError, match="its own shape only"):
         benchmark_package(mlpackage, sequence_lengths=[8], engines=without_processes())
     with pytest.raises(InputError, match="does not say its task"):
@@ -257,21 +257,21 @@ def test_a_checkpoint_without_a_stock_conversion_is_timed_without_it_and_the_rea
     assert report.notes == ("no stock-layout conversion 1 × 16: Bert has no stock-layout conversion: of no use",)
 
 
-SPEC = ExportSpec("text-classification", sequence_length=16)
+FORM = ExportForm("text-classification", sequence_length=16)
 
 
-def test_memory_is_of_one_subject_whatever_this_process_holds(report):
+def test_memory_is_of_one_model_whatever_this_process_holds(report):
     assert all(0 < row.memory_bytes < BALLAST / 2 for row in report.rows)
 
 
 def test_memory_grows_with_the_weights(report, tmp_path):
     save_checkpoint(tmp_path, "distilbert", "text-classification", intermediate_size=100_000)  # × 48 × 4: 77 MB
-    inputs = {name: np.ones((1, 16), np.int32) for name in ("input_ids", "attention_mask")}
-    large = measure_alone(Subject("original", "pytorch", str(tmp_path), SPEC), inputs, 1)
+    inputs = {name: torch.ones(1, 16, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+    large = measure_process(TimedModel("original", "pytorch", str(tmp_path), FORM), inputs, 1)
     assert 70e6 < large.memory_bytes - report.rows[2].memory_bytes < 250e6
 
 
 def test_a_process_that_fails_is_quoted(tmp_path):
-    subject = Subject("package", "portable", str(tmp_path / "gone.mlpackage"), SPEC)
-    with pytest.raises(ExecutionError, match=r"package could not be measured.*gone\.mlpackage"):
-        measure_alone(subject, {}, threads=1)
+    model = TimedModel("package", "portable", str(tmp_path / "gone"), FORM)
+    with pytest.raises(ExecutionError, match=r"package could not be measured.*gone holds no ane_config\.json"):
+        measure_process(model, {}, threads=1)

@@ -8,7 +8,7 @@ from optimum_ane.errors import InputError
 
 
 class Watch:
-    """A clock that only contenders move, and a list of who ran when."""
+    """A clock that only predictions move, and a list of which ran when."""
 
     def __init__(self):
         self.now, self.ran = 0.0, []
@@ -16,7 +16,7 @@ class Watch:
     def __call__(self):
         return self.now
 
-    def contender(self, name, seconds):
+    def prediction(self, name, seconds):
         seconds = itertools.cycle(seconds)
 
         def run():
@@ -64,10 +64,10 @@ def test_a_run_is_noisy_when_it_spreads_or_drifts(blocks, is_noisy):
     assert summarize(blocks).is_noisy is is_noisy
 
 
-def test_contenders_take_turns_in_blocks_and_each_round_starts_with_another():
+def test_models_take_turns_in_blocks_and_each_round_starts_with_another():
     watch = Watch()
-    contenders = {name: watch.contender(name, [0.001]) for name in "abc"}
-    times = time_bursts(contenders, Settings(iterations=5, warmup=1, rounds=2), clock=watch)
+    predictions = {name: watch.prediction(name, [0.001]) for name in "abc"}
+    times = time_bursts(predictions, Settings(iterations=5, warmup=1, rounds=2), clock=watch)
     first, second = ["a"] * 4 + ["b"] * 4 + ["c"] * 4, ["b"] * 3 + ["c"] * 3 + ["a"] * 3
     assert watch.ran == first + second
     assert {name: [len(block) for block in blocks] for name, blocks in times.items()} == {
@@ -77,16 +77,16 @@ def test_contenders_take_turns_in_blocks_and_each_round_starts_with_another():
 
 def test_predictions_that_warm_up_do_not_count():
     watch = Watch()
-    run = watch.contender("a", [9.0, 9.0, 0.001, 0.002])
+    run = watch.prediction("a", [9.0, 9.0, 0.001, 0.002])
     times = time_bursts({"a": run}, Settings(iterations=4, warmup=2, rounds=2), clock=watch)
     assert times["a"] == [pytest.approx([0.001, 0.002])] * 2
 
 
 def test_each_prediction_of_the_second_run_follows_a_rest_that_does_not_count():
     watch = Watch()
-    contenders = {name: watch.contender(name, [0.003]) for name in "ab"}
+    predictions = {name: watch.prediction(name, [0.003]) for name in "ab"}
     settings = Settings(pause=0.25, paused_iterations=2)
-    times = time_paused(contenders, settings, clock=watch, sleep=watch.sleep)
+    times = time_paused(predictions, settings, clock=watch, sleep=watch.sleep)
     assert watch.ran == [0.25, "a", 0.25, "b", 0.25, "b", 0.25, "a"]
     assert times == {name: [pytest.approx([0.003])] * 2 for name in "ab"}
 

@@ -166,21 +166,21 @@ class Counting:
 def test_an_accuracy_budget_finds_a_small_package_within_it_in_few_evaluations(
     package, calibration, searched, tmp_path
 ):
-    judge = Counting(package, calibration.batches)
-    loose = search_mixed(package, searched, Budget(accuracy_drop=50), calibration, judge, quiet=True)
-    assert judge.asked <= 9
-    assert judge.drop(PortableSession(applied(package, loose, tmp_path, "loose"))) <= 50
-    tight = search_mixed(package, searched, Budget(accuracy_drop=5), calibration, judge, quiet=True)
-    assert judge.drop(PortableSession(applied(package, tight, tmp_path, "tight"))) <= 5
+    scorer = Counting(package, calibration.batches)
+    loose = search_mixed(package, searched, Budget(accuracy_drop=50), calibration, scorer, quiet=True)
+    assert scorer.asked <= 9
+    assert scorer.drop(PortableSession(applied(package, loose, tmp_path, "loose"))) <= 50
+    tight = search_mixed(package, searched, Budget(accuracy_drop=5), calibration, scorer, quiet=True)
+    assert scorer.drop(PortableSession(applied(package, tight, tmp_path, "tight"))) <= 5
     assert loose.size_ratio < tight.size_ratio
 
 
 def test_both_budgets_hold_together_or_the_error_says_so(package, calibration, searched):
-    judge = Counting(package, calibration.batches)
-    found = search_mixed(package, searched, Budget(0.4, 50), calibration, judge, quiet=True)
+    scorer = Counting(package, calibration.batches)
+    found = search_mixed(package, searched, Budget(0.4, 50), calibration, scorer, quiet=True)
     assert found.size_ratio <= 0.4
     with pytest.raises(CompressionError, match=r"within --max-size-ratio 0\.2 keeps the drop within 0\.1"):
-        search_mixed(package, searched, Budget(0.2, 0.1), calibration, judge, quiet=True)
+        search_mixed(package, searched, Budget(0.2, 0.1), calibration, scorer, quiet=True)
 
 
 def test_a_size_that_nothing_reaches_is_refused_with_the_least_one(package, calibration, searched):
@@ -219,13 +219,13 @@ def test_a_killed_search_goes_on_where_it_stopped(package, calibration, few_form
 
 
 def test_drops_that_were_measured_are_not_measured_again(package, calibration, searched):
-    judge = Counting(package, calibration.batches)
-    judge.name = "kept"
-    first = search_mixed(package, searched, Budget(accuracy_drop=20), calibration, judge, quiet=True)
-    asked = judge.asked
-    second = search_mixed(package, searched, Budget(accuracy_drop=20), calibration, judge, quiet=True)
+    scorer = Counting(package, calibration.batches)
+    scorer.name = "kept"
+    first = search_mixed(package, searched, Budget(accuracy_drop=20), calibration, scorer, quiet=True)
+    asked = scorer.asked
+    second = search_mixed(package, searched, Budget(accuracy_drop=20), calibration, scorer, quiet=True)
     assert asked > 0
-    assert judge.asked == asked
+    assert scorer.asked == asked
     assert first.text == second.text
 
 

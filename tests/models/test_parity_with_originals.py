@@ -7,7 +7,7 @@ from tiny_models import ARCHITECTURES, TASKS, answer, least_psnr, make_inputs, m
 from optimum_ane import convert_to_ane
 from optimum_ane.exporters.config import get_ane_config_class, supported_tasks
 
-THRESHOLD = 90.0
+THRESHOLD = 100.0
 
 
 def registered():
@@ -33,22 +33,6 @@ def test_optimum_knows_what_we_list():
 def test_the_module_answers_as_the_original_does(name, task):
     original = make_original(name, task)
     inputs = make_inputs(original)
-    module = convert_to_ane(original)
-    assert least_psnr(answer(original, inputs), module(**inputs), inputs["attention_mask"]) >= THRESHOLD
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("task", TASKS)
-def test_what_the_configuration_says_is_obeyed(name, task):
-    """An epsilon that shows, another activation, more labels, one layer, a padding id far from 0."""
-    labels = {} if task in ("multiple-choice", "question-answering") else {"num_labels": 5}
-    settings = {"layer_norm_eps": 0.3, "hidden_act": "relu", "num_hidden_layers": 1, "pad_token_id": 3} | labels
-    settings |= {"num_hidden_groups": 1} if name == "albert" else {}
-    settings |= {"max_position_embeddings": 80}
-    original = make_original(name, task, **settings)
-    inputs = make_inputs(original)
-    if name == "mpnet":  # its padding id is 1, whatever the configuration says
-        inputs["input_ids"][inputs["attention_mask"] == 0] = 1
     module = convert_to_ane(original)
     assert least_psnr(answer(original, inputs), module(**inputs), inputs["attention_mask"]) >= THRESHOLD
 

@@ -26,17 +26,16 @@ from coremltools.converters.mil.frontend.torch.utils import NUM_TO_DTYPE_STRING
 from coremltools.converters.mil.mil import types
 
 from optimum_ane.errors import OutputError, UnsupportedModelError
-from optimum_ane.package.deployment_targets import canonical_target
+from optimum_ane.targets.coreml.passes import stock_pass_pipeline
 from optimum_ane.targets.coreml.quiet import quiet, writing
+from optimum_ane.tasks import TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-_OUTPUTS = {
-    "feature-extraction": ("last_hidden_state",),
-    "question-answering": ("start_logits", "end_logits"),
-}
+    from optimum_ane.package.form import ExportForm
+
 _translations = threading.Lock()
 """coremltools has one table of translations for the whole process."""
 
@@ -48,7 +47,7 @@ class _Head(torch.nn.Module):
         super().__init__()
         self.model, self.inputs = model, inputs
         self.outputs = output_names(task)
-        self.adds_choices = task == "multiple-choice"
+        self.adds_choices = TASKS[task].has_choices
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         if self.adds_choices:
@@ -59,27 +58,19 @@ class _Head(torch.nn.Module):
 
 def output_names(task: str) -> tuple[str, ...]:
     """The outputs of a task, by transformers' names, which are also those of our packages."""
-    return _OUTPUTS.get(task, ("logits",))
+    return tuple(field.name for field in TASKS[task].fields)
 
 
-def convert_stock(
-    model: PreTrainedModel,
-    task: str,
-    inputs: Mapping[str, Tensor],
-    *,
-    precision: str = "float16",
-    minimum_deployment_target: str = "iOS16",
-) -> ct.models.MLModel:
+def convert_stock(model: PreTrainedModel, form: ExportForm, inputs: Mapping[str, Tensor]) -> ct.models.MLModel:
     """Traces a transformers model as it is and converts it with coremltools, for one fixed shape.
 
-    Inputs and outputs bear the names that our own packages give them, so that one caller serves both.
+    Inputs and outputs bear the names that our own packages give them, so that one model class serves both.
 
     Args:
         model: The original, in evaluation mode; it is not changed.
-        task: Optimum's name of the task, which says what the outputs are.
-        inputs: Example inputs by the names of the model's arguments, integer, (B, S) each.
-        precision: `"float16"` or `"float32"`.
-        minimum_deployment_target: Oldest system that runs the package, by coremltools' name.
+        form: Its task says what the outputs are; its precision and deployment target are those of the program. The
+            program does not pool, whatever the form says.
+        inputs: Example inputs by the names of the model's arguments, integer, (B, S) each, which are its shape.
 
     Returns:
         The model, not loaded; `save` writes it as an `.mlpackage`.
@@ -88,8 +79,7 @@ def convert_stock(
         UnsupportedModelError: The architecture cannot be traced or converted as it is; the message says why.
         OutputError: coremltools could not write the weights to the directory for temporary files.
     """
-    target = ct.target[canonical_target(minimum_deployment_target)]
-    head = _Head(model, task, list(inputs)).eval()
+    head = _Head(model, form.task, list(inputs)).eval()
     try:
         with torch.no_grad(), _quiet_tracing():
             traced = torch.jit.trace(head, tuple(value.long() for value in inputs.values()), check_trace=False)
@@ -98,8 +88,9 @@ def convert_stock(
                 traced,
                 inputs=[ct.TensorType(name=name, shape=tuple(x.shape), dtype=np.int32) for name, x in inputs.items()],
                 outputs=[ct.TensorType(name=name) for name in head.outputs],
-                minimum_deployment_target=target,
-                compute_precision=getattr(ct.precision, precision.upper()),
+                minimum_deployment_target=ct.target[form.target],
+                compute_precision=getattr(ct.precision, form.precision.upper()),
+                pass_pipeline=stock_pass_pipeline(form.precision),
                 skip_model_load=True,
             )
     except OutputError:

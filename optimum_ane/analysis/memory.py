@@ -152,7 +152,7 @@ def _weights(tensors: Iterable[Tensor]) -> tuple[WeightGroup, ...]:
 
 
 def _peak(program: Program, sizes: Mapping[Tensor, int]) -> tuple[int, str]:
-    """Walks through the program and returns the most bytes that are alive at once, and at which operation.
+    """Goes through the program and returns the most bytes that are alive at once, and at which operation.
 
     Args:
         program: The program.

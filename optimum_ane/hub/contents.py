@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,8 @@ from optimum_ane.errors import PackageError, PublishError, UnsupportedOperationE
 from optimum_ane.package.file_names import check_files, show
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.layout import ANE_CONFIG, CARD, DOCUMENTS, HTML_REPORT, MLPACKAGE_SUFFIX
-from optimum_ane.package.manifest import FunctionEntry, Manifest
-from optimum_ane.runtimes import Session, open_session
+from optimum_ane.package.manifest import FunctionEntry, Manifest, TensorEntry
+from optimum_ane.runtimes import Session, TensorSpec, open_session
 
 _MAX_README_BYTES = 1 << 20
 
@@ -150,11 +150,17 @@ def _check_function(path: Path, session: Session, function: FunctionEntry) -> No
         ("outputs", session.outputs, function.outputs),
         ("states", session.states, function.states),
     ):
-        if set(specs) != {entry.name for entry in entries}:
+        found, said = _describe(specs.values()), _describe(entries)
+        if found != said:
             raise PackageError(
-                f"{path}, function {function.name}: its {kind} are {', '.join(sorted(specs))}, and {ANE_CONFIG} says "
-                f"{', '.join(sorted(entry.name for entry in entries))}; export it again"
+                f"{path}, function {function.name}: its {kind} are {', '.join(found)}, and {ANE_CONFIG} says "
+                f"{', '.join(said)}; export it again"
             )
+
+
+def _describe(tensors: Iterable[TensorSpec | TensorEntry]) -> list[str]:
+    """`"input_ids int32 (1, 128)"`, sorted."""
+    return sorted(f"{tensor.name} {tensor.dtype} {tensor.shape}" for tensor in tensors)
 
 
 def _find_others(directory: Path, known: set[str]) -> tuple[str, ...]:

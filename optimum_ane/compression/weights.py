@@ -131,7 +131,7 @@ def find_again(before: StoredWeights, after: StoredWeights) -> dict[str, str]:
         The labels in the compressed package by those before.
 
     Raises:
-        PackageError: One is gone, or has another shape.
+        PackageError: One is gone, has another shape, or is stored several times.
     """
     found: dict[str, str] = {}
     for function, names in before.labels.items():
@@ -139,11 +139,18 @@ def find_again(before: StoredWeights, after: StoredWeights) -> dict[str, str]:
             stem = name
             while stem not in names and "_" in stem:
                 stem = stem.rpartition("_")[0]
-            if stem in names and before.weights[names[stem]].shape == after.weights[label].shape:
-                found.setdefault(names[stem], label)
+            if stem not in names or before.weights[names[stem]].shape != after.weights[label].shape:
+                continue
+            found.setdefault(names[stem], label)
     for label, weight in before.weights.items():
         if label not in found:
             raise PackageError(f"{after.package.path}: the weight {weight.name} is gone from the compressed program")
+    surplus = set(after.weights) - set(found.values())
+    if surplus and len(before.functions) > 1:
+        raise PackageError(
+            f"{after.package.path}: {min(surplus)} is stored beside what other functions read of the same weight; "
+            "compress all functions of a package together"
+        )
     return found
 
 
@@ -162,7 +169,8 @@ def bytes_of(leaf: Constant) -> int:
 def _constants(graph: Graph) -> Iterator[tuple[str, str, Constant]]:
     """Yields the constants of the weight file that operations read: the operation's type, the constant's name, it."""
     for node in graph.nodes:
-        for parameter, operand in node.inputs.items():
+        # By name: two readings of the same program must agree on the order, and protobuf keeps none.
+        for parameter, operand in sorted(node.inputs.items()):
             for item in operand if isinstance(operand, tuple) else (operand,):
                 if isinstance(item, Constant) and any(leaf.in_file for leaf in leaves_of(item)):
                     yield node.op, item.name or f"{node.name}.{parameter}", item

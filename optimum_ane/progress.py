@@ -36,6 +36,10 @@ class Stages:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    def note(self, text: str) -> None:
+        """Prints a line: what was decided that the user did not ask for."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measures a stage; its line is printed when it ends well."""

@@ -6,7 +6,7 @@ Adding a task is adding a row here and what it names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Literal
 
@@ -19,12 +19,19 @@ class OutputField:
     """One field of a task's output.
 
     Attributes:
-        name: Of the field in transformers' output class, which is also its name in the package.
+        name: Of the field in transformers' output class.
         per: Where its numbers stand. Of `"token"` and `"vocabulary"` only positions that hold a token count.
+        output: The package's name of it; None where that is the same.
     """
 
     name: str
     per: Per
+    output: str | None = None
+
+    @property
+    def in_package(self) -> str:
+        """The package's name of it."""
+        return self.output or self.name
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,8 @@ class Task:
         fields: The fields of its output that are compared, in the order in which modules return them.
         output_class: Dotted name of transformers' output class.
         evaluator: Dotted name of what scores it on a dataset: `module:attribute`.
-        swift: Dotted name of what writes the part of a card's Swift that is the task's own.
-        python: Dotted name of the lines of a card's Python that call a loaded model.
+        swift: Dotted name of what writes the part of a card's Swift that is the task's own: `hub.swift_tasks`.
+        python: Dotted name of the lines of a card's Python that call a loaded model: `hub.python_tasks`.
         pipeline_tag: The Hub's name.
         has_pipeline: Whether transformers 5 has a pipeline for it that gives more than a call of the model.
         has_labels: Whether the checkpoint's labels belong to it.
@@ -141,13 +148,32 @@ TASKS: Mapping[str, Task] = {
 }
 """The tasks, by Optimum's name."""
 
-POOLED = (OutputField("pooler_output", "row"),)
+POOLED = (OutputField("pooler_output", "row", "sentence_embedding"),)
 """What feature extraction gives in place of hidden states where the package pools."""
 
 
 def compared_fields(task: str, pools: bool) -> tuple[OutputField, ...]:
     """The fields of a task's output that are compared, of a package that pools or does not."""
     return POOLED if pools else TASKS[task].fields
+
+
+SENTENCE_EMBEDDING = replace(
+    TASKS["feature-extraction"],
+    fields=POOLED,
+    swift="optimum_ane.hub.swift_tasks:sentence_embedding",
+    python="optimum_ane.hub.python_tasks:SENTENCE_EMBEDDING",
+    pipeline_tag="sentence-similarity",
+)
+"""Feature extraction of packages that pool: Optimum has no name for it, the Hub has."""
+
+
+def task_row(task: str, pools: bool) -> Task:
+    """The row of a task, of a package that pools or does not.
+
+    Raises:
+        KeyError: The table has no such task.
+    """
+    return SENTENCE_EMBEDDING if pools and task == SENTENCE_EMBEDDING.name else TASKS[task]
 
 
 def resolve(name: str) -> Any:

@@ -37,12 +37,13 @@ The list is YAML; scripts/zoo.yaml is one:
         batch_size: 1
         precision: float16
         minimum_deployment_target: iOS16
+        compute_units: cpu_and_ne
         class_labels: false       # a Core ML classifier
         pooling: mean             # sentence embeddings, with feature-extraction
         normalize: true
         psnr_threshold: 50        # dB
         license: apache-2.0       # for a source that states none
-        evaluation:               # text-classification only
+        evaluation:               # of the task's own kind; feature-extraction needs pooling
           dataset: glue           # Hub id, or a file: ./dev.tsv
           config: sst2
           split: validation

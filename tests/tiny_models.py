@@ -27,7 +27,7 @@ _COMMON = {
     "vocab_size": 100,
     "max_position_embeddings": 40,
 }
-_DEBERTA = {"relative_attention": True, "position_buckets": 8, "max_relative_positions": -1}
+_DEBERTA = {"relative_attention": True, "position_buckets": 8}
 
 # "model_type" or "model_type:what is particular about it".
 ARCHITECTURES = {
@@ -41,49 +41,50 @@ ARCHITECTURES = {
         "pos_att_type": ["p2c", "c2p"],
         "position_biased_input": False,
     },
-    "deberta-v2:convolution": _DEBERTA
-    | {
-        "position_buckets": -1,
-        "share_att_key": False,
+    "deberta-v2:convolution": {
+        "relative_attention": True,
         "pos_att_type": ["p2c", "c2p"],
-        "position_biased_input": True,
         "type_vocab_size": 2,
         "embedding_size": 24,
         "conv_kernel_size": 3,
         "conv_act": "gelu",
     },
-    "deberta-v2:keys": _DEBERTA | {"share_att_key": False, "pos_att_type": ["c2p"], "legacy": False},
-    "deberta-v2:queries": _DEBERTA | {"share_att_key": True, "pos_att_type": ["p2c"], "norm_rel_ebd": "none"},
-    "deberta-v2:absolute": {"relative_attention": False, "pos_att_type": ["c2p"]},
-    "distilbert": {"dim": 48, "n_layers": 2, "n_heads": 3, "hidden_dim": 96},
+    "deberta-v2:keys": _DEBERTA | {"pos_att_type": ["c2p"], "legacy": False},
+    "deberta-v2:queries": _DEBERTA | {"share_att_key": True, "pos_att_type": ["p2c"]},
+    "deberta-v2:absolute": {"pos_att_type": ["c2p"]},
+    "distilbert": {},
     "electra": {"embedding_size": 24},
     "electra:wide": {"embedding_size": 48},
+    # Two tokens to either side in the second layer, and all in the first.
+    "modernbert": {"local_attention": 4},
     "mpnet": {},
     "roberta": {},
     "xlm-roberta": {},
 }
-_NAMES_OF_DISTILBERT = {
-    "hidden_size": "dim",
-    "num_hidden_layers": "n_layers",
-    "num_attention_heads": "n_heads",
-    "intermediate_size": "hidden_dim",
-    "hidden_act": "activation",
+# What architectures call BERT's settings.
+_NAMES = {
+    "distilbert": {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+    },
+    "modernbert": {"layer_norm_eps": "norm_eps", "hidden_act": "hidden_activation"},
 }
 
 WORDS = "the a film was is not very and but story of plot fine dull gripping moving bad good great poor"
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
-def make_config(name, **settings):
-    """The configuration of a tiny model; `settings` go by BERT's names."""
+def make_config(name, leave_out=None, **settings):
+    """The configuration of a tiny model; `settings` go by BERT's names, `leave_out` is one of its own settings."""
     model_type = name.split(":")[0]
-    if model_type == "distilbert":
-        settings = {_NAMES_OF_DISTILBERT.get(key, key): value for key, value in settings.items()}
-        common = {key: _COMMON[key] for key in ("vocab_size", "max_position_embeddings")}
-    else:
-        common = _COMMON
+    names = _NAMES.get(model_type, {})
     # The padding id of the tokenizer below, and RoBERTa's own.
-    return AutoConfig.for_model(model_type, **(common | {"pad_token_id": 1} | ARCHITECTURES[name] | settings))
+    own = {key: value for key, value in ARCHITECTURES[name].items() if key != leave_out}
+    settings = _COMMON | {"pad_token_id": 1} | own | settings
+    return AutoConfig.for_model(model_type, **{names.get(key, key): value for key, value in settings.items()})
 
 
 def make_original(name, task, seed=0, has_fresh_norms=False, **settings):
@@ -118,8 +119,9 @@ def make_inputs(original, rows=4, length=37, seed=0, side="right"):
 
 
 def takes_token_types(config):
-    has_types = config.model_type in ("albert", "bert", "deberta-v2", "electra")
-    return has_types and config.type_vocab_size > 1
+    """RoBERTa and its kin have a table of them and no tokenizer that gives them."""
+    has_types = config.model_type not in ("camembert", "roberta", "xlm-roberta")
+    return has_types and getattr(config, "type_vocab_size", 0) > 1
 
 
 def answer(original, inputs):

@@ -15,8 +15,8 @@ from transformers import AutoConfig
 import optimum_ane.models  # noqa: F401 - registers the architectures
 from optimum_ane.benchmark.recorded_session import RecordedSession, Recorder
 from optimum_ane.benchmark.timing import Prediction
+from optimum_ane.checkpoints.checkpoint import open_checkpoint
 from optimum_ane.checkpoints.hub_options import HubOptions
-from optimum_ane.checkpoints.open import open_checkpoint
 from optimum_ane.errors import PackageError
 from optimum_ane.modeling import model_class_of
 from optimum_ane.package.form import ExportForm

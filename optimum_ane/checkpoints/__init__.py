@@ -1,1 +1,1 @@
-"""Where originals come from: configuration, weights, tokenizer and the source's own card."""
+"""Where originals come from: configuration, weights, tokenizer, and what stands beside them."""

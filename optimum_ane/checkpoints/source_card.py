@@ -17,7 +17,7 @@ _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,100}")
 LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
 """What the Hub accepts; it refuses the whole metadata for a `zh-CN`."""
 DATASET = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
-"""What an id on the Hub looks like."""
+"""What an id on the Hub looks like, of a dataset or a model."""
 _MAX_TEXT = 300
 
 
@@ -49,13 +49,22 @@ def read_source_card(readme: Path | None) -> SourceCard:
     Returns:
         What could be read: a card that a person wrote may be malformed, which is no reason to refuse the checkpoint.
     """
+    return _from_metadata(_read_metadata(readme))
+
+
+def read_base_models(readme: Path | None) -> tuple[str, ...]:
+    """The Hub ids of the checkpoints that a card says its own was made from, see `read_source_card`."""
+    return _texts(_read_metadata(readme).get("base_model"), DATASET)
+
+
+def _read_metadata(readme: Path | None) -> Mapping[str, Any]:
     if readme is None or not readme.is_file() or readme.stat().st_size > _MAX_BYTES:
-        return SourceCard()
+        return {}
     try:
         metadata = metadata_load(readme)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return SourceCard()
-    return _from_metadata(metadata) if isinstance(metadata, Mapping) else SourceCard()
+        return {}
+    return metadata if isinstance(metadata, Mapping) else {}
 
 
 def _from_metadata(metadata: Mapping[str, Any]) -> SourceCard:

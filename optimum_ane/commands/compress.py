@@ -75,7 +75,7 @@ docs/compression.md tells how to choose a recipe and how to write one, and what 
         missing = [name.upper() for name in ("package", "recipe", "output") if getattr(args, name) is None]
         if missing:
             self.parser.error(f"{' and '.join(missing)} must be given; see --help")
-        from optimum_ane.checkpoints.source import HubOptions
+        from optimum_ane.checkpoints.hub_options import HubOptions
         from optimum_ane.package.staging import check_output
         from optimum_ane.workflows.compress import Original, compress_package
         from optimum_ane.workflows.recipe_preparation import Calibrating, prepare_recipe

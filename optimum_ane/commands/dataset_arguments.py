@@ -11,7 +11,27 @@ from optimum_ane.errors import DatasetError
 if TYPE_CHECKING:
     from optimum_ane.evaluation.datasets import DatasetSpec
 
-_DETAILS = ("dataset_config", "split", "text_column", "text_pair_column", "label_column", "max_samples")
+_DETAILS = (
+    "dataset_config",
+    "split",
+    "text_column",
+    "text_pair_column",
+    "label_column",
+    "choices_column",
+    "max_samples",
+)
+
+_WHAT_COLUMNS_HOLD = """\
+A local file, or a dataset of the Hub; local or not, usual column names are found without an option. The task says
+what is read:
+  text-classification   text, its partner for pairs, label (an id or a name of the checkpoint's labels); a .tsv or
+                        .csv of two columns without a header is text, then label
+  token-classification  --text-column the words, --label-column their tags; lists, or texts with spaces between
+  question-answering    --text-column the question, --text-pair-column the context, --label-column the answers
+  feature-extraction    two texts and their similarity as --label-column; the package has to pool
+  fill-mask             the text alone
+  multiple-choice       --text-column the context, --text-pair-column what choices start with, --choices-column,
+                        --label-column the right choice, from 0"""
 
 
 def add_dataset_arguments(
@@ -27,9 +47,7 @@ def add_dataset_arguments(
     """
     group = parser.add_argument_group(
         "dataset",
-        "A local file, or a dataset of the Hub. A .tsv or .csv of two columns without a header, text then label,\n"
-        "needs no other option; nor do usual column names such as sentence, or sentence1 and sentence2, and label.\n"
-        "Labels are ids or names of the checkpoint's labels.",
+        _WHAT_COLUMNS_HOLD,
     )
     group.add_argument(
         dataset_flag,
@@ -41,14 +59,20 @@ def add_dataset_arguments(
     group.add_argument(
         "--dataset-config",
         metavar="NAME",
-        help="config of a Hub dataset, such as sst2; with a file: the GLUE task whose metric is used",
+        help="config of a Hub dataset, such as sst2; with a file: the GLUE task or the version of SQuAD, squad or "
+        "squad_v2, whose metric is used",
     )
     group.add_argument(
         "--split", metavar="NAME", help="split of a Hub dataset (default: validation; mnli: validation_matched)"
     )
     group.add_argument("--text-column", metavar="NAME|NUMBER", help="the text's column; numbers count from 0")
-    group.add_argument("--text-pair-column", metavar="NAME|NUMBER", help="the second text's column, for pairs")
-    group.add_argument("--label-column", metavar="NAME|NUMBER", help="the label's column")
+    group.add_argument("--text-pair-column", metavar="NAME|NUMBER", help="the second text's column")
+    group.add_argument("--label-column", metavar="NAME|NUMBER", help="the column of what is right")
+    group.add_argument(
+        "--choices-column",
+        metavar="NAME|NUMBER[,…]",
+        help="the column of lists of choices, or one column for each choice, with commas between",
+    )
     group.add_argument("--max-samples", type=_positive, metavar="N", help="use only the first N rows")
     if has_gate:
         group.add_argument(
@@ -81,6 +105,7 @@ def dataset_spec_from_args(args: Namespace) -> DatasetSpec | None:
         text_pair_column=args.text_pair_column,
         label_column=args.label_column,
         max_samples=args.max_samples,
+        choices_columns=None if args.choices_column is None else tuple(args.choices_column.split(",")),
     )
 
 

@@ -13,14 +13,24 @@ class EvaluateCommand(BaseANECommand):
     """Scores a package on a dataset and fails if it is worse than the original by more than is allowed."""
 
     DESCRIPTION = """\
-Measures an exported text classifier on a labelled dataset, beside the checkpoint that it was made from: the metric of
-both, the drop with its 95 % interval (paired bootstrap), how often they agree, the PSNR of the logits, and speed.
-Exits with 1 if the drop is larger than --max-accuracy-drop.
+Measures a package on a dataset, beside the checkpoint that it was made from: the metrics of both, the drop of the
+first with its 95 % interval (paired bootstrap), how often they agree, the PSNR of the outputs, and speed. Exits with 1
+if the drop is larger than --max-accuracy-drop.
+
+  task                  metrics, the first of which the limit is for
+  text-classification   accuracy, or what GLUE has for the dataset
+  token-classification  F1, precision and recall of entities (seqeval) and accuracy; accuracy alone for plain tags
+  question-answering    F1 and exact match (SQuAD 1.1; 2.0 where questions have no answer)
+  feature-extraction    Spearman's and Pearson's correlation of cosines with similarities (STS-B)
+  fill-mask             top-1 and top-5 accuracy and pseudo-perplexity of four tokens a text, masked one at a time
+  multiple-choice       accuracy
 
 examples:
   optimum-cli ane evaluate out/ --dataset dev.tsv
   optimum-cli ane evaluate out/ --dataset glue --dataset-config sst2 --split validation
   optimum-cli ane evaluate out/ --dataset pairs.csv --text-column title --text-pair-column body --label-column 3
+  optimum-cli ane evaluate ner/ --dataset conll.jsonl
+  optimum-cli ane evaluate qa/ --dataset rajpurkar/squad --max-samples 500
   optimum-cli ane evaluate out/ --dataset dev.tsv --no-reference --output report.json"""
 
     @classmethod
@@ -38,15 +48,15 @@ examples:
         parser.add_argument("--output", metavar="FILE", help="also write the report as JSON")
 
     def execute(self) -> None:
-        """Evaluates, prints the table, writes the JSON, and then judges the drop.
+        """Evaluates, prints the table, writes the JSON, and then checks the drop.
 
         Raises:
             ANEError: Anything that the user can mend, a drop beyond the limit included.
         """
         from optimum_ane.errors import DatasetError, ValidationError
         from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, check_accuracy_drop
-        from optimum_ane.evaluation.output import check_writable, write_report
         from optimum_ane.evaluation.report import print_report
+        from optimum_ane.evaluation.report_file import check_writable, write_report
         from optimum_ane.workflows.evaluate import evaluate_package
 
         args = self.args

@@ -12,9 +12,11 @@ from optimum.commands.base import CommandInfo
 
 from optimum_ane.commands.base import BaseANECommand
 from optimum_ane.commands.dataset_arguments import add_dataset_arguments, dataset_spec_from_args
+from optimum_ane.commands.form_arguments import LEFT_OVER, add_form_arguments, form_from_args, output_from_args
 from optimum_ane.commands.gate_arguments import add_gate_arguments, gates_from_args
 
 if TYPE_CHECKING:
+    from optimum_ane.package.form import ExportForm
     from optimum_ane.workflows.export import ExportResult
 
 DESCRIPTION = """\
@@ -27,6 +29,7 @@ examples:
   optimum-cli export ane --model distilbert-base-uncased-finetuned-sst-2-english out/
   optimum-cli export ane --model bert-base-cased --task fill-mask --sequence-length 64 out/
   optimum-cli export ane --model sentence-transformers/all-MiniLM-L6-v2 --pooling mean --normalize out/
+  optimum-cli export ane --model my-classifier/ --sequence-length 32 64 128 out/
   optimum-cli export ane --model my-classifier/ --eval-dataset dev.tsv --max-accuracy-drop 0.5 out/
   optimum-cli export ane --model my-classifier/ --compress int8 --eval-dataset dev.tsv out/
   optimum-cli export ane --model my-classifier/ --chip A15 --min-residency 0.98 --max-latency-ms 5 out/
@@ -34,7 +37,7 @@ examples:
 """
 
 _FLAGS = {"dataset": "--eval-dataset"}
-_OPTIONS_OF_THIS_MACHINE = ("output", "overwrite", "cache_dir", "token", "verbose")
+_OPTIONS_OF_THIS_MACHINE = ("output", "overwrite", "cache_dir", "token", "verbose", LEFT_OVER)
 """What does not change the package; the token must be written nowhere."""
 
 
@@ -51,6 +54,7 @@ class ANEExportCommand(BaseANECommand):
         parser.add_argument("-m", "--model", metavar="ID|DIR", help="Hub id or directory of the checkpoint")
         parser.add_argument("--list", action="store_true", help="print the architectures and tasks, and stop")
         _add_form(parser)
+        _add_checkpoint(parser)
         _add_validation(parser)
         add_dataset_arguments(parser, "--eval-dataset")
         add_gate_arguments(parser)
@@ -61,10 +65,11 @@ class ANEExportCommand(BaseANECommand):
         if self.args.list:
             _print_supported()
             return
+        self.args.output = output_from_args(self.args)
         missing = [name for name in ("model", "output") if getattr(self.args, name) is None]
         if missing:
             self.parser.error(f"{' and '.join(missing)} must be given; see --help")
-        _print_result(_export(self.args, self._command_line()))
+        _print_result(_export(self.args, form_from_args(self.args), self._command_line()))
 
     def _command_line(self) -> str:
         """This command as a line to copy: options at their defaults and those of this machine alone are left out."""
@@ -80,43 +85,25 @@ class ANEExportCommand(BaseANECommand):
 
 
 def _add_form(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("the package")
-    group.add_argument("--task", default="auto", help="task; auto takes that of the checkpoint (default: %(default)s)")
-    group.add_argument(
-        "--sequence-length", type=int, default=128, metavar="N", help="tokens per row (default: %(default)s)"
-    )
-    group.add_argument("--batch-size", type=int, default=1, metavar="N", help="rows per prediction (default: 1)")
-    group.add_argument(
-        "--precision",
-        choices=["float16", "float32"],
-        default="float16",
-        help="of weights and arithmetic; the Neural Engine takes float16 only (default: %(default)s)",
-    )
-    group.add_argument(
-        "--minimum-deployment-target",
-        default="iOS16",
-        metavar="TARGET",
-        help="oldest system that runs it, by coremltools' name: iOS15 … iOS26, macOS12 … (default: %(default)s)",
-    )
-    group.add_argument(
-        "--compute-units",
-        choices=["cpu_and_ne", "all", "cpu_and_gpu", "cpu_only"],
-        default="cpu_and_ne",
-        help="default when the package is loaded, recorded in ane_config.json (default: %(default)s)",
-    )
-    group.add_argument(
-        "--class-labels", action="store_true", help="make it a Core ML classifier with the checkpoint's own labels"
-    )
-    group.add_argument(
-        "--pooling", choices=["mean", "cls"], help="sentence embeddings in place of hidden states (feature-extraction)"
-    )
-    group.add_argument("--normalize", action="store_true", help="divide sentence embeddings by their length")
+    group = add_form_arguments(parser)
     group.add_argument(
         "--compress",
         metavar="RECIPE",
         help="compress the weights: a recipe's name (`optimum-cli ane compress --list`) or a YAML file",
     )
     group.add_argument("--overwrite", action="store_true", help="replace a package that is already there")
+
+
+def _add_checkpoint(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("the checkpoint")
+    group.add_argument(
+        "--adapter", metavar="ID|DIR", help="a PEFT adapter that is merged into the checkpoint, its base model"
+    )
+    group.add_argument(
+        "--gguf-file",
+        metavar="NAME",
+        help="a GGUF file of the checkpoint's directory or repository, read in place of its weights",
+    )
 
 
 def _add_validation(parser: ArgumentParser) -> None:
@@ -139,33 +126,30 @@ def _add_hub(parser: ArgumentParser) -> None:
     group.add_argument("--trust-remote-code", action="store_true", help="run Python code of the model's repository")
 
 
-def _export(args: Namespace, command: str) -> ExportResult:
-    from optimum_ane.checkpoints.source import HubOptions
-    from optimum_ane.workflows.export import export
+def _export(args: Namespace, form: ExportForm, command: str) -> ExportResult:
+    from optimum_ane.checkpoints.hub_options import HubOptions
+    from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP
+    from optimum_ane.workflows.export import ExportChecks, export_checkpoint
 
-    settings = {} if args.max_accuracy_drop is None else {"max_accuracy_drop": args.max_accuracy_drop}
-    return export(
-        args.model,
-        args.output,
-        task=args.task,
-        sequence_length=args.sequence_length,
-        batch_size=args.batch_size,
-        precision=args.precision,
-        minimum_deployment_target=args.minimum_deployment_target,
-        compute_units=args.compute_units,
-        class_labels=args.class_labels,
-        pooling=args.pooling,
-        normalize=args.normalize,
-        eval_dataset=dataset_spec_from_args(args),
+    checks = ExportChecks(
+        dataset=dataset_spec_from_args(args),
+        max_accuracy_drop=DEFAULT_MAX_ACCURACY_DROP if args.max_accuracy_drop is None else args.max_accuracy_drop,
         psnr_threshold=args.psnr_threshold,
         validate=not args.no_validate,
-        compress=args.compress,
         chip=args.chip,
         gates=gates_from_args(args),
+    )
+    return export_checkpoint(
+        args.model,
+        args.output,
+        form,
+        checks,
+        compress=args.compress,
         overwrite=args.overwrite,
         hub=HubOptions(args.revision, args.cache_dir, args.token, args.trust_remote_code),
+        adapter=args.adapter,
+        gguf_file=args.gguf_file,
         command=command,
-        **settings,
     )
 
 
@@ -186,7 +170,11 @@ def _print_result(result: ExportResult) -> None:
     if report.residency is not None:
         console.print(_residency(report.residency))
     operations = sum(report.operations.values())
-    console.print(f"{operations} operations, {report.sizes['package'] / 1e6:.1f} MB: {result.path}/")
+    functions = f" in each of {len(report.functions)} functions" if report.functions else ""
+    size, peak = report.sizes["package"] / 1e6, (report.peak_memory_bytes or 0) / 1e9
+    console.print(
+        f"{operations} operations{functions}, {size:.1f} MB: {result.path}/ ({peak:.2f} GB of memory at the peak)"
+    )
 
 
 def _residency(residency: Mapping[str, Any]) -> str:

@@ -3,46 +3,57 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from optimum_ane.errors import CompressionError
-from optimum_ane.evaluation.accuracy import Classifier, compare
-from optimum_ane.evaluation.datasets import DatasetSpec, load_examples
-from optimum_ane.evaluation.reference import TASK, load_reference
+from optimum_ane.evaluation.datasets import DatasetSpec
+from optimum_ane.evaluation.evaluator import get_evaluator
+from optimum_ane.evaluation.reference import load_reference
 from optimum_ane.evaluation.report import AccuracyReport
-from optimum_ane.package.layout import MLPACKAGE
 from optimum_ane.package.manifest import Manifest
-from optimum_ane.package.problem_types import problem_type_of
 from optimum_ane.progress import row_progress
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.runtimes.session import Session
+from optimum_ane.tasks import TASKS, resolve
+from optimum_ane.validation.comparison import Model
+
+_MOST_BYTES = 1024**3
+"""How much of the original's outputs is remembered. Scores of a vocabulary fill it; the rest is computed again."""
 
 
 class _Remembering:
-    """A classifier that answers from memory what it was asked before."""
+    """A model that answers from memory what it was asked before."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Model, fields: Sequence[str]) -> None:
         self._model = model
-        self._answers: dict[bytes, torch.Tensor] = {}
+        self._fields = fields
+        self._answers: dict[bytes, SimpleNamespace] = {}
+        self._free = _MOST_BYTES
         self.forward = getattr(model, "forward", model)  # its signature says which inputs it takes
 
-    def __call__(self, **inputs: torch.Tensor) -> Any:
-        """Returns an object with `logits`."""
+    def __call__(self, **inputs: Tensor) -> Any:
+        """Returns an object with the fields of the task's output, or what the model itself returns."""
         digest = hashlib.sha256()
         for name, value in sorted(inputs.items()):
             digest.update(f"{name}{tuple(value.shape)}".encode())
             digest.update(value.contiguous().numpy().tobytes())
         key = digest.digest()
-        if key not in self._answers:
-            self._answers[key] = self._model(**inputs).logits
-        return SimpleNamespace(logits=self._answers[key])
+        if key in self._answers:
+            return self._answers[key]
+        answer = self._model(**inputs)
+        tensors = {name: getattr(answer, name, None) for name in self._fields}
+        size = sum(tensor.nbytes for tensor in tensors.values() if tensor is not None)
+        if size <= self._free:
+            self._free -= size
+            self._answers[key] = SimpleNamespace(**tensors)
+        return answer
 
 
-class Judge:
+class AccuracyScorer:
     """Scores variants of a package.
 
     Attributes:
@@ -69,32 +80,27 @@ class Judge:
             trust_remote_code: Whether code from the original's repository may run.
 
         Raises:
-            CompressionError: The package is no text classifier.
+            UnsupportedModelError: The package gives nothing that a dataset can score, such as hidden states.
             DatasetError: The dataset is flawed.
             CheckpointError: The original cannot be loaded.
         """
         from transformers import AutoConfig, AutoTokenizer
 
-        self._ane_config = Manifest.read(directory)
-        if self._ane_config.task != TASK:
-            raise CompressionError(f"{directory} does {self._ane_config.task}; accuracy is measured of {TASK} only")
+        self._manifest = Manifest.read(directory)
+        self._program = self._manifest.programs[0]
         self._config = AutoConfig.from_pretrained(directory)
+        self._evaluator = get_evaluator(self._manifest.form.task, self._config)
+        self._evaluator.check_pooling(self._manifest.form.pooling)
         self._tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-        self._problem_type = problem_type_of(self._config)
-        self._examples = load_examples(spec, id2label=self._config.id2label, problem_type=self._problem_type)
+        self._examples = self._evaluator.load(spec)
         if with_reference:
-            original: Classifier = load_reference(
-                reference, self._ane_config, self._config, trust_remote_code=trust_remote_code
-            )
+            original = load_reference(reference, self._manifest, self._config, trust_remote_code=trust_remote_code)
             self.against = "the original"
         else:
-            original = self._model(PortableSession(directory / MLPACKAGE))
+            original = self._model(PortableSession(directory / self._program.path))
             self.against = "the package as it is"
-        self._original = _Remembering(original)
-        digest = hashlib.sha256(self._examples.labels.tobytes())
-        for text in [*self._examples.texts, *(self._examples.text_pairs or [])]:
-            digest.update(text.encode())
-        self.name = f"{self._examples.name}, {digest.hexdigest()[:16]}, against {self.against}"
+        self._original = _Remembering(original, [field.name for field in self._evaluator.fields])
+        self.name = f"{self._examples.name}, {self._examples.digest()[:16]}, against {self.against}"
 
     def report(self, session: Session) -> AccuracyReport:
         """Scores one variant, as `ane evaluate` does.
@@ -106,13 +112,12 @@ class Judge:
             ValidationError: Answers that cannot be scored.
         """
         with row_progress(f"evaluating on {len(self._examples)} rows") as progress:
-            return compare(
+            return self._evaluator.compare(
                 self._original,
                 self._model(session),
                 self._tokenizer,
                 self._examples,
-                sequence_length=self._ane_config.sequence_length,
-                problem_type=self._problem_type,
+                sequence_length=self._manifest.form.longest,
                 runtime=session.runtime,
                 progress=progress,
             )
@@ -123,7 +128,7 @@ class Judge:
         assert drop is not None  # there is always something that it is compared with
         return drop
 
-    def _model(self, session: Session) -> Classifier:
-        from optimum_ane.modeling import ANEModelForSequenceClassification
-
-        return ANEModelForSequenceClassification(session, self._config, self._ane_config)
+    def _model(self, session: Session) -> Model:
+        model_class = resolve(f"optimum_ane:{TASKS[self._manifest.form.task].model_class}")
+        model: Model = model_class({self._program.name: session}, self._config, self._manifest)
+        return model

@@ -25,6 +25,7 @@ from optimum_ane.progress import Progress, silent
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.program import Step
+from optimum_ane.targets.coreml.multifunction import MAIN, functions_of
 from optimum_ane.targets.coreml.quiet import quiet, writing
 
 INT8_ACTIVATIONS = "int8-activations"
@@ -74,7 +75,8 @@ def quantize_activations(
         Which operations were changed.
 
     Raises:
-        CompressionError: The package is for a system that has no such arithmetic, or no operation can take it.
+        CompressionError: The package is for a system that has no such arithmetic, has several functions, or no
+            operation can take it.
         PackageError: The package is damaged.
     """
     import coremltools as ct
@@ -85,6 +87,12 @@ def quantize_activations(
         raise CompressionError(
             f"{INT8_ACTIVATIONS} needs {TARGET} and the package is for {given}; export with "
             f"--minimum-deployment-target {TARGET}"
+        )
+    functions = functions_of(spec)
+    if functions != (MAIN,):
+        raise CompressionError(
+            f"{INT8_ACTIVATIONS} fits the values of one function and {source} has {', '.join(functions)}; export one "
+            "sequence length, or take the recipe int8, which leaves activations as they are"
         )
     session = PortableSession(source)
     operations = _values(read_program(source))
@@ -171,7 +179,7 @@ def _insert(model: Any, chosen: set[str], bounds: Mapping[str, float]) -> Any:
     from coremltools.models.utils import _apply_graph_pass
     from coremltools.optimize.coreml import OpLinearQuantizerConfig, OptimizationConfig
 
-    function = model.get_spec().mlProgram.functions["main"]
+    function = model.get_spec().mlProgram.functions[MAIN]
     stats: dict[str, dict[str, np.float32]] = {}
     skipped: list[str] = []
     for operation in function.block_specializations[function.opset].operations:

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from optimum_ane.errors import CompressionError
-from optimum_ane.evaluation.datasets import DatasetSpec, load_examples
+from optimum_ane.evaluation.datasets import DatasetSpec
+from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.problem_types import SINGLE_LABEL, problem_type_of
 
 DEFAULT_ROWS = 128
 """Sensitivities differ by factors of thousands: what so few rows leave of noise changes few choices."""
 
-TASK = "text-classification"
 _PER_TOKEN = ("start_logits", "end_logits")
 _TASKS_OF_CLASSES = ("fill-mask", "text-classification", "token-classification")
 
@@ -48,32 +48,25 @@ def calibration_of_dataset(directory: Path, spec: DatasetSpec, rows: int = DEFAU
         seed: Which ones.
 
     Raises:
-        CompressionError: The package is no text classifier.
+        UnsupportedModelError: The task has no datasets, or not for the package's form.
         DatasetError: The dataset is flawed.
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    config = Manifest.read(directory)
-    if config.task != TASK:
-        raise CompressionError(
-            f"{directory} does {config.task}; datasets are read for {TASK} only, leave out --calibration-dataset to "
-            "calibrate on random tokens"
-        )
-    checkpoint = AutoConfig.from_pretrained(directory)
-    examples = load_examples(spec, id2label=checkpoint.id2label, problem_type=problem_type_of(checkpoint))
+    manifest = Manifest.read(directory)
+    evaluator = get_evaluator(manifest.form.task, AutoConfig.from_pretrained(directory))
+    examples = evaluator.load(spec)
     order = np.random.default_rng(seed).permutation(len(examples))[:rows]
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    encoded = tokenizer(
-        [examples.texts[i] for i in order],
-        None if examples.text_pairs is None else [examples.text_pairs[i] for i in order],
-        padding="max_length",
-        truncation=True,
-        max_length=config.sequence_length,
-        return_tensors="np",
-    )
-    blank = np.zeros((len(order), config.sequence_length), np.int32)
-    arrays = {entry.name: np.asarray(encoded.get(entry.name, blank), np.int32) for entry in config.inputs}
-    return _batched(arrays, config.batch_size, f"{len(order)} rows of {examples.name}")
+    encoded = evaluator.inputs(tokenizer, examples, order.tolist(), manifest.form.longest)
+    # A row of the dataset may give several, such as each of its choices.
+    count = min(rows, len(encoded["input_ids"]))
+    blank = np.zeros((count, manifest.form.longest), np.int32)
+    arrays = {
+        entry.name: encoded[entry.name][:count].numpy().astype(np.int32) if entry.name in encoded else blank
+        for entry in manifest.functions[0].inputs
+    }
+    return _batched(arrays, manifest.form.batch_size, f"{count} rows of {examples.name}")
 
 
 def calibration_of_random_tokens(directory: Path, rows: int = DEFAULT_ROWS, seed: int = 0) -> Calibration:
@@ -86,26 +79,32 @@ def calibration_of_random_tokens(directory: Path, rows: int = DEFAULT_ROWS, seed
         directory: The package's directory.
         rows: How many.
         seed: Which ones.
+
+    Raises:
+        CompressionError: The package takes no tokens.
     """
     from transformers import AutoConfig
 
     import optimum_ane.models  # noqa: F401 - registers the architectures
     from optimum_ane.exporters.config import get_ane_config_class
+    from optimum_ane.exporters.text import TextEncoderANEConfig
 
-    config = Manifest.read(directory)
+    manifest = Manifest.read(directory)
     checkpoint = AutoConfig.from_pretrained(directory)
-    ane_config = get_ane_config_class(config.model_type, config.task)(checkpoint, config.task)
-    inputs = ane_config.make_inputs(rows, config.sequence_length, seed)
-    arrays = {entry.name: inputs[entry.name].numpy() for entry in config.inputs}
-    return _batched(arrays, config.batch_size, f"{rows} rows of random tokens, seed {seed}")
+    ane_config = get_ane_config_class(manifest.model_type, manifest.form.task)(checkpoint, manifest.form.task)
+    if not isinstance(ane_config, TextEncoderANEConfig):
+        raise CompressionError(f"{manifest.model_type} takes no tokens; give a dataset with --calibration-dataset")
+    inputs = ane_config.make_inputs(rows, manifest.form.longest, seed)
+    arrays = {entry.name: inputs[entry.name].numpy() for entry in manifest.functions[0].inputs}
+    return _batched(arrays, manifest.form.batch_size, f"{rows} rows of random tokens, seed {seed}")
 
 
 def has_classes(directory: Path) -> bool:
     """Whether a package answers with scores of classes of which one is right: see `Distance`."""
     from transformers import AutoConfig
 
-    task = Manifest.read(directory).task
-    if task == TASK:
+    task = Manifest.read(directory).form.task
+    if task == "text-classification":
         return problem_type_of(AutoConfig.from_pretrained(directory)) == SINGLE_LABEL
     return task in _TASKS_OF_CLASSES
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimum_ane.analysis.operations import read_program
 from optimum_ane.compression.coverage import Attempt, Coverage, measure_coverage
 from optimum_ane.compression.kmeans import palette, uniform_palette
+from optimum_ane.compression.palette_store import Palette, PaletteStore
 from optimum_ane.compression.recipes import Recipe, Step
 from optimum_ane.compression.round_trip import gathers_as_they_are
 from optimum_ane.compression.settings import LutFunction, Palettize, Settings
 from optimum_ane.compression.targets import target_of_program
-from optimum_ane.compression.weights import Weight, find_again, read_weights
+from optimum_ane.compression.weights import StoredWeights, find_again
 from optimum_ane.errors import CompressionError
 from optimum_ane.runtimes.portable.package import Package
+from optimum_ane.targets.coreml.multifunction import MAIN, functions_of, merge_functions, split_function
 from optimum_ane.targets.coreml.quiet import quiet, writing
 
 if TYPE_CHECKING:
@@ -33,10 +37,14 @@ def compress_mlpackage(source: Path, target: Path, recipe: Recipe, progress: Pro
 
     The same package and recipe give the same weights every time.
 
+    coremltools compresses programs of one function. Where there are several, each is taken out, compressed, and merged
+    with the others again. What they share is compressed in the same way for each, so that it is stored once; its
+    palettes are found once.
+
     Args:
-        source: The `.mlpackage` of an ML Program of one function, not compressed yet.
+        source: The `.mlpackage` of an ML Program, not compressed yet.
         target: The `.mlpackage` to write; its directory exists, it does not.
-        recipe: What to do.
+        recipe: What to do. A weight is named as in the first function that reads it.
         progress: Is called as palettes are found, which is what takes time.
 
     Returns:
@@ -47,25 +55,80 @@ def compress_mlpackage(source: Path, target: Path, recipe: Recipe, progress: Pro
             name in the recipe matches no weight.
         PackageError: The package is damaged, or the result is not what was asked for.
     """
+    check_source(source, recipe)
+    before = StoredWeights(source)
+    if before.functions == (MAIN,):
+        palettes = _Palettes(recipe, before, None, progress)
+        plan = _compress_function(source, target, recipe, before, MAIN, palettes)
+    else:
+        plan = {}
+        with (
+            tempfile.TemporaryDirectory(dir=target.parent, prefix="functions-") as folder,
+            tempfile.TemporaryFile(dir=folder) as file,
+        ):
+            palettes = _Palettes(recipe, before, PaletteStore(file), progress)
+            compressed = {}
+            for function in before.functions:
+                single = Path(folder) / f"{function}.mlpackage"
+                compressed[function] = Path(folder) / f"{function}-compressed.mlpackage"
+                split_function(source, function, single)
+                attempts = _compress_function(single, compressed[function], recipe, before, function, palettes)
+                plan = attempts | plan
+                shutil.rmtree(single)
+            merge_functions(compressed, target, default=before.functions[0])
+    return measure_coverage(source, target, recipe, plan)
+
+
+def _compress_function(
+    source: Path, target: Path, recipe: Recipe, package: StoredWeights, function: str, palettes: _Palettes
+) -> dict[str, list[Attempt]]:
+    """Compresses a package of one function.
+
+    Args:
+        source: The package of one function.
+        target: The package to write.
+        recipe: What to do.
+        package: The weights of the whole package, which say what each is read by in all functions.
+        function: Which of its functions this is.
+        palettes: Finds palettes.
+
+    Returns:
+        What was tried on each weight that the function reads, by its label in the whole package.
+    """
     import coremltools as ct
 
-    check_source(source, recipe)
-    before = read_weights(read_program(source))
+    before = StoredWeights(source)
+    own = package.in_package_of(function, before)
+    plan: dict[str, list[Attempt]] = {label: [] for label in own}
     with quiet(), writing():
         model = ct.models.MLModel(str(source), skip_model_load=True)
-    plan: dict[str, list[Attempt]] = {name: [] for name in before}
-    ticks = _Ticks(recipe, before, progress)
-    current = before
+    now, places = before, {label: label for label in before.weights}
     for step in recipe.steps:
-        asked = _asked(step, before, current)
-        model = _apply(model, step, {current[name].name: settings for name, settings in asked.items()}, ticks)
-        now = find_again(before, read_weights(read_program(model.package_path)), target)
-        for name, settings in asked.items():
-            plan[name].append(Attempt(settings, now[name].stored_bytes != current[name].stored_bytes))
-        current = now
+        asked: dict[str, Settings] = {}
+        for label, place in own.items():
+            weight = package.weights[label]
+            settings = step.settings_for(weight.name, weight.op_types)
+            is_compressed = now.weights[places[place]].stored_bytes != weight.stored_bytes
+            if settings is not None and is_compressed == step.joint:
+                asked[label] = settings
+        by_name = {now.weights[places[own[label]]].name: settings for label, settings in asked.items()}
+        compressed = _apply(model, step, by_name, palettes)
+        after = StoredWeights(Path(compressed.package_path))
+        found = find_again(before, after)
+        for label, settings in asked.items():
+            bytes_before = now.weights[places[own[label]]].stored_bytes
+            bytes_after = after.weights[found[own[label]]].stored_bytes
+            plan[label].append(Attempt(settings, bytes_after != bytes_before))
+        if model is not compressed and model.is_temp_package:
+            shutil.rmtree(model.package_path)  # coremltools would keep it until Python ends
+        model, now, places = compressed, after, found
     with quiet(), writing():
         model.save(str(target))
-    return measure_coverage(source, target, recipe, plan)
+    if model.is_temp_package:
+        shutil.rmtree(model.package_path)
+    del model
+    gc.collect()  # coremltools' programs hold all weights, in circles of references
+    return plan
 
 
 def check_source(source: Path, recipe: Recipe) -> None:
@@ -74,18 +137,19 @@ def check_source(source: Path, recipe: Recipe) -> None:
     Raises:
         CompressionError: It is for an older system than the recipe needs, or compressed already, or a name in the
             recipe matches none of its weights.
-        PackageError: It is damaged, or holds several functions.
+        PackageError: It is damaged.
     """
     spec = Package(source).spec
     recipe.check_target(target_of_program(spec, str(source)), "the package")
-    function = spec.mlProgram.functions["main"]
-    for operation in function.block_specializations[function.opset].operations:
-        if operation.type.startswith("constexpr_") and operation.type != "constexpr_cast":
-            raise CompressionError(
-                f"{source} is compressed already ({operation.outputs[0].name}: {operation.type}); compress the "
-                "package that it was made from"
-            )
-    names = list(read_weights(read_program(source)))
+    for name in functions_of(spec):
+        function = spec.mlProgram.functions[name]
+        for operation in function.block_specializations[function.opset].operations:
+            if operation.type.startswith("constexpr_") and operation.type != "constexpr_cast":
+                raise CompressionError(
+                    f"{source} is compressed already ({operation.outputs[0].name}: {operation.type}); compress the "
+                    "package that it was made from"
+                )
+    names = {weight.name for weight in StoredWeights(source).weights.values()}
     for step in recipe.steps:
         for pattern in step.weights:
             if pattern not in names and not any(fnmatchcase(name, pattern) for name in names):
@@ -95,18 +159,9 @@ def check_source(source: Path, recipe: Recipe) -> None:
                 )
 
 
-def _asked(step: Step, before: dict[str, Weight], current: dict[str, Weight]) -> dict[str, Settings]:
-    """What a step is to do to which weight, by its name before."""
-    asked = {}
-    for name, weight in before.items():
-        settings = step.settings_for(name, weight.op_types)
-        is_compressed = current[name].stored_bytes != weight.stored_bytes
-        if settings is not None and is_compressed == step.joint:
-            asked[name] = settings
-    return asked
-
-
-def _apply(model: ct.models.MLModel, step: Step, asked: dict[str, Settings], ticks: _Ticks) -> ct.models.MLModel:
+def _apply(
+    model: ct.models.MLModel, step: Step, asked: Mapping[str, Settings], palettes: _Palettes
+) -> ct.models.MLModel:
     """Runs one of coremltools' passes over the weights that are asked for, by name."""
     from coremltools.optimize import coreml as cto
 
@@ -118,20 +173,24 @@ def _apply(model: ct.models.MLModel, step: Step, asked: dict[str, Settings], tic
         "prune": cto.prune_weights,
     }
     # By name only: by type of operation, coremltools refuses a weight that two types of operation read.
-    configs = {name: settings.config(ticks.lut_function(settings, step.joint)) for name, settings in asked.items()}
+    configs = {name: settings.config(palettes.lut_function(settings, step.joint)) for name, settings in asked.items()}
     with quiet(), writing(), gathers_as_they_are():
         return passes[step.kind](model, cto.OptimizationConfig(op_name_configs=configs), joint_compression=step.joint)
 
 
-class _Ticks:
-    """Counts the palettes as coremltools asks for them, one for each weight or group of channels."""
+class _Palettes:
+    """Finds palettes as coremltools asks for them, one for each weight or group of channels, and counts them."""
 
-    def __init__(self, recipe: Recipe, weights: dict[str, Weight], progress: Progress | None) -> None:
+    def __init__(
+        self, recipe: Recipe, package: StoredWeights, store: PaletteStore | None, progress: Progress | None
+    ) -> None:
+        self._store = store
         self._progress = progress
         self._done = 0
         self._total = 0
         for step in recipe.steps:
-            for weight in weights.values():
+            for label in (label for names in package.labels.values() for label in set(names.values())):
+                weight = package.weights[label]
                 settings = step.settings_for(weight.name, weight.op_types)
                 if isinstance(settings, Palettize) and weight.elements > settings.weight_threshold:
                     self._total += weight.elements
@@ -139,9 +198,12 @@ class _Ticks:
     def lut_function(self, settings: Settings, joint: bool) -> LutFunction:
         """Makes the function that coremltools calls for a palette."""
 
-        def find(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def find(values: np.ndarray) -> Palette:
             assert isinstance(settings, Palettize)
-            made = _palette_of(values, settings, joint)
+            if self._store is None:
+                made = _palette_of(values, settings, joint)
+            else:
+                made = self._store.get(values, settings, joint, lambda: _palette_of(values, settings, joint))
             self._done = min(self._total, self._done + values.size)
             if self._progress is not None:
                 self._progress(self._done, self._total)
@@ -150,7 +212,7 @@ class _Ticks:
         return find
 
 
-def _palette_of(values: np.ndarray, settings: Palettize, joint: bool) -> tuple[np.ndarray, np.ndarray]:
+def _palette_of(values: np.ndarray, settings: Palettize, joint: bool) -> Palette:
     if settings.mode == "uniform":
         return uniform_palette(values, settings.nbits)
     if not joint:

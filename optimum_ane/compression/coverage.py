@@ -12,7 +12,7 @@ import numpy as np
 
 from optimum_ane.compression.recipes import Recipe
 from optimum_ane.compression.settings import Palettize, Quantize, Settings
-from optimum_ane.compression.weights import Weight, WeightValues, find_again
+from optimum_ane.compression.weights import StoredWeights, Weight, find_again
 from optimum_ane.errors import PackageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class CoveredWeight:
         shape: The extents.
         bytes_before: As it was stored.
         bytes_after: As it is stored now: indices or integers with their palettes, scales and masks.
-        form: What it became, in words; None if it is as it was.
+        form: The format that it took, in words; None if it is as it was.
         skipped: Why it is as it was; None if it is not.
         psnr: dB of the decoded values against those before; None if it is as it was.
     """
@@ -69,7 +69,7 @@ class Coverage:
 
     @property
     def compressed(self) -> tuple[CoveredWeight, ...]:
-        """The weights that changed form."""
+        """The weights that were compressed."""
         return tuple(weight for weight in self.weights if weight.form is not None)
 
     @property
@@ -112,34 +112,29 @@ def measure_coverage(source: Path, target: Path, recipe: Recipe, plan: Plan) -> 
     Raises:
         PackageError: A weight is gone, or was not compressed and has other values.
     """
-    before, after = WeightValues(source), WeightValues(target)
-    found = find_again(before.weights, after.weights, target)
+    before, after = StoredWeights(source), StoredWeights(target)
+    found = find_again(before, after)
     return Coverage(
         recipe=recipe.describe(),
-        weights=tuple(
-            _compare(weight, found[name], before, after, plan.get(name, ())) for name, weight in before.weights.items()
-        ),
-        bytes_before=before.program.weight_bytes,
-        bytes_after=after.program.weight_bytes,
-        float16_bytes=sum(_float16_bytes(tensor) for tensor in before.program.weights),
+        weights=tuple(_compare(label, found[label], before, after, plan.get(label, ())) for label in before.weights),
+        bytes_before=before.stored_bytes,
+        bytes_after=after.stored_bytes,
+        float16_bytes=before.float16_bytes,
     )
 
 
-def _float16_bytes(tensor: Any) -> int:
-    return 2 * tensor.elements if tensor.dtype in ("float16", "float32") else tensor.dense_bytes
-
-
 def _compare(
-    old: Weight, new: Weight, before: WeightValues, after: WeightValues, attempts: Sequence[Attempt]
+    label: str, label_after: str, before: StoredWeights, after: StoredWeights, attempts: Sequence[Attempt]
 ) -> CoveredWeight:
-    expected, actual = before[old], after[new]
+    old, new = before.weights[label], after.weights[label_after]
+    expected, actual = before.values(label), after.values(label_after)
     is_compressed = new.stored_bytes != old.stored_bytes
     if not is_compressed and not np.array_equal(expected, actual, equal_nan=True):
         raise PackageError(
             f"coremltools did not compress {old.name} and yet changed its values; leave it out of the recipe"
         )
     return CoveredWeight(
-        name=old.name,
+        name=label,
         op_types=old.op_types,
         shape=old.shape,
         bytes_before=old.stored_bytes,
@@ -195,7 +190,7 @@ def _remainder(weight: Weight, axis: int, size: int, what: str) -> str | None:
 
 
 def print_coverage(coverage: Mapping[str, Any], console: Console) -> None:
-    """Prints what became of the weights: a row for each form, and one for each reason to leave some as they were.
+    """Prints what became of the weights: a row for each format, and one for each reason to leave some as they were.
 
     Args:
         coverage: As `export_report.json` holds it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -12,23 +13,25 @@ import yaml
 
 from optimum_ane.compression.calibration_data import Calibration, has_classes
 from optimum_ane.compression.search import Choice, Options, frontier, smallest_accepted, within_size
-from optimum_ane.compression.sensitivity import Notebook, digest_of_package, measure_options
+from optimum_ane.compression.sensitivity import Measurements, digest_of_package, measure_options
 from optimum_ane.compression.settings import Settings
-from optimum_ane.compression.weight_formats import AS_IT_IS, FUNCTION, FormLibrary
+from optimum_ane.compression.weight_formats import AS_IT_IS, FormattedWeights
 from optimum_ane.errors import CompressionError
 from optimum_ane.package.layout import MLPACKAGE
 from optimum_ane.package.report import measure_sizes
 from optimum_ane.progress import Stages, row_progress
+from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.values import Constant
 from optimum_ane.runtimes.portable.variants import ChangedSession
 from optimum_ane.runtimes.session import Session
+from optimum_ane.targets.coreml.multifunction import MAIN, functions_of, split_function
 
 MIXED = "mixed"
 """The name by which the command line asks for it."""
 
 
-class Judge(Protocol):
-    """Tells what a variant of the package loses; `judging.Judge` is one."""
+class Scorer(Protocol):
+    """Tells what a variant of the package loses; `accuracy_scorer.AccuracyScorer` is one."""
 
     name: str
     """Tells dataset and original from others: what was measured under another name is measured again."""
@@ -66,24 +69,24 @@ class MixedRecipe:
         text: The recipe as YAML, as `recipes.get_recipe` reads it.
         size_ratio: Predicted bytes of the weight file over those of the package as it is.
         bits: Mean bits of an element over the weights that were searched, palettes and scales included.
-        forms: How many weights took each form.
+        formats: How many weights took each format.
         harm: Predicted; see `calibration.Distance`.
         calibration: What the package was run on.
-        evaluations: How many choices the dataset judged.
+        evaluations: How many choices were scored on the dataset.
     """
 
     text: str
     size_ratio: float
     bits: float
-    forms: Mapping[str, int]
+    formats: Mapping[str, int]
     harm: float
     calibration: str
     evaluations: int
 
     def describe(self) -> str:
         """One line for the screen."""
-        forms = ", ".join(f"{count} {form}" for form, count in self.forms.items())
-        return f"{self.bits:.2f} bits a weight ({forms}), calibrated on {self.calibration}"
+        formats = ", ".join(f"{count} {format}" for format, count in self.formats.items())
+        return f"{self.bits:.2f} bits a weight ({formats}), calibrated on {self.calibration}"
 
 
 def search_mixed(
@@ -91,66 +94,83 @@ def search_mixed(
     folder: Path,
     budget: Budget,
     calibration: Calibration,
-    judge: Judge | None = None,
+    scorer: Scorer | None = None,
     *,
     quiet: bool = False,
 ) -> MixedRecipe:
-    """Finds the form of each weight.
+    """Finds the format of each weight.
 
-    First every weight is compressed alone, in every form, and the harm to the answers is measured. Then the forms are
-    chosen that do the least harm for their bytes. Under a budget of accuracy the choices are tried from a bisection,
-    each in the portable runtime with exactly the weights that the saved package will hold.
+    First every weight is compressed alone, in every format, and the harm to the answers is measured. Then the formats
+    are chosen that do the least harm for their bytes. Under a budget of accuracy the choices are tried from a
+    bisection, each in the portable runtime with exactly the weights that the saved package will hold.
+
+    Of a package of several functions the default one is run, and its size counts: that of the longest texts. What the
+    recipe says of its weights holds for the others, which share them.
 
     Args:
         directory: A package as `optimum-cli export ane` wrote it, its weights not compressed.
         folder: Where measurements are kept: a run that was killed goes on from them.
         budget: What the result may cost.
         calibration: What the package is run on to measure harm.
-        judge: Measures the drop; needed for a budget of accuracy.
+        scorer: Measures the drop; needed for a budget of accuracy.
         quiet: Show no progress.
 
     Raises:
         CompressionError: No choice is within the budget.
         PackageError: The package is damaged.
     """
-    if budget.accuracy_drop is not None and judge is None:
+    if budget.accuracy_drop is not None and scorer is None:
         raise CompressionError("a budget of accuracy needs a dataset to measure it on; name one with --dataset")
-    mlpackage = directory / MLPACKAGE
-    digest = digest_of_package(mlpackage)
-    library = FormLibrary(mlpackage, folder / f"forms-{digest[:16]}")
+    digest = digest_of_package(directory / MLPACKAGE)
+    mlpackage = _default_function(directory / MLPACKAGE, folder, digest)
+    library = FormattedWeights(mlpackage, folder / f"formats-{digest[:16]}")
     if not library.weights:
         raise CompressionError(f"{directory} holds no float weights that are large enough to compress")
     of_classes = has_classes(directory)
-    notebook = Notebook(
+    measurements = Measurements(
         folder,
         {
             "package": digest,
             "calibration": calibration.digest,
             "classes": of_classes,
-            "forms": {name: repr(form.settings) for name, form in library.forms.items()},
+            "formats": {name: repr(format.settings) for name, format in library.formats.items()},
         },
     )
     with Stages(3 if budget.accuracy_drop is not None else 2, quiet) as stages:
-        with stages.stage(f"compress in {len(library.forms)} forms"), row_progress("forms") as progress:
-            for number, form in enumerate(library.forms):
-                progress(number, len(library.forms))
-                library.make(form)
+        with stages.stage(f"compress in {len(library.formats)} formats"), row_progress("formats") as progress:
+            for number, format in enumerate(library.formats):
+                progress(number, len(library.formats))
+                library.make(format)
         with stages.stage(f"measure {len(library.weights)} weights"), row_progress("predictions") as progress:
-            options = measure_options(library, calibration, notebook, of_classes=of_classes, progress=progress)
+            options = measure_options(library, calibration, measurements, of_classes=of_classes, progress=progress)
         search = _Search(library, options, measure_sizes(mlpackage)["weights"])
         if budget.accuracy_drop is None:
             choice = search.within(budget.size_ratio)
         else:
-            assert judge is not None
+            assert scorer is not None
             with stages.stage("search within the accuracy"):
-                choice = search.accurate(budget, notebook, judge)
+                choice = search.accurate(budget, measurements, scorer)
     return search.result(choice, calibration.name)
 
 
-class _Search:
-    """The choice of forms, from measured options to a recipe."""
+def _default_function(mlpackage: Path, folder: Path, digest: str) -> Path:
+    """The package itself if it has one function; else its default one as a package, made unless it is there."""
+    functions = functions_of(Package(mlpackage).spec)
+    if functions == (MAIN,):
+        return mlpackage
+    single = folder / f"function-{digest[:16]}.mlpackage"
+    if not single.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            split_function(mlpackage, functions[0], Path(scratch) / single.name)
+            (Path(scratch) / single.name).rename(single)
+    return single
 
-    def __init__(self, library: FormLibrary, options: Options, file_size: int) -> None:
+
+class _Search:
+    """The choice of formats, from measured options to a recipe."""
+
+    def __init__(self, library: FormattedWeights, options: Options, file_size: int) -> None:
         self._library, self._options = library, options
         self._file_size = file_size
         # What is in the file besides: biases, norms, and its header.
@@ -164,12 +184,12 @@ class _Search:
         if choice is None:
             least = self._ratio(frontier(self._options)[0])
             raise CompressionError(
-                f"even the smallest form of every weight takes {least:.3f} of the size, --max-size-ratio asks for "
+                f"even the smallest format of every weight takes {least:.3f} of the size, --max-size-ratio asks for "
                 f"{ratio}; raise it"
             )
         return choice
 
-    def accurate(self, budget: Budget, notebook: Notebook, judge: Judge) -> Choice:
+    def accurate(self, budget: Budget, measurements: Measurements, scorer: Scorer) -> Choice:
         """The smallest choice whose drop the budget allows."""
         assert budget.accuracy_drop is not None
         allowed = budget.accuracy_drop
@@ -180,12 +200,16 @@ class _Search:
                 self.within(budget.size_ratio)
 
         def accepts(choice: Choice) -> bool:
-            key = ("drop", judge.name, ",".join(f"{weight}={form}" for weight, form in sorted(choice.forms.items())))
-            drop = notebook.number(*key)
+            key = (
+                "drop",
+                scorer.name,
+                ",".join(f"{weight}={format}" for weight, format in sorted(choice.formats.items())),
+            )
+            drop = measurements.number(*key)
             if drop is None:
-                drop = judge.drop(self._session(choice))
+                drop = scorer.drop(self._session(choice))
                 self._evaluations += 1
-                notebook.write(drop, *key)
+                measurements.write(drop, *key)
             # A drop of exactly the limit must not fail for the last bit of a division; NaN, of a metric that is not
             # defined, passes nothing.
             return drop <= allowed + 1e-9
@@ -194,18 +218,18 @@ class _Search:
         if found is None:
             size = "" if budget.size_ratio is None else f" within --max-size-ratio {budget.size_ratio}"
             raise CompressionError(
-                f"no choice of forms{size} keeps the drop within {allowed} points: the best loses more. The package "
+                f"no choice of formats{size} keeps the drop within {allowed} points: the best loses more. The package "
                 "as it is may lose as much already (`optimum-cli ane evaluate`); raise --max-accuracy-drop"
             )
         return found
 
     def _session(self, choice: Choice) -> Session:
         constants: dict[str, Constant] = {}
-        for weight, form in choice.forms.items():
-            constant = None if form == AS_IT_IS else self._library.constant(weight, form)
+        for weight, format in choice.formats.items():
+            constant = None if format == AS_IT_IS else self._library.constant(weight, format)
             if constant is not None:
                 constants[weight] = constant
-        return ChangedSession(self._library.package, constants, FUNCTION)
+        return ChangedSession(self._library.package, constants, MAIN)
 
     def _ratio(self, choice: Choice) -> float:
         return (choice.size + self._rest) / self._file_size
@@ -218,7 +242,7 @@ class _Search:
             text=self._yaml(choice, summary),
             size_ratio=self._ratio(choice),
             bits=bits,
-            forms=dict(Counter(choice.forms.values()).most_common()),
+            formats=dict(Counter(choice.formats.values()).most_common()),
             harm=choice.harm,
             calibration=calibration,
             evaluations=self._evaluations,
@@ -226,9 +250,9 @@ class _Search:
 
     def _yaml(self, choice: Choice, summary: str) -> str:
         steps: dict[str, dict[str, Any]] = {}
-        for weight, form in choice.forms.items():
-            if form != AS_IT_IS:
-                settings = self._library.forms[form].settings
+        for weight, format in choice.formats.items():
+            if format != AS_IT_IS:
+                settings = self._library.formats[format].settings
                 step = steps.setdefault(settings.kind, {"kind": settings.kind, "weights": {}})
                 step["weights"][weight] = _stated(settings)
         recipe = {"summary": summary, "steps": list(steps.values())}

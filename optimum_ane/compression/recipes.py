@@ -42,7 +42,7 @@ class Step:
         op_types: By MIL type of the operation that reads the weight; of a weight read by several, the first listed.
         weights: By the weight's name in the program, or a pattern as in a shell; a name goes before patterns, of
             patterns the first that matches counts.
-        joint: Compress what an earlier step left in compressed form once more; without it such weights are passed by.
+        joint: Compress what an earlier step left compressed once more; without it such weights are passed by.
     """
 
     kind: str
@@ -99,12 +99,12 @@ class Recipe:
 
     @property
     def minimum_deployment_target(self) -> str:
-        """The oldest target that reads every form of it."""
+        """The oldest target that reads every format of it."""
         return self._need()[0]
 
     def _need(self) -> tuple[str, str]:
         needs = [settings.needs for step in self.steps for settings in step.all_settings]
-        needs += [("iOS18", "two forms of compression joined") for step in self.steps if step.joint]
+        needs += [("iOS18", "two kinds of compression joined") for step in self.steps if step.joint]
         target = latest(*(target for target, _ in needs))
         return target, next(reason for needed, reason in needs if needed == target)
 

@@ -1,10 +1,10 @@
-"""Which form each weight takes: the trade of bytes for harm, weight by weight. Numbers in, numbers out.
+"""Which format each weight takes: the trade of bytes for harm, weight by weight. Numbers in, numbers out.
 
 Harms of single weights are added up. To first order that is so: each error is small, and errors of different weights
-are not correlated. Then the best choice under any budget lies on the lower convex hull of each weight's forms in the
-plane of bytes and harm, and walking the hulls by falling gain for each byte visits all choices that are best for some
-price of a byte (Lagrangian allocation; Shoham and Gersho, "Efficient bit allocation for an arbitrary set of
-quantizers", IEEE Trans. ASSP 36(9), 1988).
+are not correlated. Then the best choice under any budget lies on the lower convex hull of each weight's formats in the
+plane of bytes and harm, and taking the steps of all hulls by falling gain for each byte gives all choices that are
+best for some price of a byte (Lagrangian allocation; Shoham and Gersho, "Efficient bit allocation for an arbitrary set
+of quantizers", IEEE Trans. ASSP 36(9), 1988).
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Option:
-    """One form that a weight may take.
+    """One format that a weight may take.
 
     Attributes:
-        form: Its name.
+        format: Its name.
         size: Bytes that the weight takes in it.
         harm: What it does to the answers; 0 is none.
     """
 
-    form: str
+    format: str
     size: int
     harm: float
 
 
 Options = Mapping[str, tuple[Option, ...]]
-"""The forms of each weight, the weight as it is among them."""
+"""The formats of each weight, the weight as it is among them."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A form for every weight.
+    """A format for every weight.
 
     Attributes:
-        forms: The name of the form, by weight.
+        formats: The name of the format, by weight.
         size: Bytes of all weights together.
         harm: Of all weights together.
     """
 
-    forms: Mapping[str, str]
+    formats: Mapping[str, str]
     size: int
     harm: float
 
 
 def hull(options: tuple[Option, ...]) -> list[Option]:
-    """Returns the forms that are best at some price of a byte, smallest first.
+    """Returns the formats that are best at some price of a byte, smallest first.
 
     Args:
-        options: The forms of one weight, one at least.
+        options: The formats of one weight, one at least.
 
     Returns:
         The lower convex hull in the plane of size and harm, cut where more bytes stop lowering the harm.
@@ -76,21 +76,22 @@ def frontier(options: Options) -> list[Choice]:
     """Returns every choice that is best at some price of a byte, smallest first.
 
     Args:
-        options: The forms of each weight.
+        options: The formats of each weight.
 
     Returns:
-        From all weights in their smallest form to all in their best, each choice one step of one weight from the last.
+        From all weights in their smallest format to all in their best, each choice one step of one weight from the
+        last.
     """
-    hulls = {weight: hull(forms) for weight, forms in options.items()}
+    hulls = {weight: hull(formats) for weight, formats in options.items()}
     steps = [
         (_gain(small, large), weight, small, large)
-        for weight, forms in hulls.items()
-        for small, large in pairwise(forms)
+        for weight, formats in hulls.items()
+        for small, large in pairwise(formats)
     ]
     # Within a hull the gains fall, so that the order of all steps keeps the order of each weight's own.
     steps.sort(key=lambda step: (-step[0], step[1]))
-    choices = [_choice({weight: forms[0] for weight, forms in hulls.items()})]
-    now = {weight: forms[0] for weight, forms in hulls.items()}
+    choices = [_choice({weight: formats[0] for weight, formats in hulls.items()})]
+    now = {weight: formats[0] for weight, formats in hulls.items()}
     for _, weight, _, large in steps:
         now[weight] = large
         choices.append(_choice(now))
@@ -99,7 +100,7 @@ def frontier(options: Options) -> list[Choice]:
 
 def _choice(now: Mapping[str, Option]) -> Choice:
     return Choice(
-        {weight: option.form for weight, option in now.items()},
+        {weight: option.format for weight, option in now.items()},
         sum(option.size for option in now.values()),
         sum(option.harm for option in now.values()),
     )
@@ -109,7 +110,7 @@ def within_size(options: Options, budget: int) -> Choice | None:
     """Returns the choice of least harm that was found within a number of bytes.
 
     Args:
-        options: The forms of each weight.
+        options: The formats of each weight.
         budget: Bytes of all weights together.
 
     Returns:
@@ -119,21 +120,21 @@ def within_size(options: Options, budget: int) -> Choice | None:
     fitting = [choice for choice in frontier(options) if choice.size <= budget]
     if not fitting:
         return None
-    by_name = {weight: {option.form: option for option in forms} for weight, forms in options.items()}
-    now = {weight: by_name[weight][form] for weight, form in fitting[-1].forms.items()}
+    by_name = {weight: {option.format: option for option in formats} for weight, formats in options.items()}
+    now = {weight: by_name[weight][format] for weight, format in fitting[-1].formats.items()}
     left = budget - fitting[-1].size
     while True:
         changes = [
-            ((now[weight].harm - option.harm) / max(1, option.size - now[weight].size), weight, option.form)
-            for weight, forms in options.items()
-            for option in forms
+            ((now[weight].harm - option.harm) / max(1, option.size - now[weight].size), weight, option.format)
+            for weight, formats in options.items()
+            for option in formats
             if option.harm < now[weight].harm and option.size - now[weight].size <= left
         ]
         if not changes:
             return _choice(now)
-        _, weight, form = max(changes)
-        left -= by_name[weight][form].size - now[weight].size
-        now[weight] = by_name[weight][form]
+        _, weight, format = max(changes)
+        left -= by_name[weight][format].size - now[weight].size
+        now[weight] = by_name[weight][format]
 
 
 def smallest_accepted(choices: list[Choice], accepts: Callable[[Choice], bool]) -> Choice | None:

@@ -1,4 +1,4 @@
-"""What each weight in each form does to the answers, measured; kept on disk, so that a killed run goes on."""
+"""What each weight in each format does to the answers, measured; kept on disk, so that a killed run goes on."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Any
 
 from optimum_ane.compression.calibration_data import Calibration, Distance
 from optimum_ane.compression.search import Option, Options
-from optimum_ane.compression.weight_formats import AS_IT_IS, FUNCTION, FormLibrary
+from optimum_ane.compression.weight_formats import AS_IT_IS, FormattedWeights
 from optimum_ane.progress import Progress, silent
 from optimum_ane.runtimes.portable.values import Constant
 from optimum_ane.runtimes.portable.variants import VariantRunner
+from optimum_ane.targets.coreml.multifunction import MAIN
 from optimum_ane.version import __version__
 
 _FORMAT = 1
 
 
-class Notebook:
+class Measurements:
     """Numbers that were measured, in a JSON file that is whole at every moment.
 
     Attributes:
@@ -77,36 +78,36 @@ def digest_of_package(mlpackage: Path) -> str:
 
 
 def measure_options(
-    library: FormLibrary,
+    library: FormattedWeights,
     calibration: Calibration,
-    notebook: Notebook,
+    measurements: Measurements,
     *,
     of_classes: bool,
     progress: Progress = silent,
 ) -> Options:
-    """Measures what each weight costs and does in each form that it may take.
+    """Measures what each weight costs and does in each format that it may take.
 
     Args:
-        library: The weights and forms.
+        library: The weights and formats.
         calibration: What the package is run on.
-        notebook: Holds what was measured before, and takes what is new.
+        measurements: Holds what was measured before, and takes what is new.
         of_classes: See `Distance`.
         progress: Is called with (predictions done, predictions in all).
 
     Returns:
-        The forms of each weight, that of the weight as it is among them.
+        The formats of each weight, that of the weight as it is among them.
 
     Raises:
         CompressionError: The answers of the package as it is cannot be measured against.
     """
-    forms = {weight: library.forms_of(weight) for weight in library.weights}
+    formats = {weight: library.formats_of(weight) for weight in library.weights}
     missing = {
-        weight: [form for form in names if notebook.number("harm", weight, form) is None]
-        for weight, names in forms.items()
+        weight: [format for format in names if measurements.number("harm", weight, format) is None]
+        for weight, names in formats.items()
     }
     missing = {weight: names for weight, names in missing.items() if names}
     if missing:
-        runner = VariantRunner(library.package, calibration.batches, FUNCTION)
+        runner = VariantRunner(library.package, calibration.batches, MAIN)
         distance = Distance(calibration, runner.baseline, of_classes=of_classes)
         total, done = len(calibration.batches) * sum(map(len, missing.values())), 0
 
@@ -116,27 +117,29 @@ def measure_options(
             progress(done, total)
 
         def stand_ins(weight: str) -> dict[str, Callable[[], Constant]]:
-            return {form: _loader(library, weight, form) for form in missing[weight]}
+            return {format: _loader(library, weight, format) for format in missing[weight]}
 
         for trial in runner.trials(missing, stand_ins, advance):
-            notebook.write(distance(trial.outputs), "harm", trial.weight, trial.name)
-    return {weight: _options(library, notebook, weight, names) for weight, names in forms.items()}
+            measurements.write(distance(trial.outputs), "harm", trial.weight, trial.name)
+    return {weight: _options(library, measurements, weight, names) for weight, names in formats.items()}
 
 
-def _loader(library: FormLibrary, weight: str, form: str) -> Callable[[], Constant]:
+def _loader(library: FormattedWeights, weight: str, format: str) -> Callable[[], Constant]:
     def load() -> Constant:
-        constant = library.constant(weight, form)
-        assert constant is not None  # it is one of `forms_of`
+        constant = library.constant(weight, format)
+        assert constant is not None  # it is one of `formats_of`
         return constant
 
     return load
 
 
-def _options(library: FormLibrary, notebook: Notebook, weight: str, forms: tuple[str, ...]) -> tuple[Option, ...]:
-    """The forms of a weight; one in which the answers are not finite is none."""
+def _options(
+    library: FormattedWeights, measurements: Measurements, weight: str, formats: tuple[str, ...]
+) -> tuple[Option, ...]:
+    """The formats of a weight; one in which the answers are not finite is none."""
     options = [Option(AS_IT_IS, library.size(weight, AS_IT_IS), 0.0)]
-    for form in forms:
-        harm = notebook.number("harm", weight, form)
+    for format in formats:
+        harm = measurements.number("harm", weight, format)
         if harm is not None and math.isfinite(harm):
-            options.append(Option(form, library.size(weight, form), harm))
+            options.append(Option(format, library.size(weight, format), harm))
     return tuple(options)

@@ -53,7 +53,7 @@ class Palettize:
     weight_threshold: int = THRESHOLD
 
     def __post_init__(self) -> None:
-        """Refuses what coremltools has no form for."""
+        """Refuses what coremltools cannot store."""
         _one_of(self, "nbits", (1, 2, 3, 4, 6, 8))
         _one_of(self, "mode", ("kmeans", "uniform"))
         _one_of(self, "granularity", ("per_tensor", "per_grouped_channel"))
@@ -83,7 +83,7 @@ class Palettize:
         return f"palette of {self.nbits} bits{f', groups of {self.group_size}' if self.is_grouped else ''}"
 
     def config(self, lut_function: LutFunction) -> Any:
-        """Coremltools' form of it; k-means is done by `lut_function`."""
+        """The same as coremltools takes it; k-means is done by `lut_function`."""
         from coremltools.optimize.coreml import OpPalettizerConfig
 
         return OpPalettizerConfig(
@@ -117,7 +117,7 @@ class Quantize:
     weight_threshold: int = THRESHOLD
 
     def __post_init__(self) -> None:
-        """Refuses what coremltools has no form for."""
+        """Refuses what coremltools cannot store."""
         _one_of(self, "mode", ("linear_symmetric", "linear"))
         _one_of(self, "dtype", ("int8", "uint8", "int4", "uint4"))
         _one_of(self, "granularity", ("per_channel", "per_tensor", "per_block"))
@@ -142,7 +142,7 @@ class Quantize:
         return f"{self.dtype} per {block}{'' if self.mode == 'linear_symmetric' else ', with zero point'}"
 
     def config(self, _: LutFunction) -> Any:
-        """Coremltools' form of it."""
+        """The same as coremltools takes it."""
         from coremltools.optimize.coreml import OpLinearQuantizerConfig
 
         return OpLinearQuantizerConfig(
@@ -169,7 +169,7 @@ class Prune:
     weight_threshold: int = THRESHOLD
 
     def __post_init__(self) -> None:
-        """Refuses what coremltools has no form for."""
+        """Refuses what coremltools cannot store."""
         if not 0 < self.target_sparsity < 1:
             raise CompressionError(f"target_sparsity is {self.target_sparsity}; it must be between 0 and 1")
         _at_least(self, "weight_threshold", 0)
@@ -189,7 +189,7 @@ class Prune:
         return f"{self.target_sparsity:.0%} zeros"
 
     def config(self, _: LutFunction) -> Any:
-        """Coremltools' form of it."""
+        """The same as coremltools takes it."""
         from coremltools.optimize.coreml import OpMagnitudePrunerConfig
 
         return OpMagnitudePrunerConfig(target_sparsity=self.target_sparsity, weight_threshold=self.weight_threshold)

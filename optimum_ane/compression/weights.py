@@ -1,17 +1,18 @@
-"""The weights of a program: what reads each of them, and how they are found again after they were compressed."""
+"""The weights of a package: what reads each of them, and how they are found again after they were compressed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from optimum_ane.analysis.operations import Program, Tensor, read_program
 from optimum_ane.errors import PackageError
+from optimum_ane.runtimes.portable.graph import Graph, read_function
 from optimum_ane.runtimes.portable.package import Package
-from optimum_ane.runtimes.portable.variants import weights_by_name
+from optimum_ane.runtimes.portable.values import Constant, TensorType, volume
+from optimum_ane.targets.coreml.multifunction import functions_of
 
 _FLOATS = ("float16", "float32")
 
@@ -21,19 +22,19 @@ class Weight:
     """A float weight of the weight file.
 
     Attributes:
-        name: In the program.
+        name: In the program; recipes name it so.
+        function: The first function that reads it.
         dtype: `"float16"` or `"float32"`, of the decoded values.
         shape: The extents.
         stored_bytes: In the package.
-        dense_bytes: Uncompressed.
-        op_types: The types of the operations that do, each once.
+        op_types: The types of the operations that read it, in any function, each once.
     """
 
     name: str
+    function: str
     dtype: str
     shape: tuple[int, ...]
     stored_bytes: int
-    dense_bytes: int
     op_types: tuple[str, ...]
 
     @property
@@ -42,67 +43,139 @@ class Weight:
         return int(np.prod(self.shape))
 
 
-def read_weights(program: Program) -> dict[str, Weight]:
-    """The float weights of a program that lie in its weight file, by name."""
-    readers: dict[Tensor, list[str]] = {}
-    for operation in program.operations:
-        for tensor in operation.weights:
-            if tensor.dtype in _FLOATS:
-                readers.setdefault(tensor, []).append(operation.type)
-    return {
-        tensor.name: Weight(
-            name=tensor.name,
-            dtype=tensor.dtype,
-            shape=tuple(extent or 1 for extent in tensor.shape),
-            stored_bytes=tensor.stored_bytes or 0,
-            dense_bytes=tensor.dense_bytes,
-            op_types=tuple(dict.fromkeys(op_types)),
-        )
-        for tensor, op_types in readers.items()
-    }
+class StoredWeights:
+    """The weights of a package's weight file, each once, however many functions read it.
+
+    Attributes:
+        package: The package.
+        functions: The names of its functions, the default one first.
+        weights: The float weights by label: the name, or `function/name` for what has a name that another function
+            has for another weight.
+        labels: The labels of what a function reads by its names there, for each function.
+    """
+
+    def __init__(self, mlpackage: Path) -> None:
+        """Opens a package.
+
+        Args:
+            mlpackage: The `.mlpackage` folder.
+
+        Raises:
+            PackageError: It is damaged.
+        """
+        self.package = Package(mlpackage)
+        self.functions = functions_of(self.package.spec)
+        self.weights: dict[str, Weight] = {}
+        self.labels: dict[str, dict[str, str]] = {}
+        self._constants: dict[str, Constant] = {}
+        self._other: set[Constant] = set()
+        self._operands: dict[str, list[str]] = {}
+        seen: dict[tuple[Constant, ...], str] = {}
+        readers: dict[str, dict[str, None]] = {}
+        for function in self.functions:
+            self.labels[function], self._operands[function] = {}, []
+            for op_type, name, constant in _constants(read_function(self.package, function)):
+                if constant.type is None or constant.type.dtype.name not in _FLOATS:
+                    self._other.add(constant)
+                    continue
+                key = tuple(leaf for leaf in leaves_of(constant) if leaf.in_file)
+                if key not in seen:
+                    seen[key] = label = name if name not in self.weights else f"{function}/{name}"
+                    self._constants[label] = constant
+                    self.weights[label] = _weight(name, function, constant, constant.type)
+                self.labels[function][name] = seen[key]
+                self._operands[function].append(seen[key])
+                readers.setdefault(seen[key], {})[op_type] = None
+        self.weights = {
+            label: replace(weight, op_types=tuple(readers[label])) for label, weight in self.weights.items()
+        }
+
+    def in_package_of(self, function: str, single: StoredWeights) -> dict[str, str]:
+        """The labels in a package of one function that was taken out of this one, by those here.
+
+        Names may differ: of a weight that several functions read, the name in the first of them is known here.
+        """
+        return dict(zip(self._operands[function], single._operands[single.functions[0]], strict=True))
+
+    def values(self, label: str) -> np.ndarray:
+        """The decoded values of a weight, of its type and shape; anew for each call where it is compressed."""
+        return self._constants[label].array()
+
+    def constant(self, label: str) -> Constant:
+        """A weight as the portable runtime reads it."""
+        return self._constants[label]
+
+    @property
+    def stored_bytes(self) -> int:
+        """What all weights take, integers included; a table that two compressed weights share counts once."""
+        held = (*self._constants.values(), *self._other)
+        return sum(map(bytes_of, {leaf for constant in held for leaf in leaves_of(constant)}))
+
+    @property
+    def float16_bytes(self) -> int:
+        """What all weights take uncompressed in float16, integers in their own type."""
+        floats = sum(2 * weight.elements for weight in self.weights.values())
+        return floats + sum(map(bytes_of, self._other))
 
 
-def find_again(before: Mapping[str, Weight], after: Mapping[str, Weight], path: Path) -> dict[str, Weight]:
-    """Finds each weight in a compressed program, where it may be called `name_quantized` or the like.
+def find_again(before: StoredWeights, after: StoredWeights) -> dict[str, str]:
+    """Finds each weight in a compressed package, where it may be called `name_quantized` or the like.
 
     coremltools keeps a weight's name and appends to it; it does not keep the names of the operations that read it.
 
     Args:
-        before: The weights of the program as it was.
-        after: Those of the compressed one.
-        path: The compressed package, for messages.
+        before: The weights of the package as it was.
+        after: Those of the compressed one, of the same functions.
 
     Returns:
-        The weights of the compressed program by their names before.
+        The labels in the compressed package by those before.
 
     Raises:
         PackageError: One is gone, or has another shape.
     """
-    found = {}
-    for name, weight in after.items():
-        stem = name
-        while stem not in before and "_" in stem:
-            stem = stem.rpartition("_")[0]
-        if stem in before and before[stem].shape == weight.shape:
-            found[stem] = weight
-    for name in before:
-        if name not in found:
-            raise PackageError(f"{path}: the weight {name} is gone from the compressed program")
+    found: dict[str, str] = {}
+    for function, names in before.labels.items():
+        for name, label in after.labels.get(function, {}).items():
+            stem = name
+            while stem not in names and "_" in stem:
+                stem = stem.rpartition("_")[0]
+            if stem in names and before.weights[names[stem]].shape == after.weights[label].shape:
+                found.setdefault(names[stem], label)
+    for label, weight in before.weights.items():
+        if label not in found:
+            raise PackageError(f"{after.package.path}: the weight {weight.name} is gone from the compressed program")
     return found
 
 
-class WeightValues:
-    """The values of a package's weights, decoded when asked for.
+def leaves_of(constant: Constant) -> tuple[Constant, ...]:
+    """What a constant is stored as, in order: itself, or what a compressed weight is made of."""
+    if not constant.sources:
+        return (constant,)
+    return tuple(dict.fromkeys(leaf for source in constant.sources for leaf in leaves_of(source)))
 
-    Args:
-        mlpackage: The `.mlpackage` folder.
-    """
 
-    def __init__(self, mlpackage: Path) -> None:
-        self.program = read_program(mlpackage)
-        self.weights = read_weights(self.program)
-        self._constants = weights_by_name(Package(mlpackage), self.program.function)
+def bytes_of(leaf: Constant) -> int:
+    """What a stored array takes, without the record before it."""
+    return 0 if leaf.type is None else (volume(leaf.type.shape) * leaf.type.dtype.bits + 7) // 8
 
-    def __getitem__(self, weight: Weight) -> np.ndarray:
-        """The decoded values, of the weight's dtype and shape."""
-        return self._constants[weight.name].array()
+
+def _constants(graph: Graph) -> Iterator[tuple[str, str, Constant]]:
+    """Yields the constants of the weight file that operations read: the operation's type, the constant's name, it."""
+    for node in graph.nodes:
+        for parameter, operand in node.inputs.items():
+            for item in operand if isinstance(operand, tuple) else (operand,):
+                if isinstance(item, Constant) and any(leaf.in_file for leaf in leaves_of(item)):
+                    yield node.op, item.name or f"{node.name}.{parameter}", item
+        for block in node.blocks:
+            yield from _constants(block)
+
+
+def _weight(name: str, function: str, constant: Constant, type_: TensorType) -> Weight:
+    return Weight(
+        name=name,
+        function=function,
+        dtype=type_.dtype.name,
+        shape=type_.shape,
+        stored_bytes=sum(map(bytes_of, leaves_of(constant))),
+        op_types=(),
+    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from optimum_ane.errors import DatasetError
-from optimum_ane.evaluation.dataset_errors import fault, listed, quoted
+from optimum_ane.evaluation.dataset_errors import dataset_error, listed, quoted
+from optimum_ane.evaluation.files import Table
 
 LABEL_NAMES = ("label", "labels", "gold_label", "label_id", "target", "class", "is_duplicate", "quality", "score")
 """Names that label columns go by, GLUE's own files included, best first."""
@@ -50,10 +52,68 @@ class Columns(NamedTuple):
     label: str
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A column that a task reads.
+
+    Attributes:
+        kind: What it holds, in a word, for messages.
+        option: The command line's option that names it.
+        given: What the option says; None looks for a usual name.
+        usual: The names that it usually has, in lower case, best first.
+    """
+
+    kind: str
+    option: str
+    given: str | None
+    usual: tuple[str, ...]
+
+
+def find_column(table: Table, wanted: Wanted) -> str:
+    """Finds a column by its option, or by its usual names.
+
+    Raises:
+        DatasetError: There is none.
+    """
+    column = find_optional_column(table, wanted)
+    if column is not None:
+        return column
+    if table.headed:
+        what = f"no {wanted.kind} column is recognised among: {listed(table.columns)}"
+        raise dataset_error(table.name, what, f"name it with {wanted.option}")
+    what = f"{len(table.columns)} column(s) and no header that is recognised"
+    raise dataset_error(table.name, what, f"name the {wanted.kind} column with {wanted.option} (from 0)", row=1)
+
+
+def find_optional_column(table: Table, wanted: Wanted) -> str | None:
+    """Finds a column by its option, or by its usual names; None where there is none.
+
+    Raises:
+        DatasetError: The option names a column that does not exist.
+    """
+    if wanted.given is not None:
+        return named_column(table.name, table.columns, wanted.given)
+    known = {column.strip().lower(): column for column in reversed(table.columns)} if table.headed else {}
+    return next((known[name] for name in wanted.usual if name in known), None)
+
+
+def check_different(table: Table, columns: Sequence[str], options: str) -> None:
+    """Refuses one column in two parts.
+
+    Args:
+        table: The dataset.
+        columns: The columns in use.
+        options: The options that name them, for the message.
+    """
+    if len(set(columns)) < len(columns):
+        what = f"one column serves twice: {listed(tuple(columns))}"
+        raise dataset_error(table.name, what, f"name different ones with {options}")
+
+
 def choose_columns(
     name: str, columns: Sequence[str], *, headed: bool, text: str | None, pair: str | None, label: str | None
 ) -> Columns:
-    """Finds the columns from the options given, or from their usual names.
+    """Finds the columns of texts with labels, from the options given or from their usual names.
 
     Of two columns, the one that is not yet known is the other; two columns without a header are text, then label.
 
@@ -69,10 +129,10 @@ def choose_columns(
         DatasetError: A column that does not exist, or none that can be guessed.
     """
     if pair is not None and text is None:
-        raise fault(name, "--text-pair-column is given without --text-column", "name both")
-    chosen_text = _named(name, columns, text)
-    chosen_pair = _named(name, columns, pair)
-    chosen_label = _named(name, columns, label)
+        raise dataset_error(name, "--text-pair-column is given without --text-column", "name both")
+    chosen_text = None if text is None else named_column(name, columns, text)
+    chosen_pair = None if pair is None else named_column(name, columns, pair)
+    chosen_label = None if label is None else named_column(name, columns, label)
 
     usual = {column.strip().lower(): column for column in reversed(columns)} if headed else {}
     if chosen_label is None:
@@ -96,16 +156,22 @@ def choose_columns(
     used = [column for column in (chosen_text, chosen_pair, chosen_label) if column is not None]
     if len(set(used)) < len(used):
         what = f"one column serves twice: {listed(used)}"
-        raise fault(name, what, "name different ones with --text-column, --text-pair-column and --label-column")
+        remedy = "name different ones with --text-column, --text-pair-column and --label-column"
+        raise dataset_error(name, what, remedy)
     return Columns(chosen_text, chosen_pair, chosen_label)
 
 
-def _named(name: str, columns: Sequence[str], wanted: str | None) -> str | None:
-    if wanted is None or wanted in columns:
+def named_column(name: str, columns: Sequence[str], wanted: str) -> str:
+    """The column of a name or of a 0-based number.
+
+    Raises:
+        DatasetError: There is none.
+    """
+    if wanted in columns:
         return wanted
-    if wanted.isdecimal() and int(wanted) < len(columns):
+    if wanted.isdecimal() and len(wanted) < 10 and int(wanted) < len(columns):
         return columns[int(wanted)]
-    raise fault(
+    raise dataset_error(
         name,
         f"there is no column {quoted(wanted)}",
         f"its columns are: {listed(tuple(columns))}",
@@ -116,7 +182,7 @@ def _named(name: str, columns: Sequence[str], wanted: str | None) -> str | None:
 def _not_found(name: str, columns: Sequence[str], headed: bool, kind: str) -> DatasetError:
     if headed:
         what = f"no {kind} column is recognised among: {listed(tuple(columns))}"
-        return fault(name, what, f"name it with --{kind}-column")
+        return dataset_error(name, what, f"name it with --{kind}-column")
     what = f"{len(columns)} column(s) and no header that is recognised"
     remedy = "say which is which: --text-column 0 --label-column 1 (numbers from 0), or the names of a header"
-    return fault(name, what, remedy, row=1)
+    return dataset_error(name, what, remedy, row=1)

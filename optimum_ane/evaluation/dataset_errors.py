@@ -18,10 +18,13 @@ MAX_ROWS = 1_000_000
 MAX_TOTAL_CHARACTERS = 500_000_000
 """Most characters of text that are held in memory, over all rows."""
 
+MAX_ENTRIES = 100_000
+"""Most entries of a list in one row: a word of each character of the longest text."""
+
 _LONGEST_QUOTE = 60
 
 
-def fault(
+def dataset_error(
     name: str, what: str, remedy: str, *, row: int | None = None, column: str | int | None = None
 ) -> DatasetError:
     """Builds the error for one flaw of a dataset; the caller raises it.
@@ -45,7 +48,10 @@ def quoted(value: Any) -> str:
     """A value as an error message shows it: one line, control characters escaped, shortened."""
     if isinstance(value, str) and len(value) > _LONGEST_QUOTE:
         return f"{value[:_LONGEST_QUOTE]!r}…"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
     return text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "…"
 
 
@@ -63,17 +69,40 @@ def checked_text(value: Any, name: str, row: int, column: str) -> str:
     """
     if not isinstance(value, str):
         kind = "nothing (null)" if value is None else type(value).__name__
-        raise fault(name, f"a text is expected, found {kind}", "mend the row or name another text column",
-                    row=row, column=column)  # fmt: skip
+        remedy = "mend the row or name another column"
+        raise dataset_error(name, f"a text is expected, found {kind}", remedy, row=row, column=column)
     if len(value) > MAX_FIELD_CHARACTERS:
         what = f"the text has {len(value):,} characters, the limit is {MAX_FIELD_CHARACTERS:,}"
-        raise fault(name, what, "shorten or remove the row", row=row, column=column)
+        raise dataset_error(name, what, "shorten or remove the row", row=row, column=column)
     if "\0" in value:
         what = f"there is a NUL character at position {value.index(chr(0))}"
-        raise fault(name, what, "remove it, or save the file as UTF-8", row=row, column=column)
+        raise dataset_error(name, what, "remove it, or save the file as UTF-8", row=row, column=column)
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         what = f"half a surrogate pair at position {error.start}"
-        raise fault(name, what, "mend the escape sequence", row=row, column=column) from error
+        raise dataset_error(name, what, "mend the escape sequence", row=row, column=column) from error
     return value
+
+
+def checked_list(value: Any, name: str, row: int, column: str, entry: str) -> list[Any]:
+    """Returns the value if it is a list of a length that can be held.
+
+    Args:
+        value: The value.
+        name: The dataset.
+        row: Its row.
+        column: Its column.
+        entry: What the list has for entries, in the plural, for the message.
+
+    Raises:
+        DatasetError: It is no list, or too long.
+    """
+    if not isinstance(value, (list, tuple)):
+        kind = "nothing (null)" if value is None else type(value).__name__
+        remedy = "mend the row or name another column"
+        raise dataset_error(name, f"a list of {entry} is expected, found {kind}", remedy, row=row, column=column)
+    if len(value) > MAX_ENTRIES:
+        what = f"the list has {len(value):,} entries, the limit is {MAX_ENTRIES:,}"
+        raise dataset_error(name, what, "shorten or remove the row", row=row, column=column)
+    return list(value)

@@ -1,36 +1,42 @@
-"""A labelled text dataset, from a local file or from the Hub, as a checkpoint's labels see it."""
+"""Which dataset is meant, and its rows, whether they come from a local file or from the Hub."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from optimum_ane.errors import DatasetError
-from optimum_ane.evaluation.columns import GLUE_COLUMNS, LABEL_NAMES, Columns, choose_columns
-from optimum_ane.evaluation.dataset_errors import MAX_ROWS, MAX_TOTAL_CHARACTERS, checked_text, fault, listed, quoted
+from optimum_ane.evaluation.dataset_errors import MAX_ROWS, MAX_TOTAL_CHARACTERS, dataset_error, quoted
 from optimum_ane.evaluation.files import SUFFIXES, Table, open_file
 from optimum_ane.evaluation.hub_dataset import GLUE_REPOSITORIES, HubTable, glue_split
-from optimum_ane.evaluation.labels import BY_NAME, LabelSpace, RawLabels
-from optimum_ane.package.problem_types import ProblemType
+
+COLUMN_OPTIONS = {
+    "text_column": "--text-column",
+    "text_pair_column": "--text-pair-column",
+    "label_column": "--label-column",
+    "choices_columns": "--choices-column",
+}
+"""The fields of `DatasetSpec` that name columns, with their options on the command line."""
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
     """Which dataset, and where its texts and labels are.
 
+    What the columns hold depends on the task: see the evaluator's own file, or `optimum-cli ane evaluate --help`.
+
     Attributes:
         dataset: Path of a `.tsv`, `.csv`, `.jsonl` or `.parquet` file, or the id of a dataset on the Hub.
         config: Config of a Hub dataset, such as `sst2` of `glue`; with a local file, the GLUE task whose metric
-            is used.
+            is used, or the version of SQuAD's.
         split: Split of a Hub dataset; by default `validation`, and `validation_matched` for GLUE's mnli.
-        text_column: Name or 0-based number of the text column; guessed if None, as are the next two.
+        text_column: Name or 0-based number of the text column; guessed if None, as are the next ones.
         text_pair_column: The second text, for pairs.
-        label_column: The label.
+        label_column: The label: what is right.
         max_samples: Use only the first so many rows.
+        choices_columns: The choices: one column that holds lists, or one column for each choice.
     """
 
     dataset: str
@@ -40,6 +46,7 @@ class DatasetSpec:
     text_pair_column: str | None = None
     label_column: str | None = None
     max_samples: int | None = None
+    choices_columns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.dataset:
@@ -47,152 +54,112 @@ class DatasetSpec:
         if self.max_samples is not None and self.max_samples < 1:
             raise DatasetError(f"{self.max_samples} samples are asked for; ask for 1 or more")
 
+    @property
+    def is_local(self) -> bool:
+        """Whether `dataset` names a file: by what is there, by its suffix, or by the form of a path."""
+        path = Path(self.dataset)
+        looks_local = path.suffix.lower() in SUFFIXES or self.dataset.startswith((".", "/", "~"))
+        return looks_local or self.dataset.count("/") > 1 or "\\" in self.dataset or path.exists()
 
-@dataclass(frozen=True)
-class Examples:
-    """Labelled texts, ready to be scored.
+    @property
+    def is_glue(self) -> bool:
+        """Whether it is the GLUE benchmark on the Hub."""
+        return self.dataset in GLUE_REPOSITORIES and not self.is_local
 
-    Attributes:
-        texts: N texts.
-        text_pairs: Their N partners, or None.
-        labels: int64 (N,); float64 (N,) for regression; int64 (N, L) of 0 and 1 for several labels a row.
-        name: What reports call the dataset.
-        metric_config: Which metrics fit: a key of `metrics.METRIC_CONFIGS`.
-        label_mapping: How the dataset's labels were matched with the checkpoint's: "by name", "by id", "as values".
-    """
+    def check_options(self, task: str, *used: str) -> None:
+        """Refuses options for columns that a task does not read.
 
-    texts: list[str]
-    text_pairs: list[str] | None
-    labels: np.ndarray
-    name: str
-    metric_config: str
-    label_mapping: str
+        Args:
+            task: Optimum's name of the task.
+            used: The fields that it reads, keys of `COLUMN_OPTIONS`.
 
-    def __len__(self) -> int:
-        return len(self.texts)
+        Raises:
+            DatasetError: Another one is given.
+        """
+        for field, option in COLUMN_OPTIONS.items():
+            if field not in used and getattr(self, field) is not None:
+                raise dataset_error(self.dataset, f"{option} says nothing to {task}", "leave it out")
+
+    def check_config(self, *names: str) -> None:
+        """Refuses a config for a local file, which has none, unless it is the name of a metric.
+
+        Args:
+            names: The metrics that a config can name.
+
+        Raises:
+            DatasetError: It names something else.
+        """
+        if not self.is_local or self.config is None or self.config in names:
+            return
+        what = f"a file has no configs, and {quoted(self.config)} names no metric of the task"
+        remedy = "leave out --dataset-config" + (f" or name one of: {', '.join(names)}" if names else "")
+        raise dataset_error(self.dataset, what, remedy)
 
 
-def load_examples(spec: DatasetSpec, *, id2label: Mapping[Any, str], problem_type: ProblemType) -> Examples:
-    """Loads a dataset whole and checks every row.
+def open_table(spec: DatasetSpec, is_header: Callable[[Sequence[str]], bool]) -> Table:
+    """Opens a file, or fetches a split from the Hub.
 
     Args:
         spec: The dataset.
-        id2label: The checkpoint's labels, as in its config.
-        problem_type: What the checkpoint predicts; see `labels.problem_type_of`.
+        is_header: Decides whether the first row of a `.tsv` or `.csv` names the columns.
 
     Raises:
-        DatasetError: The dataset is missing or flawed; the message names file, row and column.
+        DatasetError: It is missing, empty or damaged.
     """
-    space = LabelSpace(id2label, problem_type)
-    metric_config = _metric_config(spec, space)
-    table = _open(spec, space)
-    columns = _columns(spec, table)
-    texts, pairs, rows, values = _read(table, columns, spec.max_samples)
-    raw = RawLabels(table.name, columns.label, rows, values, table.class_names(columns.label))
-    labels, mapping = space.encode(raw)
-    _check_f1(table, raw, labels, mapping, metric_config)
-    return Examples(texts, pairs, labels, table.name, metric_config, mapping)
-
-
-def _is_local(dataset: str) -> bool:
-    """Whether `--dataset` names a file: by what is there, by its suffix, or by the form of a path."""
-    path = Path(dataset)
-    looks_local = path.suffix.lower() in SUFFIXES or dataset.startswith((".", "/", "~")) or dataset.count("/") > 1
-    return looks_local or "\\" in dataset or path.exists()
-
-
-def _is_glue(spec: DatasetSpec) -> bool:
-    return spec.dataset in GLUE_REPOSITORIES and not _is_local(spec.dataset)
-
-
-def _open(spec: DatasetSpec, space: LabelSpace) -> Table:
-    if not _is_local(spec.dataset):
-        split = spec.split or (glue_split(spec.config or "") if _is_glue(spec) else "validation")
+    if not spec.is_local:
+        split = spec.split or (glue_split(spec.config or "") if spec.is_glue else "validation")
         return HubTable(spec.dataset, spec.config, split)
     if spec.split is not None:
-        raise fault(spec.dataset, "a file has no splits", "leave out --split")
-
-    def is_header(cells: Sequence[str]) -> bool:
-        wanted = (spec.text_column, spec.text_pair_column, spec.label_column)
-        if any(name is not None and not name.isdecimal() for name in wanted):
-            return True
-        place = -1
-        if spec.label_column is not None and int(spec.label_column) < len(cells):
-            place = int(spec.label_column)
-        named = any(cell.strip().lower() in LABEL_NAMES for cell in cells)
-        return named and not space.knows(cells[place])
-
+        raise dataset_error(spec.dataset, "a file has no splits", "leave out --split")
     return open_file(Path(spec.dataset).expanduser(), is_header)
 
 
-def _columns(spec: DatasetSpec, table: Table) -> Columns:
-    text, pair, label = spec.text_column, spec.text_pair_column, spec.label_column
-    if _is_glue(spec):
-        if text is None and pair is None:
-            text, pair = GLUE_COLUMNS[spec.config or ""]
-        label = label or "label"
-    return choose_columns(table.name, table.columns, headed=table.headed, text=text, pair=pair, label=label)
+def header_of(spec: DatasetSpec, usual: Collection[str]) -> Callable[[Sequence[str]], bool]:
+    """Tells a row of column names by the options given, or by names that such columns usually have.
+
+    Args:
+        spec: The dataset.
+        usual: The usual names, in lower case.
+    """
+    given = [spec.text_column, spec.text_pair_column, spec.label_column, *(spec.choices_columns or ())]
+    is_named = any(name is not None and not name.isdecimal() for name in given)
+    return lambda cells: is_named or any(cell.strip().lower() in usual for cell in cells)
 
 
-def _metric_config(spec: DatasetSpec, space: LabelSpace) -> str:
-    from optimum_ane.evaluation.metrics import DEFAULT_CONFIGS, GLUE_CONFIGS, METRIC_CONFIGS
+def read_rows(table: Table, columns: Sequence[str], max_samples: int | None) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Yields each row's number and its values in the order of `columns`, in bounded memory.
 
-    name = DEFAULT_CONFIGS[space.problem_type]
-    if _is_glue(spec):
-        if spec.config not in GLUE_COLUMNS:
-            given = f"GLUE has no scored task {quoted(spec.config)}" if spec.config else "GLUE is many datasets"
-            raise fault(spec.dataset, given, f"name one with --dataset-config: {', '.join(GLUE_COLUMNS)}")
-        name = spec.config
-    elif _is_local(spec.dataset) and spec.config is not None:
-        if spec.config not in GLUE_CONFIGS:
-            what = f"a file has no configs, and {quoted(spec.config)} is no GLUE task whose metric could be used"
-            raise fault(spec.dataset, what, f"leave out --dataset-config or name one of: {', '.join(GLUE_CONFIGS)}")
-        name = spec.config
-    wanted = METRIC_CONFIGS[name].problem_type
-    if wanted != space.problem_type:
-        what = f"{name} is scored on a {wanted} checkpoint, this one does {space.problem_type}"
-        raise fault(spec.dataset, what, "take the dataset that the checkpoint was trained for")
-    if "f1" in METRIC_CONFIGS[name].metrics and len(space) != 2:
-        what = f"{name} is scored on 2 labels, the checkpoint has {len(space)}: {listed(space.names)}"
-        raise fault(spec.dataset, what, "take the dataset that the checkpoint was trained for")
-    return name
+    Args:
+        table: The rows.
+        columns: The columns to read.
+        max_samples: How many rows at most.
 
-
-def _read(
-    table: Table, columns: Columns, max_samples: int | None
-) -> tuple[list[str], list[str] | None, list[int], list[Any]]:
-    texts: list[str] = []
-    pairs: list[str] | None = None if columns.pair is None else []
-    numbers: list[int] = []
-    labels: list[Any] = []
-    characters = 0
-    for row, values in table.rows([column for column in columns if column is not None]):
-        texts.append(checked_text(values[0], table.name, row, columns.text))
-        characters += len(texts[-1])
-        if pairs is not None and columns.pair is not None:
-            pairs.append(checked_text(values[1], table.name, row, columns.pair))
-            characters += len(pairs[-1])
-        numbers.append(row)
-        labels.append(values[-1])
-        if len(texts) == max_samples:
-            break
-        if len(texts) >= MAX_ROWS or characters > MAX_TOTAL_CHARACTERS:
+    Raises:
+        DatasetError: There is no row, there are too many, or they hold too much text.
+    """
+    characters, count = 0, 0
+    for row, values in table.rows(columns):
+        if count >= MAX_ROWS or characters > MAX_TOTAL_CHARACTERS:
             what = f"more than {MAX_ROWS:,} rows or {MAX_TOTAL_CHARACTERS:,} characters"
-            raise fault(table.name, what, "take fewer with --max-samples", row=row)
-    if not texts:
-        raise fault(table.name, "there are column names and no rows", "a row holds a text and a label")
-    return texts, pairs, numbers, labels
+            raise dataset_error(table.name, what, "take fewer with --max-samples", row=row)
+        yield row, values
+        count += 1
+        characters += sum(map(_size, values))
+        if count == max_samples:
+            break
+    if count == 0:
+        raise dataset_error(table.name, "there are column names and no rows", "add rows, or name another file")
 
 
-def _check_f1(table: Table, raw: RawLabels, labels: np.ndarray, mapping: str, metric_config: str) -> None:
-    """Refuses an F1 score that would count the wrong class: it is that of label 1, here and in GLUE."""
-    from optimum_ane.evaluation.metrics import METRIC_CONFIGS
-
-    if "f1" not in METRIC_CONFIGS[metric_config].metrics or mapping != BY_NAME or raw.class_names is None:
-        return
-    if any(int(value) != label for value, label in zip(raw.values, labels, strict=True)):
-        what = (
-            f"the checkpoint numbers the labels {listed(raw.class_names)} the other way round: F1 would be another's"
-        )
-        raise fault(table.name, what, "swap the checkpoint's labels, or score a local copy without --dataset-config",
-                    column=raw.column)  # fmt: skip
+def _size(value: Any) -> int:
+    """Characters of a value and of all that it holds; an entry without any counts as one."""
+    size, left = 0, [value]  # no recursion: the depth is the file's
+    while left:
+        entry = left.pop()
+        if isinstance(entry, dict):
+            left += entry.values()
+        elif isinstance(entry, (list, tuple)):
+            left += entry
+        else:
+            size += len(entry) if isinstance(entry, str) else 1
+    return size

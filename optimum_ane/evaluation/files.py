@@ -12,8 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from optimum_ane.errors import DatasetError
-from optimum_ane.evaluation.dataset_errors import MAX_FIELD_CHARACTERS, MAX_RECORD_BYTES, fault, listed, quoted
+from optimum_ane.evaluation.dataset_errors import (
+    MAX_ENTRIES,
+    MAX_FIELD_CHARACTERS,
+    MAX_RECORD_BYTES,
+    dataset_error,
+    listed,
+    quoted,
+)
 from optimum_ane.evaluation.labels import class_names_of_schema
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
@@ -21,6 +30,7 @@ SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PARQUET_BATCH_ROWS = 256
 _PARQUET_GROUP_BYTES = 2 * 1024**3
+_PARQUET_GROUP_VALUES = 100_000_000
 
 
 class Table(Protocol):
@@ -57,16 +67,16 @@ def open_file(path: Path, is_header: Callable[[Sequence[str]], bool]) -> Table:
     name = str(path)
     try:
         if path.is_dir():
-            raise fault(name, "is a directory", "name a file inside it, or the Hub's dataset by its full id")
+            raise dataset_error(name, "is a directory", "name a file inside it, or the Hub's dataset by its full id")
         if path.suffix.lower() not in SUFFIXES:
             what = f"files of kind {quoted(path.suffix)} are not read"
-            raise fault(name, what, f"use one of {', '.join(SUFFIXES)}")
+            raise dataset_error(name, what, f"use one of {', '.join(SUFFIXES)}")
         if not path.exists():
-            raise fault(name, "there is no such file", "check the path")
+            raise dataset_error(name, "there is no such file", "check the path")
         if not path.is_file():
-            raise fault(name, "is not a regular file", "it is read twice: save it as a file first")
+            raise dataset_error(name, "is not a regular file", "it is read twice: save it as a file first")
         if path.stat().st_size == 0:
-            raise fault(name, "the file is empty", "a row holds a text and a label")
+            raise dataset_error(name, "the file is empty", "a row holds one example")
         match path.suffix.lower():
             case ".tsv":
                 return DelimitedFile(path, "\t", quoting=False, is_header=is_header)
@@ -77,7 +87,7 @@ def open_file(path: Path, is_header: Callable[[Sequence[str]], bool]) -> Table:
             case _:
                 return ParquetFile(path)
     except OSError as error:
-        raise fault(name, f"cannot be read ({error.strerror or error})", "check its permissions") from error
+        raise dataset_error(name, f"cannot be read ({error.strerror or error})", "check its permissions") from error
 
 
 def _column_at(line: str, delimiter: str | None, quoting: bool, position: int | None) -> int | None:
@@ -114,24 +124,24 @@ def _lines(path: Path, delimiter: str | None = None, quoting: bool = False) -> I
             if len(line) > MAX_RECORD_BYTES:
                 column = _column_at(line.decode("utf-8", "replace"), delimiter, quoting, None)
                 what = f"the row is longer than {MAX_RECORD_BYTES:,} bytes"
-                raise fault(name, what, "shorten or remove it", row=row, column=column)
+                raise dataset_error(name, what, "shorten or remove it", row=row, column=column)
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
                 column = _column_at(line[: error.start].decode("utf-8") + "?", delimiter, quoting, error.start)
                 what = f"byte 0x{line[error.start]:02x} at byte offset {start + error.start} of the file is not UTF-8"
-                raise fault(name, what, "save the file as UTF-8", row=row, column=column) from error
+                raise dataset_error(name, what, "save the file as UTF-8", row=row, column=column) from error
             if "\0" in text:
                 column = _column_at(text, delimiter, quoting, text.index("\0"))
                 what = f"there is a NUL byte at byte offset {start + line.index(0)} of the file"
-                raise fault(name, what, "remove it, or save the file as UTF-8", row=row, column=column)
+                raise dataset_error(name, what, "remove it, or save the file as UTF-8", row=row, column=column)
             yield row, text
 
 
 def _check_unique(name: str, columns: Sequence[str]) -> None:
     twice = next((column for column in columns if column and columns.count(column) > 1), None)
     if twice is not None:
-        raise fault(name, f"the column {quoted(twice)} occurs twice", "rename one of them", row=1)
+        raise dataset_error(name, f"the column {quoted(twice)} occurs twice", "rename one of them", row=1)
 
 
 class DelimitedFile:
@@ -146,7 +156,7 @@ class DelimitedFile:
         self._quoting = quoting
         first = next(self._records(), None)
         if first is None:
-            raise fault(self.name, "the file has no rows", "a row holds a text and a label")
+            raise dataset_error(self.name, "the file has no rows", "a row holds one example")
         self.headed = is_header(first[1])
         self.columns = tuple(
             cell.strip() if self.headed else str(index) for index, cell in enumerate(first[1])
@@ -165,7 +175,7 @@ class DelimitedFile:
                 if self._quoting:
                     remedy = "put texts with commas in double quotes"
                 what = f"{len(cells)} columns, the first row has {len(self.columns)}"
-                raise fault(self.name, what, remedy, row=row, column=min(len(cells), len(self.columns)))
+                raise dataset_error(self.name, what, remedy, row=row, column=min(len(cells), len(self.columns)))
             if index > 0 or not self.headed:
                 yield row, tuple(cells[place] for place in places)
 
@@ -193,7 +203,7 @@ class DelimitedFile:
                 size += len(line)
                 if size > MAX_RECORD_BYTES:
                     what = f"the record is longer than {MAX_RECORD_BYTES:,} characters"
-                    raise fault(self.name, what, "look for a double quote that is not closed", row=first_row)
+                    raise dataset_error(self.name, what, "look for a double quote that is not closed", row=first_row)
                 yield line
 
         reader = csv.reader(feed(), delimiter=self._delimiter, strict=True)
@@ -203,19 +213,21 @@ class DelimitedFile:
             except StopIteration:
                 return
             except csv.Error as error:
-                raise self._csv_fault(error, first_row, "".join(taken)) from error
+                raise self._csv_error(error, first_row, "".join(taken)) from error
             taken.clear()
             if cells:
                 yield first_row, cells
 
-    def _csv_fault(self, error: csv.Error, row: int, record: str) -> DatasetError:
+    def _csv_error(self, error: csv.Error, row: int, record: str) -> DatasetError:
         # Python's own limit on a field stands above ours, and is what keeps memory bounded while a field is read.
         if "field limit" in str(error):
             what = f"a field has more than {MAX_FIELD_CHARACTERS:,} characters"
             remedy = "shorten it, or look for a double quote that is not closed"
             column = _column_at(record, self._delimiter, True, None)
-            return fault(self.name, what, remedy, row=row, column=column)
-        return fault(self.name, f"not valid CSV ({error})", "look for a stray or unclosed double quote", row=row)
+            return dataset_error(self.name, what, remedy, row=row, column=column)
+        return dataset_error(
+            self.name, f"not valid CSV ({error})", "look for a stray or unclosed double quote", row=row
+        )
 
 
 class JsonLinesFile:
@@ -228,7 +240,9 @@ class JsonLinesFile:
         self._path = path
         first = next(self._records(), None)
         if first is None:
-            raise fault(self.name, "the file has no rows", 'a row is an object such as {"text": "…", "label": 0}')
+            raise dataset_error(
+                self.name, "the file has no rows", 'a row is an object such as {"text": "…", "label": 0}'
+            )
         self.columns = tuple(first[1])
 
     def class_names(self, column: str) -> None:
@@ -240,7 +254,7 @@ class JsonLinesFile:
             for column in columns:
                 if column not in record:
                     what = f"the key is missing; the row has: {listed(tuple(record))}"
-                    raise fault(self.name, what, "add it to the row", row=row, column=quoted(column))
+                    raise dataset_error(self.name, what, "add it to the row", row=row, column=quoted(column))
             yield row, tuple(record[column] for column in columns)
 
     def _records(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -252,11 +266,13 @@ class JsonLinesFile:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
                 what = f"not valid JSON at character {error.colno} of the line ({error.msg})"
-                raise fault(self.name, what, remedy, row=row) from error
+                raise dataset_error(self.name, what, remedy, row=row) from error
             except (ValueError, RecursionError) as error:  # a number of thousands of digits; nesting without end
-                raise fault(self.name, f"not readable JSON ({type(error).__name__})", remedy, row=row) from error
+                raise dataset_error(
+                    self.name, f"not readable JSON ({type(error).__name__})", remedy, row=row
+                ) from error
             if not isinstance(record, dict):
-                raise fault(self.name, f"a JSON {type(record).__name__}, not an object", remedy, row=row)
+                raise dataset_error(self.name, f"a JSON {type(record).__name__}, not an object", remedy, row=row)
             yield row, record
 
 
@@ -280,7 +296,7 @@ class ParquetFile:
         except (pyarrow.ArrowException, ValueError, OSError) as error:
             raise self._damaged(error) from error
         if self._metadata.num_rows == 0:
-            raise fault(self.name, "the file has no rows", "a row holds a text and a label")
+            raise dataset_error(self.name, "the file has no rows", "a row holds one example")
         self.columns = tuple(self._schema.names)
         _check_unique(self.name, self.columns)
 
@@ -298,11 +314,11 @@ class ParquetFile:
         try:
             # Strings stay dictionary-encoded until their lengths are checked: a few kilobytes on disk can stand for
             # one huge string in each of a million rows.
-            with pyarrow.parquet.ParquetFile(self._path, read_dictionary=list(columns)) as file:
+            with pyarrow.parquet.ParquetFile(self._path, read_dictionary=self._text_leaves(columns)) as file:
                 for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=list(columns)):
                     for column in columns:
-                        if pyarrow.types.is_dictionary(batch.column(column).type):
-                            self._check_lengths(batch.column(column), row, column)
+                        owners = np.arange(row + 1, row + 1 + batch.num_rows)
+                        self._check_lengths(batch.column(column), owners, column)
                     values = [batch.column(column).to_pylist() for column in columns]
                     for record in zip(*values, strict=True):
                         row += 1
@@ -312,30 +328,67 @@ class ParquetFile:
         except (pyarrow.ArrowException, ValueError, OSError) as error:
             raise self._damaged(error, row + 1) from error
 
+    def _text_leaves(self, columns: Sequence[str]) -> list[str]:
+        """Paths of the columns' texts in the file, those inside lists and structures included."""
+        schema = self._metadata.schema
+        leaves = [schema.column(index) for index in range(len(schema))]
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        return [path for path in texts if _belongs(path, columns)]
+
     def _check_sizes(self, columns: Sequence[str]) -> None:
         """Refuses a file of which one row group would fill the memory once it is decompressed."""
         for group in range(self._metadata.num_row_groups):
             row_group = self._metadata.row_group(group)
             for index in range(row_group.num_columns):
                 column = row_group.column(index)
-                if column.path_in_schema in columns and column.total_uncompressed_size > _PARQUET_GROUP_BYTES:
+                if not _belongs(column.path_in_schema, columns):
+                    continue
+                if column.total_uncompressed_size > _PARQUET_GROUP_BYTES:
                     what = f"row group {group} decompresses to {column.total_uncompressed_size:,} bytes"
                     remedy = f"write it with row groups below {_PARQUET_GROUP_BYTES:,} bytes"
-                    raise fault(self.name, what, remedy, column=column.path_in_schema)
+                    raise dataset_error(self.name, what, remedy, column=column.path_in_schema)
+                if column.num_values > _PARQUET_GROUP_VALUES:
+                    what = f"row group {group} holds {column.num_values:,} values"
+                    remedy = f"write it with row groups below {_PARQUET_GROUP_VALUES:,} values"
+                    raise dataset_error(self.name, what, remedy, column=column.path_in_schema)
 
-    def _check_lengths(self, texts: Any, rows_before: int, column: str) -> None:
+    def _check_lengths(self, array: Any, owners: np.ndarray, column: str) -> None:
+        """Refuses texts and lists that are too long, before they become Python objects.
+
+        Args:
+            array: Values of a column, or what its lists and structures hold.
+            owners: The row number of each value.
+            column: The column.
+        """
         import pyarrow
         import pyarrow.compute
 
-        if pyarrow.types.is_primitive(texts.dictionary.type):
-            return
-        lengths = pyarrow.compute.binary_length(texts.dictionary).to_pylist()
-        for index, code in enumerate(texts.indices.to_pylist()):
-            # Up to four bytes a character.
-            if code is not None and lengths[code] is not None and lengths[code] > 4 * MAX_FIELD_CHARACTERS:
-                what = f"the text has {lengths[code]:,} bytes, the limit is {MAX_FIELD_CHARACTERS:,} characters"
-                raise fault(self.name, what, "shorten or remove the row", row=rows_before + index + 1, column=column)
+        kind = array.type
+        if pyarrow.types.is_struct(kind):
+            for part in array.flatten():
+                self._check_lengths(part, owners, column)
+        elif pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+            lengths = pyarrow.compute.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+            self._refuse_longer(lengths, MAX_ENTRIES, owners, column, "list has {:,} entries, the limit is {:,}")
+            self._check_lengths(array.flatten(), np.repeat(owners, lengths), column)
+        elif pyarrow.types.is_dictionary(kind) and not pyarrow.types.is_primitive(kind.value_type):
+            sizes = pyarrow.compute.binary_length(array.dictionary).fill_null(0).to_numpy(zero_copy_only=False)
+            used = array.indices.is_valid().to_numpy(zero_copy_only=False)
+            codes = array.indices.fill_null(0).to_numpy(zero_copy_only=False)[used]
+            what = "text has {:,} bytes, the limit is {:,}"
+            self._refuse_longer(sizes[codes], 4 * MAX_FIELD_CHARACTERS, owners[used], column, what)
+
+    def _refuse_longer(self, sizes: np.ndarray, limit: int, owners: np.ndarray, column: str, what: str) -> None:
+        if sizes.size and sizes.max() > limit:
+            index = int(np.argmax(sizes > limit))
+            what = f"the {what.format(sizes[index], limit)}"
+            raise dataset_error(self.name, what, "shorten or remove the row", row=int(owners[index]), column=column)
 
     def _damaged(self, error: Exception, row: int | None = None) -> DatasetError:
         what = f"not a readable Parquet file ({' '.join(str(error).split())[:200]})"
-        return fault(self.name, what, "download or write it again", row=row)
+        return dataset_error(self.name, what, "download or write it again", row=row)
+
+
+def _belongs(path: str, columns: Sequence[str]) -> bool:
+    """Whether a path in a Parquet file, such as `tokens.list.element`, leads into one of the columns."""
+    return any(path == column or path.startswith(f"{column}.") for column in columns)

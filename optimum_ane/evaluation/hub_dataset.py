@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from optimum_ane.errors import DatasetError
-from optimum_ane.evaluation.dataset_errors import fault
+from optimum_ane.evaluation.dataset_errors import dataset_error
 
 GLUE_REPOSITORIES = ("glue", "nyu-mll/glue")
 
@@ -35,15 +35,15 @@ class HubTable:
             remedy = (
                 "pass a local .tsv, .csv, .jsonl or .parquet file, or set HF_HUB_OFFLINE=1 to use a cached dataset"
             )
-            raise fault(self.name, what, remedy) from error
+            raise dataset_error(self.name, what, remedy) from error
         except (DatasetsError, OSError, ValueError, RuntimeError) as error:
             what = f"cannot be loaded ({_one_line(error)})"
             remedy = "check --dataset, --dataset-config and --split; for a local file give its path with its suffix"
-            raise fault(self.name, what, remedy) from error
+            raise dataset_error(self.name, what, remedy) from error
         if not isinstance(self._data, datasets.Dataset):
-            raise fault(self.name, "is not one table of rows", "name one split with --split")
+            raise dataset_error(self.name, "is not one table of rows", "name one split with --split")
         if len(self._data) == 0:
-            raise fault(self.name, "the split has no rows", "name another one with --split")
+            raise dataset_error(self.name, "the split has no rows", "name another one with --split")
         self.columns = tuple(self._data.column_names)
 
     def class_names(self, column: str) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from optimum_ane.errors import CheckpointError, DatasetError
-from optimum_ane.evaluation.dataset_errors import fault, listed, quoted
+from optimum_ane.evaluation.dataset_errors import dataset_error, listed, quoted
 from optimum_ane.package.problem_types import MULTI_LABEL, REGRESSION, ProblemType
 
 BY_NAME = "by name"
@@ -20,15 +20,16 @@ AS_VALUES = "as values"
 
 
 def class_names_of_schema(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...] | None:
-    """Names of a `ClassLabel` column from a Parquet schema's metadata, or None where there are none.
+    """Names of a `ClassLabel` column, or of lists of them, from a Parquet schema's metadata; None without any.
 
     `datasets` stores its features as JSON under the key `huggingface`.
     """
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         feature = features[column]
+        feature = feature.get("feature", feature)
         names = feature["names"] if feature["_type"] == "ClassLabel" else None
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None  # written by something other than `datasets`: labels are taken as they stand
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         return tuple(names)
@@ -53,9 +54,9 @@ class RawLabels:
     values: Sequence[Any]
     class_names: tuple[str, ...] | None = None
 
-    def fault(self, index: int, what: str, remedy: str) -> DatasetError:
+    def error(self, index: int, what: str, remedy: str) -> DatasetError:
         """The error for the value at `index`."""
-        return fault(self.name, what, remedy, row=self.rows[index], column=self.column)
+        return dataset_error(self.name, what, remedy, row=self.rows[index], column=self.column)
 
 
 class LabelSpace:
@@ -83,7 +84,7 @@ class LabelSpace:
     def knows(self, value: str) -> bool:
         """Whether a cell of a text file can be a label: this tells a row of data from a header."""
         if self.problem_type == REGRESSION:
-            return _number(value) is not None
+            return finite_number(value) is not None
         parts = _parts(value) if self.problem_type == MULTI_LABEL and self._id_of_name(value) is None else [value]
         return all(self._id_of_name(part) is not None or self._id(part) is not None for part in parts)
 
@@ -144,20 +145,20 @@ class LabelSpace:
         for index, value in enumerate(labels.values):
             if value == -1:
                 what = "the row has no label (-1), as in the test splits whose labels are secret"
-                raise labels.fault(index, what, "take a labelled split, with --split validation")
+                raise labels.error(index, what, "take a labelled split, with --split validation")
             if not isinstance(value, int) or not 0 <= value < len(names):
-                raise labels.fault(index, f"{quoted(value)} is none of the dataset's classes", "mend the row")
+                raise labels.error(index, f"{quoted(value)} is none of the dataset's classes", "mend the row")
         if all(self._id_of_name(name) is None for name in names):
             return labels
         named = [names[value] for value in labels.values]
         return RawLabels(labels.name, labels.column, labels.rows, named)
 
     def _encode_values(self, labels: RawLabels) -> np.ndarray:
-        numbers = [_number(value) for value in labels.values]
+        numbers = [finite_number(value) for value in labels.values]
         if None in numbers:
             index = numbers.index(None)
             what = f"{quoted(labels.values[index])} is not a finite number, which a regression checkpoint is scored on"
-            raise labels.fault(index, what, "mend the row, or name another column with --label-column")
+            raise labels.error(index, what, "mend the row, or name another column with --label-column")
         return np.asarray(numbers, dtype=np.float64)
 
     def _encode_sets(self, labels: RawLabels) -> tuple[np.ndarray, str]:
@@ -169,7 +170,7 @@ class LabelSpace:
             elif isinstance(value, (list, tuple, np.ndarray)):
                 sets.append(list(value))
             elif value is None:
-                raise labels.fault(index, "there is no list of labels", "write an empty list for none")
+                raise labels.error(index, "there is no list of labels", "write an empty list for none")
             else:
                 sets.append([value])
         indicators = np.zeros((len(sets), len(self)), dtype=np.int64)
@@ -194,7 +195,7 @@ class LabelSpace:
         remedy = "mend the row, or name another column with --label-column"
         if labels.rows[index] == 1:
             remedy = "if this row is a header, name its columns with --text-column and --label-column"
-        return labels.fault(index, what, remedy)
+        return labels.error(index, what, remedy)
 
 
 def _parts(cell: str) -> list[str]:
@@ -206,7 +207,8 @@ def _is_indicator(value: Any) -> bool:
     return value in (0, 1) or value in ("0", "1")
 
 
-def _number(value: Any) -> float | None:
+def finite_number(value: Any) -> float | None:
+    """The value, a number or one written in a text, as a finite number; None if it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

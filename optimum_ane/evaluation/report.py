@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from rich.console import Console, Group
@@ -38,9 +38,9 @@ class AccuracyReport:
         dataset: Name of the dataset.
         rows: How many rows were scored.
         truncated: How many of them were longer than `sequence_length` and lost their end, for both models.
-        metric_config: Which of `GlueMetric`'s configs scored.
-        label_mapping: How labels were matched: "by name", "by id" or "as values".
-        problem_type: transformers' name for what the checkpoint predicts.
+        metric_config: Which metrics scored: one of `GlueMetric`'s configs for text classification.
+        label_mapping: How labels were matched: "by name", "by id" or "as values"; None where there are none.
+        problem_type: transformers' name for what a text classifier predicts; None for other tasks.
         sequence_length: Length of the package, in tokens.
         runtime: Which runtime executed the package: "portable" or "coreml".
         primary_metric: The metric that `drop` is of.
@@ -49,20 +49,25 @@ class AccuracyReport:
         drop: Original minus package in the primary metric, times 100: percentage points for rates; positive is
             worse. NaN where the metric is not defined.
         drop_interval: Percentile interval of the drop at `confidence`, from `resamples` paired resamples.
-        agreement: Share of rows on which both predict the same; None for regression.
-        psnr: Of the logits, in dB; infinite if they are equal.
+        agreement: Share of rows, or of what `unit` names, for which both predict the same; None for regression.
+        psnr: Of the outputs where they count, in dB; infinite if they are equal. Of several outputs, the lowest.
         resamples: Resamples of the bootstrap.
         confidence: Confidence of the interval.
         machine: Kind of the machine: system, architecture, threads.
         versions: Versions of the libraries that computed.
+        task: Optimum's name of the task. This and the following are left out of the JSON where they are as by
+            default, so that reports of text classification hold what they always did.
+        unit: What a prediction is made for, in the plural.
+        counts: What was scored besides rows, by name in the plural.
+        outputs: What `psnr` is of.
     """
 
     dataset: str
     rows: int
     truncated: int
     metric_config: str
-    label_mapping: str
-    problem_type: str
+    label_mapping: str | None
+    problem_type: str | None
     sequence_length: int
     runtime: str
     primary_metric: str
@@ -76,10 +81,19 @@ class AccuracyReport:
     confidence: float
     machine: str
     versions: dict[str, str]
+    task: str = "text-classification"
+    unit: str = "rows"
+    counts: dict[str, int] = field(default_factory=dict)
+    outputs: str = "logits"
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types. JSON has no infinity and no NaN: they become the strings "inf" and None."""
-        return {name: _json_value(value) for name, value in asdict(self).items()}
+        values = asdict(self)
+        for entry in fields(self):
+            default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+            if values[entry.name] == default:
+                del values[entry.name]
+        return {name: _json_value(value) for name, value in values.items()}
 
     def summary(self) -> str:
         """One line for a log or an error: dataset, primary metric of both, drop and interval."""
@@ -118,14 +132,13 @@ class AccuracyReport:
         if self.original is not None:
             remarks.append(f"{self._drop_text()}; positive is worse")
             if self.agreement is not None:
-                remarks.append(f"same prediction on {self.agreement:.2%} of the rows")
+                remarks.append(f"same prediction on {self.agreement:.2%} of the {self.unit}")
             if self.psnr is not None:
                 psnr = "infinite (equal)" if self.psnr == math.inf else f"{self.psnr:.1f} dB"
-                remarks.append(f"PSNR of logits: {psnr}")
-        remarks.append(
-            f"{self.rows} rows, {self.truncated} of them cut at {self.sequence_length} tokens; "
-            f"labels matched {self.label_mapping}"
-        )
+                remarks.append(f"PSNR of {self.outputs}: {psnr}")
+        scored = f"{self.rows} rows, {self.truncated} of them cut at {self.sequence_length} tokens"
+        scored += "".join(f"; {count} {name}" for name, count in self.counts.items())
+        remarks.append(scored if self.label_mapping is None else f"{scored}; labels matched {self.label_mapping}")
         if self.original is not None:
             remarks.append(
                 f"speed: the original takes {self.original.batch_size} texts at once, padded to the longest"

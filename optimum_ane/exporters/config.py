@@ -73,6 +73,9 @@ class ANEConfig(ExporterConfig, ABC):
     NORMALIZED_CONFIG_CLASS = NormalizedConfig
     MODULES: ClassVar[Mapping[str, type[nn.Module]]] = {}
     """The Neural Engine module of each task."""
+    UNUSED_WEIGHTS: ClassVar[Mapping[str, str]] = {}
+    """Parts of the checkpoint that its programs leave out, beside those of `unused_weights.UNUSED_WEIGHTS`, each with
+    the reason: by regular expressions that must match the whole path of a module or of a tensor."""
     METHOD: ClassVar[str] = "handwritten"
     """How its programs come to be; manifest and card say it, and nothing else asks."""
 

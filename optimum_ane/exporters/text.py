@@ -12,7 +12,7 @@ from optimum_ane.errors import ShapeError, UnsupportedModelError
 from optimum_ane.exporters.config import ANEConfig
 from optimum_ane.exporters.programs import FunctionSpec, ProgramSpec, ValueSpec
 from optimum_ane.package.problem_types import SINGLE_LABEL, problem_type_of
-from optimum_ane.tasks import TASKS
+from optimum_ane.tasks import TASKS, compared_fields
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from optimum_ane.package.form import ExportForm
 
 MAIN = "main"
-SENTENCE_EMBEDDING = "sentence_embedding"
-"""The output of a package that pools."""
 
 _ROWS_PER_TOKEN, _ROWS_PER_SEQUENCE = 4, 16
 """Rows of the examples: one full, the others padded to shorter and shorter lengths. A task that gives a few numbers
@@ -60,7 +58,7 @@ class TextEncoderANEConfig(ANEConfig):
 
     def programs(self, form: ExportForm) -> tuple[ProgramSpec, ...]:
         """See `ANEConfig.programs`: one program, with one function for each length."""
-        names = [SENTENCE_EMBEDDING] if form.pools else list(self.outputs)
+        names = [field.in_package for field in compared_fields(self.task, form.pools)]
         single = len(form.sequence_length) == 1
         functions = tuple(
             FunctionSpec(
@@ -159,6 +157,6 @@ def _at_length(module: nn.Module, form: ExportForm, length: int) -> nn.Module:
     from optimum_ane.nn.pooling import SentencePooling
 
     view = at_length(module, length)
-    if form.pools:
+    if form.pools and view.sentence_pooling is None:
         view.sentence_pooling = SentencePooling(form.pooling, form.normalize)
     return view

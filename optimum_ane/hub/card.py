@@ -9,34 +9,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
-from huggingface_hub import ModelCard
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
-from jinja2 import meta, nodes
 
-from optimum_ane.errors import CardError, PackageError
-from optimum_ane.hub import card_values as facts
+from optimum_ane.errors import CardError
+from optimum_ane.hub import card_values
 from optimum_ane.hub.card_data import HUB, LIBRARY, card_data
-from optimum_ane.hub.card_values import CardPackage
-from optimum_ane.hub.examples import python_snippet
+from optimum_ane.hub.card_functions import function_rows, tensors
+from optimum_ane.hub.card_package import CardPackage
+from optimum_ane.hub.card_template import render, template_path
 from optimum_ane.hub.markdown import block, code, escape
-from optimum_ane.hub.picture import caption, make_picture
-from optimum_ane.hub.swift import is_readable, swift_snippet
+from optimum_ane.hub.picture import caption
+from optimum_ane.hub.python import python_snippet
+from optimum_ane.hub.swift import swift_snippet
+from optimum_ane.hub.swift_tokenizer import is_readable
 from optimum_ane.package.layout import DOCUMENTS, PICTURE
-
-__all__ = ["PICTURE", "CardPackage", "is_generated", "make_card", "make_picture", "template_path"]
 
 _MARKER = re.compile(r"<!-- written by optimum-ane, sha256:([0-9a-f]{64})\.[^>]*-->")
 _MARKER_TEXT = (
     "<!-- written by optimum-ane, sha256:{digest}. Once you edit the card, publishing asks before it replaces it. -->"
 )
-
-
-def template_path() -> Path:
-    """The card's template: beside this file in an installed package, in `model_cards/` in a checkout."""
-    installed = Path(__file__).with_name("card_template.md")
-    return installed if installed.is_file() else Path(__file__).parents[2] / "model_cards" / "template.md"
 
 
 def make_card(
@@ -70,7 +62,7 @@ def make_card(
     data = card_data(ordered, repo_id=repo_id, license=license)
     path = template_path() if template is None else Path(template)
     values = _values(ordered, repo_id, license)
-    text = _render(path, data, values)
+    text = render(path, data, values)
     head = f"---\n{data.to_yaml()}\n---\n"
     if not text.startswith("---\n") or _metadata(text) != _metadata(head):
         raise CardError(f"{path}, line 1: a template begins with the lines ---, {{{{ card_data }}}} and ---")
@@ -117,79 +109,85 @@ def _metadata(text: str) -> Any:
 def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str | None) -> dict[str, Any]:
     """What a template can use. All text that came with a package is escaped for Markdown."""
     main = packages[0]
-    config = main.config
+    manifest = main.manifest
     picture = caption(packages)
     folder = f"{main.path}/" if main.path and repo_id is not None else ""
     return {
-        "title": f"{escape(config.source.name.split('/')[-1])} for the Apple Neural Engine",
+        "title": f"{escape(manifest.source.name.split('/')[-1])} for the Apple Neural Engine",
         "source": _source(main),
-        "task": config.form.task,
+        "task": main.task.name,
         "repo_id": repo_id,
         "folder": folder,
         "license": _license(main, license),
         "packages": [_row(package, repo_id) for package in packages],
-        "sequence_length": config.form.longest,
-        "batch_size": config.form.batch_size,
-        "precision": config.form.precision,
-        "compute_units": config.form.compute_units,
-        "deployment_target": config.form.target,
+        "sequence_length": manifest.form.longest,
+        "sequence_lengths": manifest.form.sequence_length,
+        "lengths": " or ".join(main.lengths.rsplit(", ", 1)),
+        "batch_size": manifest.form.batch_size,
+        "precision": manifest.form.precision,
+        "compute_units": manifest.form.compute_units,
+        "deployment_target": manifest.form.target,
         "systems": main.systems,
-        "tensors": facts.tensors(main),
+        "tensors": tensors(main),
         "labels": ", ".join(map(code, main.labels)),
-        "pooling": config.form.pooling,
-        "normalize": config.form.normalize,
-        "class_labels": config.form.class_labels,
-        "psnr": {code(name): facts.decibels(ratio) for name, ratio in main.numbers("package_psnr").items()},
-        "accuracy": facts.accuracy_rows(main),
-        "size": facts.size(main),
+        "functions": function_rows(main),
+        "default_function": code(main.default_function.name),
+        "prompts": [(code(name), code(prompt)) for name, prompt in main.prompts.items()],
+        "default_prompt": code(main.default_prompt),
+        "pooling": manifest.form.pooling if manifest.form.pools else None,
+        "normalize": manifest.form.normalize,
+        "class_labels": manifest.form.class_labels,
+        "psnr": {code(name): card_values.decibels(ratio) for name, ratio in main.numbers("package_psnr").items()},
+        "accuracy": card_values.accuracy_rows(main),
+        "size": card_values.size(main),
         "weights": _megabytes(main.number("sizes", "weights")),
-        "compression": facts.compression(main),
+        "compression": card_values.compression(main),
         "operations": f"{sum(main.numbers('operations').values()):.0f}",
-        "residency": facts.residency_rows(main),
+        "residency": card_values.residency_rows(main),
         "chip": _chip(main),
-        "runtimes": " and ".join(facts.runtimes(main)),
-        "ran_on_apple": "coreml" in facts.runtimes(main),
+        "runtimes": " and ".join(card_values.runtimes(main)),
+        "ran_on_apple": "coreml" in card_values.runtimes(main),
         "machine": escape(main.report.get("machine") or "a machine that the report does not name"),
-        "versions": ", ".join(f"{escape(name)} {escape(version)}" for name, version in config.versions.items()),
+        "versions": ", ".join(f"{escape(name)} {escape(version)}" for name, version in manifest.versions.items()),
         "command": _command(main),
         "picture": None if picture is None else {"file": PICTURE, "caption": escape(picture)},
         "python": block(python_snippet(main, repo_id), "python"),
         "swift": block(swift_snippet(main), "swift"),
         "has_tokenizer": main.has_tokenizer,
-        "is_tokenizer_readable_in_swift": is_readable(config),
+        "is_tokenizer_readable_in_swift": is_readable(manifest),
         "files": [
-            (code(name), code(digest)) for name, digest in sorted(config.files.items()) if name not in DOCUMENTS
+            (code(name), code(digest)) for name, digest in sorted(manifest.files.items()) if name not in DOCUMENTS
         ],
     }
 
 
 def _source(package: CardPackage) -> str:
-    config = package.config
+    manifest = package.manifest
     if package.source_id is None:
-        return f"{code(config.source.name)} (a checkpoint on disk)"
+        return f"{code(manifest.source.name)} (a checkpoint on disk)"
     link = f"[{escape(package.source_id)}]({HUB}/{package.source_id})"
-    return f"{link} at revision {code(config.source.revision)}" if config.source.revision else link
+    return f"{link} at revision {code(manifest.source.revision)}" if manifest.source.revision else link
 
 
 def _license(package: CardPackage, license: str | None) -> str:
-    config = package.config
-    name = config.source.license_name if license in (None, config.source.license) else None
-    return escape(name or license or config.source.license or "")
+    manifest = package.manifest
+    name = manifest.source.license_name if license in (None, manifest.source.license) else None
+    return escape(name or license or manifest.source.license or "")
 
 
 def _row(package: CardPackage, repo_id: str | None) -> dict[str, str]:
-    config = package.config
+    manifest = package.manifest
     return {
         "folder": code(package.path) if package.path and repo_id is not None else "the root",
-        "task": config.form.task,
-        "sequence_length": str(config.form.longest),
-        "batch_size": str(config.form.batch_size),
-        "compression": code(config.compression) if config.compression else config.form.precision,
-        "size": facts.size(package),
-        "accuracy": facts.headline(package),
-        "drop": facts.short_drop(package),
-        "psnr": facts.worst_psnr(package),
-        "target": config.form.target,
+        "task": package.task.name,
+        "sequence_length": package.lengths,
+        "batch_size": str(manifest.form.batch_size),
+        "compression": code(manifest.compression) if manifest.compression else manifest.form.precision,
+        "size": card_values.size(package),
+        "accuracy": card_values.headline(package),
+        "drop": card_values.short_drop(package),
+        "psnr": card_values.worst_psnr(package),
+        "target": manifest.form.target,
     }
 
 
@@ -208,38 +206,3 @@ def _command(package: CardPackage) -> str | None:
     if not isinstance(command, str):
         return None
     return block(command, "python" if command.startswith(f"{LIBRARY.replace('-', '_')}.") else "bash")
-
-
-def _render(path: Path, data: Any, values: Mapping[str, Any]) -> str:
-    try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CardError(f"{path}: the card's template cannot be read ({error}); give a text file in UTF-8") from error
-    try:
-        _check_names(path, jinja2.Environment(autoescape=False).parse(source), values)
-        return ModelCard.from_template(data, template_str=source, **values).content
-    except jinja2.TemplateSyntaxError as error:
-        raise CardError(f"{path}, line {error.lineno}: {error.message}") from error
-    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-        if isinstance(error, CardError | PackageError):
-            raise
-        raise CardError(f"{path}, line {_line_of(error)}: {' '.join(str(error).split())}") from error
-
-
-def _check_names(path: Path, tree: nodes.Template, values: Mapping[str, Any]) -> None:
-    """Refuses a name that is not among the values: Jinja would leave a gap without a word."""
-    unknown = meta.find_undeclared_variables(tree) - values.keys() - {"card_data"}
-    for node in tree.find_all(nodes.Name):
-        if node.name in unknown:
-            known = ", ".join(sorted({*values, "card_data"}))
-            raise CardError(f"{path}, line {node.lineno}: there is no {node.name!r}; a card has {known}")
-
-
-def _line_of(error: BaseException) -> int:
-    """The template's line that an error was raised in: Jinja puts it into the traceback."""
-    line, trace = 1, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == "<template>":
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from huggingface_hub import EvalResult, ModelCardData
 
 from optimum_ane.checkpoints.source_card import DATASET, LANGUAGE
-from optimum_ane.hub.card_values import CardPackage
+from optimum_ane.hub.card_package import CardPackage
 from optimum_ane.hub.markdown import plain
 from optimum_ane.package.layout import EXPORT_REPORT
 
@@ -24,50 +24,48 @@ def card_data(packages: Sequence[CardPackage], *, repo_id: str | None, license: 
         packages: The packages, the one that the card details first.
         repo_id: The repository; None for a card beside a package on disk.
         license: The Hub's id of the licence; None carries the source's own over.
+
+    Raises:
+        PackageError: The task of a package is none that packages are made for.
     """
-    config = packages[0].config
-    is_carried = license in (None, config.source.license)
+    manifest = packages[0].manifest
+    is_carried = license in (None, manifest.source.license)
     results = [result for package in packages for result in _results(package, repo_id, len(packages) > 1)]
     return ModelCardData(
         library_name=LIBRARY,
-        pipeline_tag=pipeline_tag(packages[0]),
+        pipeline_tag=packages[0].task.pipeline_tag,
         tags=_tags(packages),
         base_model=packages[0].source_id,
         base_model_relation=None if packages[0].source_id is None else _relation(packages),
-        license=plain(license or config.source.license or "") or None,
-        license_name=(plain(config.source.license_name or "") or None) if is_carried else None,
+        license=plain(license or manifest.source.license or "") or None,
+        license_name=(plain(manifest.source.license_name or "") or None) if is_carried else None,
         license_link=license_link(packages[0]) if is_carried else None,
-        language=list(filter(LANGUAGE.fullmatch, config.source.languages)) or None,
-        datasets=list(filter(DATASET.fullmatch, config.source.datasets)) or None,
+        language=list(filter(LANGUAGE.fullmatch, manifest.source.languages)) or None,
+        datasets=list(filter(DATASET.fullmatch, manifest.source.datasets)) or None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
-        model_name=(repo_id or plain(config.source.name)).split("/")[-1] if results else None,
+        model_name=(repo_id or plain(manifest.source.name)).split("/")[-1] if results else None,
         eval_results=results or None,
     )
 
 
-def pipeline_tag(package: CardPackage) -> str:
-    """The Hub's name of the task; all of Optimum's are among them, and it has one more for sentence embeddings."""
-    return "sentence-similarity" if package.config.form.pooling else package.config.form.task
-
-
 def license_link(package: CardPackage) -> str | None:
     """Where the text of a licence without an id is; a file of the source's repository becomes an address."""
-    config = package.config
-    link = plain(config.source.license_link or "")
+    manifest = package.manifest
+    link = plain(manifest.source.license_link or "")
     if not link or "://" in link or package.source_id is None:
         return link or None
-    return f"{HUB}/{package.source_id}/blob/{config.source.revision or 'main'}/{link}"
+    return f"{HUB}/{package.source_id}/blob/{manifest.source.revision or 'main'}/{link}"
 
 
 def _tags(packages: Sequence[CardPackage]) -> list[str]:
     tags = ["coreml", "ane", "apple-neural-engine", "mlprogram"]
     for package in packages:
-        config = package.config
-        tags += [config.model_type, config.form.target, config.form.precision]
-        if config.compression is not None:
-            tags.append(plain(config.compression))
-    if packages[0].config.form.pooling:
-        tags += ["feature-extraction", "sentence-embedding"]
+        manifest = package.manifest
+        tags += [manifest.model_type, manifest.form.target, manifest.form.precision]
+        if manifest.compression is not None:
+            tags.append(plain(manifest.compression))
+    if packages[0].manifest.form.pools:
+        tags += [packages[0].task.name, "sentence-embedding"]
     return list(dict.fromkeys(tags))
 
 
@@ -78,7 +76,9 @@ def _relation(packages: Sequence[CardPackage]) -> str | None:
     (https://huggingface.co/docs/hub/model-cards#specifying-a-base-model), none for a mere conversion. Weights rounded
     to float16 or fewer bits are quantized. A package in float32 says nothing.
     """
-    is_rounded = any(package.config.compression or package.config.form.precision != "float32" for package in packages)
+    is_rounded = any(
+        package.manifest.compression or package.manifest.form.precision != "float32" for package in packages
+    )
     return "quantized" if is_rounded else None
 
 
@@ -93,7 +93,7 @@ def _results(package: CardPackage, repo_id: str | None, is_one_of_several: bool)
     source = None if repo_id is None else f"{HUB}/{repo_id}/blob/main/{folder}{EXPORT_REPORT}"
     return [
         EvalResult(
-            task_type=pipeline_tag(package),
+            task_type=package.task.pipeline_tag,
             dataset_type=dataset_id,
             dataset_name=dataset or "unnamed",
             dataset_config=dataset_config,

@@ -3,103 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from optimum_ane.errors import PackageError
+from optimum_ane.hub.card_functions import VERDICTS, operations_by_verdict
+from optimum_ane.hub.card_package import CardPackage, as_number
 from optimum_ane.hub.markdown import code, escape
-from optimum_ane.package.deployment_targets import systems_of
 from optimum_ane.package.layout import EXPORT_REPORT
-from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.metric_format import drop_unit, show_metric
-from optimum_ane.tasks import TASKS
-
-_HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
-DEVICES = {"ane": "Neural Engine", "conditional": "Neural Engine, under a condition", "fallback": "CPU or GPU"}
-"""What a reader calls the verdicts of the prediction."""
-
-
-@dataclass(frozen=True)
-class CardPackage:
-    """One package of a repository, as its JSON files describe it.
-
-    Attributes:
-        path: Its folder in the repository, `""` for the root; of a package that is in none, its directory's name.
-        config: `ane_config.json`.
-        report: `export_report.json`.
-        model_config: `config.json`.
-    """
-
-    path: str
-    config: Manifest
-    report: Mapping[str, Any]
-    model_config: Mapping[str, Any]
-
-    @property
-    def source_id(self) -> str | None:
-        """The Hub id of the source; None if it was a directory, or if what stands there is no id."""
-        config = self.config
-        return config.source.name if config.source.is_hub and _HUB_ID.fullmatch(config.source.name) else None
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The checkpoint's labels by id; empty for tasks without any."""
-        task = TASKS.get(self.config.form.task)
-        if self.config.labels or task is None or not task.has_labels:
-            return self.config.labels
-        names = self.model_config.get("id2label")
-        return tuple(map(str, names.values())) if isinstance(names, Mapping) else ()
-
-    @property
-    def padding_id(self) -> int:
-        """What shorter rows are padded with."""
-        own = None if self.config.text is None else self.config.text.padding_id
-        theirs = self.model_config.get("pad_token_id")
-        return own if own is not None else theirs if isinstance(theirs, int) else 0
-
-    @property
-    def systems(self) -> str:
-        """The oldest systems that run it."""
-        return systems_of(self.config.form.target)
-
-    @property
-    def has_tokenizer(self) -> bool:
-        """Whether the tokenizer's files are in the package."""
-        return any(name.startswith("tokenizer") for name in self.config.files) or self.config.tokenizer is not None
-
-    @property
-    def accuracy(self) -> Mapping[str, Any] | None:
-        """The accuracy report, if it says what the original scored as well."""
-        accuracy = self.report.get("accuracy")
-        return accuracy if isinstance(accuracy, Mapping) and isinstance(accuracy.get("original"), Mapping) else None
-
-    def number(self, *path: str) -> float | None:
-        """A number of the report by the names that lead to it; None where it was not measured or is not defined.
-
-        Raises:
-            PackageError: Something else is there.
-        """
-        value: Any = self.report
-        for name in path:
-            value = value.get(name) if isinstance(value, Mapping) else None
-        if value is None:
-            return None
-        if value in ("inf", "-inf"):
-            return float(value)
-        number = _float(value)
-        if number is None:
-            raise PackageError(f"{EXPORT_REPORT}: {'.'.join(path)} is {value!r:.100}, not a number; export it again")
-        return None if math.isnan(number) else number
-
-    def numbers(self, *path: str) -> dict[str, float]:
-        """The numbers of a table of the report, by name; those that are not defined are left out."""
-        value: Any = self.report
-        for name in path:
-            value = value.get(name) if isinstance(value, Mapping) else None
-        found = {str(name): self.number(*path, name) for name in value} if isinstance(value, Mapping) else {}
-        return {name: number for name, number in found.items() if number is not None}
 
 
 def size(package: CardPackage) -> str:
@@ -122,9 +33,9 @@ def worst_psnr(package: CardPackage) -> str:
 
 def compression(package: CardPackage) -> str:
     """The recipe with its ratio and its coverage, as far as the report knows them."""
-    if package.config.compression is None:
-        return f"none; weights in {package.config.form.precision}"
-    parts = [code(package.config.compression)]
+    if package.manifest.compression is None:
+        return f"none; weights in {package.manifest.form.precision}"
+    parts = [code(package.manifest.compression)]
     ratio = package.number("compression", "ratio_to_float16")
     if ratio is not None:
         parts.append(f"weights at {ratio:.1%} of their size in float16")
@@ -150,22 +61,6 @@ def _coverage(package: CardPackage) -> float | None:
     return covered / max(1, whole)
 
 
-def tensors(package: CardPackage) -> list[dict[str, str]]:
-    """The inputs and outputs of the default function, a row each."""
-    function = package.config.functions[0]
-    return [
-        {
-            "kind": kind,
-            "name": tensor.name,
-            "shape": " × ".join(map(str, tensor.shape)) or "–",
-            "dtype": tensor.dtype,
-            "meaning": tensor.meaning,
-        }
-        for kind, entries in (("input", function.inputs), ("output", function.outputs))
-        for tensor in entries
-    ]
-
-
 def accuracy_rows(package: CardPackage, show: Callable[[object], str] = escape) -> list[tuple[str, str]]:
     """The comparison on a dataset: what, and how much of it.
 
@@ -185,12 +80,13 @@ def accuracy_rows(package: CardPackage, show: Callable[[object], str] = escape) 
         change = f"{original} → {show_metric(metric, value)}"
         table.append((f"{show(metric)} on {dataset}, {rows:.0f} rows, original → package", change))
     table.append((f"drop in {show(primary)}, positive is worse", drop(package)))
+    unit, outputs = show(accuracy.get("unit", "rows")), show(accuracy.get("outputs", "logits"))
     agreement = package.number("accuracy", "agreement")
     if agreement is not None:
-        table.append(("same prediction as the original", f"{agreement:.2%} of the rows"))
-    table.append(("PSNR of the logits on that dataset", decibels(package.number("accuracy", "psnr"))))
+        table.append(("same prediction as the original", f"{agreement:.2%} of the {unit}"))
+    table.append((f"PSNR of the {outputs} on that dataset", decibels(package.number("accuracy", "psnr"))))
     truncated = package.number("accuracy", "truncated") or 0
-    table.append((f"rows cut at {package.config.form.longest} tokens, for both", f"{truncated:.0f}"))
+    table.append((f"rows cut at {package.manifest.form.longest} tokens, for both", f"{truncated:.0f}"))
     return table
 
 
@@ -221,20 +117,10 @@ def drop_interval(package: CardPackage) -> tuple[float, float] | None:
     interval = (package.accuracy or {}).get("drop_interval")
     if interval is None:
         return None
-    ends = [_float(end) for end in interval] if isinstance(interval, list | tuple) else []
+    ends = [as_number(end) for end in interval] if isinstance(interval, list | tuple) else []
     if len(ends) != 2 or ends[0] is None or ends[1] is None:
         raise PackageError(f"{EXPORT_REPORT}: accuracy.drop_interval is {interval!r:.100}, not two numbers")
     return ends[0], ends[1]
-
-
-def _float(value: object) -> float | None:
-    """A number of JSON, where integers may have any size; None for what is none, or too large."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return None
 
 
 def headline(package: CardPackage) -> str:
@@ -249,11 +135,11 @@ def headline(package: CardPackage) -> str:
 
 
 def residency_rows(package: CardPackage) -> list[tuple[str, str]]:
-    """Where the operations are predicted to run."""
-    counts = package.numbers("residency", "operations")
-    if not counts:
+    """Where the operations are predicted to run, of a package with one function; see `function_rows` for several."""
+    counts = operations_by_verdict(package)
+    if not counts or len(package.manifest.functions) > 1:
         return []
-    rows = [(f"operations predicted for: {DEVICES[key]}", f"{counts[key]:.0f}") for key in DEVICES if key in counts]
+    rows = [(f"operations predicted for: {VERDICTS[verdict]}", f"{count:.0f}") for verdict, count in counts.items()]
     share = package.number("residency", "flops_share_on_ane")
     if share is not None:
         rows.append(("arithmetic predicted for the Neural Engine", f"{share:.1%}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,8 @@ from optimum_ane.errors import PackageError, PublishError, UnsupportedOperationE
 from optimum_ane.package.file_names import check_files, show
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.layout import ANE_CONFIG, CARD, DOCUMENTS, HTML_REPORT, MLPACKAGE_SUFFIX
-from optimum_ane.package.manifest import FunctionEntry, Manifest
-from optimum_ane.runtimes import Session, open_session
+from optimum_ane.package.manifest import FunctionEntry, Manifest, TensorEntry
+from optimum_ane.runtimes import Session, TensorSpec, open_session
 
 _MAX_README_BYTES = 1 << 20
 
@@ -80,7 +80,7 @@ class LocalPackage:
 
     Attributes:
         directory: Where it is.
-        config: Its `ane_config.json`.
+        manifest: Its `ane_config.json`.
         files: What is published of it, by name; the card is not among them.
         readme: The text of its README.md; None without one.
         left_out: What else lies in the directory, folders once.
@@ -88,7 +88,7 @@ class LocalPackage:
     """
 
     directory: Path
-    config: Manifest
+    manifest: Manifest
     files: Mapping[str, Path | bytes]
     readme: str | None
     left_out: tuple[str, ...]
@@ -104,17 +104,17 @@ def read_package(directory: Path) -> LocalPackage:
     """
     if not directory.is_dir():
         raise PackageError(f"{directory} is no directory; give one that `optimum-cli export ane` wrote")
-    config = Manifest.read(directory)
-    names = [name for name in check_files(config, str(directory)) if name not in DOCUMENTS]
+    manifest = Manifest.read(directory)
+    names = [name for name in check_files(manifest, str(directory)) if name not in DOCUMENTS]
     names += [ANE_CONFIG, *([HTML_REPORT] if (directory / HTML_REPORT).is_file() else [])]
     files = {name: directory / name for name in names}
     for path in (*files.values(), directory / CARD):
         _refuse_link(path, directory)
-    verify_files(directory, config)
-    warnings = _check_programs(directory, config)
+    verify_files(directory, manifest)
+    warnings = _check_programs(directory, manifest)
     left_out = _find_others(directory, {*files, *DOCUMENTS})
-    published: dict[str, Path | bytes] = {**files, ANE_CONFIG: config.as_published().encode()}
-    return LocalPackage(directory, config, published, _read_readme(directory), left_out, warnings)
+    published: dict[str, Path | bytes] = {**files, ANE_CONFIG: manifest.as_published().encode()}
+    return LocalPackage(directory, manifest, published, _read_readme(directory), left_out, warnings)
 
 
 def _refuse_link(path: Path, directory: Path) -> None:
@@ -124,30 +124,43 @@ def _refuse_link(path: Path, directory: Path) -> None:
         )
 
 
-def _check_programs(directory: Path, config: Manifest) -> tuple[str, ...]:
+def _check_programs(directory: Path, manifest: Manifest) -> tuple[str, ...]:
     """Loads each function of each program, and compares what it takes and gives with what the package says."""
-    for program in config.programs:
+    warnings = []
+    for program in manifest.programs:
+        path = directory / program.path
         try:
-            session = open_session(directory / program.path, "portable")
+            session = open_session(path, "portable")
+            if set(session.functions) != {function.name for function in program.functions}:
+                raise PackageError(
+                    f"{path} has the functions {', '.join(session.functions)}, and {ANE_CONFIG} says "
+                    f"{', '.join(function.name for function in program.functions)}; export it again"
+                )
             for function in program.functions:
                 own = session if function.name == session.function_name else session.function(function.name)
-                _check_function(directory, own, function)
+                _check_function(path, own, function)
         except UnsupportedOperationError as error:
-            return (f"the program was not loaded, which nothing here can judge: {error}",)
-    return ()
+            warnings.append(f"{program.path} was not loaded, so nothing here can judge it: {error}")
+    return tuple(warnings)
 
 
-def _check_function(directory: Path, session: Session, function: FunctionEntry) -> None:
+def _check_function(path: Path, session: Session, function: FunctionEntry) -> None:
     for kind, specs, entries in (
         ("inputs", session.inputs, function.inputs),
         ("outputs", session.outputs, function.outputs),
         ("states", session.states, function.states),
     ):
-        if set(specs) != {entry.name for entry in entries}:
+        found, said = _describe(specs.values()), _describe(entries)
+        if found != said:
             raise PackageError(
-                f"{directory}: the program's {kind} are {', '.join(sorted(specs))}, and {ANE_CONFIG} says "
-                f"{', '.join(sorted(entry.name for entry in entries))}; export it again"
+                f"{path}, function {function.name}: its {kind} are {', '.join(found)}, and {ANE_CONFIG} says "
+                f"{', '.join(said)}; export it again"
             )
+
+
+def _describe(tensors: Iterable[TensorSpec | TensorEntry]) -> list[str]:
+    """`"input_ids int32 (1, 128)"`, sorted."""
+    return sorted(f"{tensor.name} {tensor.dtype} {tensor.shape}" for tensor in tensors)
 
 
 def _find_others(directory: Path, known: set[str]) -> tuple[str, ...]:

@@ -100,13 +100,13 @@ class _Repository:
         try:
             # Once, for all files: a push in between would mix two states.
             commit = self._resolve()
-            directory, config = self._fetch(commit, folder)
+            directory, manifest = self._fetch(commit, folder)
         except (HTTPError, HFValidationError, RevisionResolutionError, OSError) as error:
             if isinstance(error, PackageError):
                 raise
             raise explain(error, self.id, self.revision, self.token, self.is_offline) from error
         try:
-            verify_files(directory, config)
+            verify_files(directory, manifest)
         except PackageError as error:
             remedy = f"force_download=True does; if that does not help, {self.id} itself is damaged: tell its owner"
             raise PackageError(f"{error} ({remedy})") from error
@@ -130,8 +130,8 @@ class _Repository:
         size = path.stat().st_size
         if size > _MAX_CONFIG_BYTES:
             raise PackageError(f"{where}: {ANE_CONFIG} has {size:,} bytes; a package's has fewer than 100,000")
-        config = Manifest.read(path.parent)
-        for name in check_files(config, where):
+        manifest = Manifest.read(path.parent)
+        for name in check_files(manifest, where):
             if name in DOCUMENTS:
                 continue
             try:
@@ -140,7 +140,7 @@ class _Repository:
                 raise PackageError(
                     f"{where} lacks {show(name)}, which its {ANE_CONFIG} lists; its owner must publish it again"
                 ) from error
-        return path.parent, config
+        return path.parent, manifest
 
     def _download(self, commit: str, folder: str, name: str) -> Path:
         path = hf_hub_download(

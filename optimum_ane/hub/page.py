@@ -11,10 +11,12 @@ import yaml
 from huggingface_hub import ModelCard
 
 from optimum_ane.errors import PackageError, PublishError
-from optimum_ane.hub.card import CardPackage, is_generated, make_card, make_picture
+from optimum_ane.hub.card import is_generated, make_card
+from optimum_ane.hub.card_package import CardPackage, read_card_package
 from optimum_ane.hub.contents import LocalFile, LocalPackage
+from optimum_ane.hub.picture import make_picture
 from optimum_ane.hub.remote import Remote
-from optimum_ane.hub.repository_packages import fetch_card_package, read_card_package
+from optimum_ane.hub.repository_packages import fetch_card_package
 from optimum_ane.package.file_names import show
 from optimum_ane.package.layout import CARD, PICTURE
 
@@ -72,14 +74,14 @@ def compose(package: LocalPackage, remote: Remote, folder: str, request: PageReq
     elif written is not None and request.template is not None:
         warnings.append(f"{CARD} of the package was written by hand; what the template gives is published instead")
         written = None
-    license = request.license or package.config.source.license
+    license = request.license or package.manifest.source.license
     if license is None and written is not None:
         license = _license_of(written, str(package.directory / CARD))
     if license is None and CARD in remote.files:
         license = _license_of(_read_card(remote, CARD), f"the {CARD} of {remote.repo_id}")
     if license is None:
         raise PublishError(
-            f"the licence of {package.config.source.name} is not known: its card names none; look it up and pass "
+            f"the licence of {package.manifest.source.name} is not known: its card names none; look it up and pass "
             "--license ID, such as apache-2.0 (https://huggingface.co/docs/hub/repositories-licenses)"
         )
     card = written

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from optimum_ane.charts import BLUE, DEVICE_COLORS, INK, PAPER, chart_style
-from optimum_ane.hub import card_values as facts
-from optimum_ane.hub.card_values import CardPackage
+from optimum_ane.hub.card_functions import VERDICTS, named_functions, operations_by_verdict
+from optimum_ane.hub.card_package import CardPackage
+from optimum_ane.hub.card_values import drop_interval
 from optimum_ane.hub.markdown import plain
 from optimum_ane.package.metric_format import drop_unit
 
@@ -69,9 +70,15 @@ def _scored(packages: Sequence[CardPackage]) -> list[CardPackage]:
     return same if len(same) > 1 else []
 
 
-def _placed(packages: Sequence[CardPackage]) -> list[CardPackage]:
+def _placed(packages: Sequence[CardPackage]) -> list[tuple[str, dict[str, float]]]:
+    """How many operations are predicted to run where, by package; of one package by function, if it has several."""
     ordered = sorted(packages, key=lambda package: package.path)
-    return [package for package in ordered if sum(_counts(package).values()) > 0]
+    functions = [name for name, _ in named_functions(ordered[0].manifest)]
+    if len(ordered) == 1 and len(functions) > 1:
+        counts = [(name, operations_by_verdict(ordered[0], name)) for name in functions]
+    else:
+        counts = [(_name(package), operations_by_verdict(package)) for package in ordered]
+    return [(name, own) for name, own in counts if sum(own.values()) > 0]
 
 
 def _metric(package: CardPackage) -> tuple[str, str]:
@@ -79,13 +86,8 @@ def _metric(package: CardPackage) -> tuple[str, str]:
     return str(accuracy.get("dataset")), str(accuracy.get("primary_metric"))
 
 
-def _counts(package: CardPackage) -> dict[str, float]:
-    counts = package.numbers("residency", "operations")
-    return {key: counts[key] for key in facts.DEVICES if counts.get(key, 0) > 0}
-
-
 def _name(package: CardPackage) -> str:
-    name = plain(package.path or package.config.compression or package.config.form.precision)
+    name = plain(package.path or package.manifest.compression or package.manifest.form.precision)
     return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 
@@ -95,7 +97,7 @@ def _draw_scores(axes: Axes, packages: Sequence[CardPackage]) -> None:
     for package in packages:
         megabytes = (package.number("sizes", "package") or 0.0) / 1e6
         drop = package.number("accuracy", "drop") or 0.0
-        interval = facts.drop_interval(package)
+        interval = drop_interval(package)
         if interval is not None:
             axes.plot([megabytes, megabytes], interval, color=BLUE, linewidth=2, alpha=0.45, solid_capstyle="round")
         axes.plot([megabytes], [drop], "o", color=BLUE, markersize=7)
@@ -110,31 +112,26 @@ def _draw_scores(axes: Axes, packages: Sequence[CardPackage]) -> None:
     axes.set_title(f"Lost on {dataset}, with its confidence interval", loc="left", fontsize=11)
 
 
-def _draw_devices(axes: Axes, packages: Sequence[CardPackage]) -> None:
-    names = [_name(package) for package in packages]
-    places = range(len(packages))
-    starts = [0.0] * len(packages)
-    for key, device in facts.DEVICES.items():
-        counts = [_counts(package).get(key, 0.0) for package in packages]
+def _draw_devices(axes: Axes, placed: Sequence[tuple[str, Mapping[str, float]]]) -> None:
+    places, most = range(len(placed)), max(sum(own.values()) for _, own in placed)
+    starts = [0.0] * len(placed)
+    for verdict, device in VERDICTS.items():
+        counts = [own.get(verdict, 0.0) for _, own in placed]
         if not any(counts):
             continue
-        label = f"{device}: {counts[0]:.0f}" if len(packages) == 1 else device
+        label = f"{device}: {counts[0]:.0f}" if len(placed) == 1 else device
         bars = axes.barh(
-            places, counts, left=starts, height=0.62, color=DEVICE_COLORS[key], label=label, edgecolor=PAPER
+            places, counts, left=starts, height=0.62, color=DEVICE_COLORS[verdict], label=label, edgecolor=PAPER
         )
         axes.bar_label(
             bars,
-            labels=[f"{count:.0f}" if count >= 0.04 * _total(packages) else "" for count in counts],
+            labels=[f"{count:.0f}" if count >= 0.04 * most else "" for count in counts],
             label_type="center",
             color="white",
             fontsize=9,
         )
         starts = [start + count for start, count in zip(starts, counts, strict=True)]
-    axes.set_yticks(places, names)
+    axes.set_yticks(places, [name for name, _ in placed])
     axes.invert_yaxis()
     axes.set_xlabel("operations, predicted from the program; not measured on a device")
     axes.figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
-
-
-def _total(packages: Sequence[CardPackage]) -> float:
-    return max(sum(_counts(package).values()) for package in packages)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from optimum_ane.errors import PublishError
 from optimum_ane.hub.contents import LocalFile
 from optimum_ane.hub.remote import Remote
 from optimum_ane.package.file_names import show_all
-from optimum_ane.package.layout import ANE_CONFIG, CARD, DOCUMENTS, HTML_REPORT, MLPACKAGE, PICTURE
+from optimum_ane.package.layout import ANE_CONFIG, CARD, DOCUMENTS, HTML_REPORT, PICTURE
+from optimum_ane.package.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,17 @@ class Plan:
         return sum(change.size or 0 for change in (*self.added, *self.changed))
 
 
-def make_plan(files: Iterable[LocalFile], remote: Remote, folder: str, old_names: Set[str]) -> Plan:
+def make_plan(
+    files: Iterable[LocalFile], remote: Remote, folder: str, manifest: Manifest, old_manifest: Manifest | None
+) -> Plan:
     """Compares what should be in a folder of a repository with what is there.
 
     Args:
         files: All that should be there, by their paths in the repository.
         remote: What is there.
         folder: The published package's; empty for the root.
-        old_names: The files of the package that the folder holds now, as its own `ane_config.json` lists them.
+        manifest: What the published package says of itself.
+        old_manifest: What the package says that the folder holds now; None where there is none that can be read.
 
     Raises:
         PublishError: Files would be overwritten that belong to no package, or to another one.
@@ -84,8 +88,11 @@ def make_plan(files: Iterable[LocalFile], remote: Remote, folder: str, old_names
             changed.append(Change(path, file.size, present.size))
     others = tuple(f"{other}/" for other in remote.packages if other != folder and other.startswith(prefix) and other)
     _refuse_places(wanted, changed, others, prefix, remote)
-    stale = {f"{prefix}{name}" for name in old_names} - {f"{prefix}{name}" for name in DOCUMENTS}
-    stale |= {path for path in remote.files if path.startswith(f"{prefix}{MLPACKAGE}/")}
+    known = [manifest] if old_manifest is None else [manifest, old_manifest]
+    stale = set() if old_manifest is None else {f"{prefix}{name}" for name in old_manifest.files}
+    stale -= {f"{prefix}{name}" for name in DOCUMENTS}
+    programs = tuple(f"{prefix}{program.path}/" for each in known for program in each.programs)
+    stale |= {path for path in remote.files if path.startswith(programs)}
     if any(change.path.startswith(prefix) and change.path not in DOCUMENTS for change in (*added, *changed)):
         stale.add(f"{prefix}{HTML_REPORT}")  # it tells of another package
     removed = [

@@ -15,9 +15,10 @@ from optimum_ane.hub.page import Page, PageRequest, compose
 from optimum_ane.hub.plan import Plan, make_plan
 from optimum_ane.hub.publish_errors import UNCERTAIN, UNCERTAIN_PULL, explained
 from optimum_ane.hub.remote import DEFAULT_BRANCH, Remote, list_files, look
-from optimum_ane.hub.repository_packages import fetch_config
+from optimum_ane.hub.repository_packages import fetch_manifest
 from optimum_ane.package.file_names import show_all
 from optimum_ane.package.layout import ANE_CONFIG, CARD
+from optimum_ane.package.manifest import Manifest
 
 _TRIES = 3
 """How often a publication is planned before others' commits in between are an error."""
@@ -131,25 +132,25 @@ class Publisher:
                     f"{self.repo_id} exists and is public; make it private in its settings, or drop --private"
                 )
             page = compose(self.package, remote, self.folder, self.request)
-            old_names = self._old_names(remote)
+            old_manifest = self._old_manifest(remote)
         prefix = f"{self.folder}/" if self.folder else ""
-        listed = self.package.config.files
+        listed = self.package.manifest.files
         files = tuple(
             LocalFile(f"{prefix}{name}", source, listed.get(name)) for name, source in self.package.files.items()
         )
         files += page.files
-        return _Survey(remote, page, files, make_plan(files, remote, self.folder, old_names))
+        return _Survey(remote, page, files, make_plan(files, remote, self.folder, self.package.manifest, old_manifest))
 
-    def _old_names(self, remote: Remote) -> frozenset[str]:
-        """What the package that stands there now lists; nothing if that cannot be read."""
+    def _old_manifest(self, remote: Remote) -> Manifest | None:
+        """What the package that stands there now says; None if it is this one, or if that cannot be read."""
         path = f"{self.folder}/{ANE_CONFIG}" if self.folder else ANE_CONFIG
         present = remote.files.get(path)
         if present is None or present.is_same(LocalFile(path, self.package.files[ANE_CONFIG])):
-            return frozenset()
+            return None
         try:
-            return frozenset(fetch_config(remote, self.folder).files)
+            return fetch_manifest(remote, self.folder)
         except PackageError:
-            return frozenset()
+            return None
 
     def _check_card(self, survey: _Survey) -> None:
         """Has the Hub validate the card before anything is sent."""

@@ -14,7 +14,7 @@ from huggingface_hub.utils import tqdm
 
 from optimum_ane.errors import PackageError
 from optimum_ane.hub.contents import LocalFile
-from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE
+from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE_SUFFIX
 
 DEFAULT_BRANCH = "main"
 _MAX_READ_BYTES = 1 << 22
@@ -65,8 +65,8 @@ class Remote:
     @property
     def packages(self) -> tuple[str, ...]:
         """The folders that hold a package, sorted; the root is an empty string."""
-        folders = (PurePosixPath(path) for path in self.files)
-        found = {path.parent for path in folders if path.name == ANE_CONFIG and MLPACKAGE not in path.parts}
+        paths = (PurePosixPath(path) for path in self.files)
+        found = {path.parent for path in paths if path.name == ANE_CONFIG and not is_in_program(path)}
         return tuple(sorted("" if folder == PurePosixPath() else folder.as_posix() for folder in found))
 
     def read(self, path: str) -> bytes:
@@ -83,6 +83,11 @@ class Remote:
             )
         name = self.api.hf_hub_download(self.repo_id, path, revision=self.head, tqdm_class=_Silent)
         return Path(name).read_bytes()
+
+
+def is_in_program(path: PurePosixPath) -> bool:
+    """Whether a path lies in an `.mlpackage`, or is one."""
+    return any(part.endswith(MLPACKAGE_SUFFIX) for part in path.parts)
 
 
 def look(api: HfApi, repo_id: str, branch: str) -> Remote:

@@ -1,17 +1,19 @@
 """The Swift of a card: a whole type that loads this package, builds its true inputs and reads its true outputs.
 
 Every call is documented by Apple (Core ML: `MLModel.compileModel(at:)` and `load(contentsOf:configuration:)`,
-`MLShapedArray`, `MLFeatureValue(shapedArray:)`) or is one of swift-transformers 1.3 (`AutoTokenizer`, `Tokenizer`).
-Predictions are made in functions that are not async: there, `prediction(from:)` is the one that every system has.
+`MLModelConfiguration.functionName`, `MLShapedArray`, `MLFeatureValue(shapedArray:)`) or is one of swift-transformers
+1.3. Predictions are made in functions that are not async: there, `prediction(from:)` is the one that every system has.
 """
 
 from __future__ import annotations
 
-from optimum_ane.hub import swift_tasks
-from optimum_ane.hub.card_values import CardPackage
+from optimum_ane.hub.card_package import CardPackage
 from optimum_ane.hub.markdown import swift_string
-from optimum_ane.package.layout import MLPACKAGE
-from optimum_ane.package.manifest import Manifest
+from optimum_ane.hub.swift_tasks import SwiftTask
+from optimum_ane.hub.swift_tokenizer import load_tokenizer, tokenizer_imports
+from optimum_ane.package.layout import MLPACKAGE_SUFFIX
+from optimum_ane.package.manifest import Manifest, ProgramEntry
+from optimum_ane.tasks import resolve
 
 _UNITS = {
     "cpu_and_ne": ".cpuAndNeuralEngine",
@@ -19,17 +21,6 @@ _UNITS = {
     "cpu_and_gpu": ".cpuAndGPU",
     "cpu_only": ".cpuOnly",
 }
-_ALGORITHMS = {
-    "BertTokenizer": "WordPiece",
-    "DistilBertTokenizer": "WordPiece",
-    "RobertaTokenizer": "BPE",
-    "PreTrainedTokenizer": "BPE",
-    "TokenizersBackend": "BPE",
-    "XLMRobertaTokenizer": "Unigram",
-}
-"""What swift-transformers 1.3 takes each tokenizer class for; it refuses those that it does not know."""
-_STAND_INS = {"WordPiece": "BertTokenizer", "BPE": "RobertaTokenizer", "Unigram": "XLMRobertaTokenizer"}
-"""A class that it reads an algorithm's `tokenizer.json` under."""
 
 _FRAME = """\
 import CoreML
@@ -37,18 +28,11 @@ import Foundation
 {imports}
 
 struct {type_name} {{
-    let model: MLModel
-    let tokenizer: any Tokenizer
-    let length = {length}{constants}
+{properties}
 
     /// - Parameter folder: holds {mlpackage} and the tokenizer's files, as downloaded.
     init(folder: URL) async throws {{
-        let configuration = MLModelConfiguration()
-        configuration.computeUnits = {units}
-        // Compiling takes a while. Keep what it gives, or add {mlpackage} to the app in Xcode, which compiles it when
-        // the app is built: its URL is then Bundle.main.url(forResource: "{stem}", withExtension: "mlmodelc").
-        let compiled = try await MLModel.compileModel(at: folder.appendingPathComponent("{mlpackage}"))
-        model = try await MLModel.load(contentsOf: compiled, configuration: configuration)
+{load_model}
 {load_tokenizer}
     }}
 
@@ -62,6 +46,29 @@ struct {type_name} {{
 func example(folder: URL) async throws {{
 {usage}
 }}"""
+
+_COMPILE = """\
+        // Compiling takes a while. Keep what it gives, or add {mlpackage} to the app in Xcode, which compiles it when
+        // the app is built: its URL is then Bundle.main.url(forResource: {stem}, withExtension: "mlmodelc").
+        let compiled = try await MLModel.compileModel(at: folder.appendingPathComponent({name}))"""
+
+_LOAD = """\
+        let configuration = MLModelConfiguration()
+        configuration.computeUnits = {units}
+{compile}
+        model = try await MLModel.load(contentsOf: compiled, configuration: configuration)"""
+
+_LOAD_FUNCTIONS = """\
+{compile}
+        var functions: [(length: Int, model: MLModel)] = []
+        for (name, tokens) in [{functions}] {{
+            let configuration = MLModelConfiguration()
+            configuration.computeUnits = {units}
+            configuration.functionName = name
+            let model = try await MLModel.load(contentsOf: compiled, configuration: configuration)
+            functions.append((length: tokens, model: model))
+        }}
+        self.functions = functions"""
 
 _ENCODE = """\
     /// Token ids with the special tokens; a text that is too long loses its end{kept}.
@@ -84,8 +91,8 @@ _ENCODE_PAIR = """\
     }}"""
 
 _PREDICT = """\
-    /// Pads a row to the package's length and runs the model.
-    func predict(_ tokens: [Int]{parameter}) throws -> MLFeatureProvider {{
+    /// {what}
+    func predict(_ tokens: [Int]{parameter}) throws -> MLFeatureProvider {{{choose}
         func feature(_ values: [Int], padding: Int) -> MLFeatureValue {{
             let row = values.map {{ Int32($0) }} + Array(repeating: Int32(padding), count: length - values.count)
 {array}
@@ -96,6 +103,9 @@ _PREDICT = """\
         ]))
     }}"""
 
+_CHOOSE = """
+        let (length, model) = functions.first { tokens.count <= $0.length }!"""
+
 _ROW = """\
     /// An output without its batch dimension. It is {dtype} in the package.
     func row(_ name: String, of output: MLFeatureProvider) -> MLShapedArraySlice<Float> {{
@@ -104,72 +114,62 @@ _ROW = """\
 
 
 def swift_snippet(package: CardPackage) -> str:
-    """Writes the Swift that uses a package.
+    """Writes the Swift that uses a package of one program, with one function or with one for each length.
 
     Args:
         package: The package; its inputs are int32 arrays of its batch size and length, as the exporter makes them.
+
+    Raises:
+        PackageError: The task is none that packages are made for.
     """
-    config = package.config
-    task = swift_tasks.task_code(package)
-    constants = [f"let {name} = {value}" for name, value in task.constants.items()]
+    manifest = package.manifest
+    task: SwiftTask = resolve(package.task.swift)(package)
     return _FRAME.format(
-        imports="\n".join(_imports(config)),
+        imports="\n".join(tokenizer_imports(manifest)),
         type_name=task.type_name,
-        length=config.form.longest,
-        constants="".join(f"\n    {line}" for line in constants),
-        mlpackage=MLPACKAGE,
-        stem=MLPACKAGE.removesuffix(".mlpackage"),
-        units=_UNITS.get(config.form.compute_units, ".all"),
-        load_tokenizer=_load_tokenizer(config),
-        encode=_encode(config, task.is_pair),
+        properties=_properties(manifest, task),
+        mlpackage=manifest.programs[0].path,
+        load_model=_load_model(manifest.programs[0]),
+        load_tokenizer=load_tokenizer(manifest),
+        encode=_encode(manifest, task.is_pair),
         predict=_predict(package, task.is_pair),
         task=task.code,
         usage=task.usage,
     )
 
 
-def stand_in(config: Manifest) -> str | None:
-    """The tokenizer class that swift-transformers has to be given in place of the recorded one; None if none."""
-    entry = config.tokenizer
-    if entry is None or entry.model not in _STAND_INS:
-        return None
-    own = (entry.tokenizer_class or "").removesuffix("Fast")
-    return None if _ALGORITHMS.get(own) == entry.model else _STAND_INS[entry.model]
+def _properties(manifest: Manifest, task: SwiftTask) -> str:
+    lines = ["let model: MLModel", "let tokenizer: any Tokenizer", f"let length = {manifest.form.longest}"]
+    if _lengths(manifest.programs[0]):
+        lines[0] = "let functions: [(length: Int, model: MLModel)]"
+        lines.insert(0, "/// The package's functions with the tokens of their rows, the shortest first.")
+    lines += [f"let {name} = {value}" for name, value in task.constants.items()]
+    return "\n".join(f"    {line}" for line in lines)
 
 
-def is_readable(config: Manifest) -> bool:
-    """Whether swift-transformers knows the tokenizer's algorithm at all; a package that does not say is taken so."""
-    return config.tokenizer is None or config.tokenizer.model in _STAND_INS
-
-
-def _imports(config: Manifest) -> list[str]:
-    names = ["Hub"] if stand_in(config) else []
-    return [f"import {name}" for name in names] + [
-        "import Tokenizers  // the package https://github.com/huggingface/swift-transformers, from 1.3"
-    ]
-
-
-def _load_tokenizer(config: Manifest) -> str:
-    name = stand_in(config)
-    if name is None or config.tokenizer is None:
-        return "        tokenizer = try await AutoTokenizer.from(modelFolder: folder)"
-    own = "".join(c for c in config.tokenizer.tokenizer_class or "the class" if c.isalnum() or c in " _")
-    own = f"{own} for the {config.tokenizer.model} tokenizer that it is"
-    return "\n".join(
-        [
-            f"        // swift-transformers does not take {own}.",
-            "        let files = LanguageModelConfigurationFromHub(modelFolder: folder)",
-            "        var settings = try await files.tokenizerConfig?.dictionary() ?? [:]",
-            f'        settings["tokenizer_class"] = Config({swift_string(name)})',
-            '        settings["do_lower_case"] = Config(false)  // tokenizer.json lowers where it should',
-            "        let vocabulary = try await files.tokenizerData",
-            "        tokenizer = try AutoTokenizer.from(tokenizerConfig: Config(settings), tokenizerData: vocabulary)",
-        ]
+def _lengths(program: ProgramEntry) -> list[tuple[int, str]]:
+    """The tokens that each function takes, and its name, the shortest first; empty for a program with one function."""
+    if len(program.functions) == 1:
+        return []
+    return sorted(
+        (max((tensor.shape[-1] for tensor in function.inputs if tensor.shape), default=0), function.name)
+        for function in program.functions
     )
 
 
-def _encode(config: Manifest, is_pair: bool) -> str:
-    entry = config.tokenizer
+def _load_model(program: ProgramEntry) -> str:
+    stem = swift_string(program.path.removesuffix(MLPACKAGE_SUFFIX))
+    compile = _COMPILE.format(mlpackage=program.path, stem=stem, name=swift_string(program.path))
+    units = _UNITS.get(program.compute_units, ".all")
+    lengths = _lengths(program)
+    if not lengths:
+        return _LOAD.format(compile=compile, units=units)
+    functions = ", ".join(f"({swift_string(name)}, {length})" for length, name in lengths)
+    return _LOAD_FUNCTIONS.format(compile=compile, units=units, functions=functions)
+
+
+def _encode(manifest: Manifest, is_pair: bool) -> str:
+    entry = manifest.tokenizer
     leading, trailing, separators = (
         (1, 1, 0) if entry is None else (entry.leading, entry.trailing, entry.separators or 0)
     )
@@ -184,8 +184,8 @@ def _encode(config: Manifest, is_pair: bool) -> str:
 
 
 def _predict(package: CardPackage, is_pair: bool) -> str:
-    config = package.config
-    has_types = any(tensor.name == "token_type_ids" for tensor in config.functions[0].inputs)
+    manifest, function = package.manifest, package.default_function
+    has_types = any(tensor.name == "token_type_ids" for tensor in function.inputs)
     types = "tokens.indices.map { $0 < start ? 0 : 1 }" if is_pair else "Array(repeating: 0, count: tokens.count)"
     values = {
         "input_ids": f"feature(tokens, padding: {package.padding_id})",
@@ -194,20 +194,29 @@ def _predict(package: CardPackage, is_pair: bool) -> str:
     }
     lines = [
         f"            {swift_string(tensor.name)}: {values[tensor.name]},"
-        for tensor in config.functions[0].inputs
+        for tensor in function.inputs
         if tensor.name in values
     ]
-    array = f"            let array = MLShapedArray<Int32>(scalars: row, shape: [{config.form.batch_size}, length])"
-    if config.form.batch_size > 1:
-        array = (
-            f"            // {config.form.batch_size} rows at a time: all hold the same text here.\n"
-            f"            let rows = Array(repeating: row, count: {config.form.batch_size}).flatMap {{ $0 }}\n"
-            + array.replace("scalars: row", "scalars: rows")
-        )
+    is_one = not _lengths(manifest.programs[0])
     code = _PREDICT.format(
-        parameter=", secondFrom start: Int" if is_pair and has_types else "", array=array, features="\n".join(lines)
+        what="Pads a row to the package's length and runs the model."
+        if is_one
+        else "Pads a row to the shortest length that it fits into, and runs the function of that length.",
+        choose="" if is_one else _CHOOSE,
+        parameter=", secondFrom start: Int" if is_pair and has_types else "",
+        array=_array(manifest.form.batch_size),
+        features="\n".join(lines),
     )
-    if config.form.class_labels:  # label and probabilities are no arrays
+    if manifest.form.class_labels:  # label and probabilities are no arrays
         return code
-    dtypes = {tensor.dtype for tensor in config.functions[0].outputs if tensor.shape}
+    dtypes = {tensor.dtype for tensor in function.outputs if tensor.shape}
     return f"{code}\n\n{_ROW.format(dtype='Float16' if dtypes == {'float16'} else 'Float32')}"
+
+
+def _array(batch_size: int) -> str:
+    if batch_size == 1:
+        return "            let array = MLShapedArray<Int32>(scalars: row, shape: [1, length])"
+    return f"""\
+            // {batch_size} rows at a time: all hold the same text here.
+            let rows = Array(repeating: row, count: {batch_size}).flatMap {{ $0 }}
+            let array = MLShapedArray<Int32>(scalars: rows, shape: [{batch_size}, length])"""

@@ -1,13 +1,12 @@
-"""The part of a card's Swift that differs from task to task."""
+"""The part of a card's Swift that differs from task to task; `tasks.py` says which function here is whose."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from optimum_ane.hub.card_values import CardPackage
-from optimum_ane.hub.examples import EXAMPLE_TEXT, example_with_mask
+from optimum_ane.hub.card_package import CardPackage
+from optimum_ane.hub.example_texts import EXAMPLE_TEXT, example_with_mask
 from optimum_ane.hub.markdown import swift_string
 from optimum_ane.package.problem_types import MULTI_LABEL, REGRESSION, problem_type_of
 
@@ -117,19 +116,15 @@ _CHOOSE = """\
     }"""
 
 
-def task_code(package: CardPackage) -> SwiftTask:
-    """What the package's task adds to the snippet, for a task that packages are made for."""
-    return _WRITERS[package.config.form.task](package)
-
-
-def _text_classification(package: CardPackage) -> SwiftTask:
+def text_classification(package: CardPackage) -> SwiftTask:
+    """A label with its probability, the probability of each, or the predicted values: by the kind of head."""
     usage = _usage("TextClassifier", "classifier", f"classify({swift_string(EXAMPLE_TEXT)})")
-    if package.config.form.class_labels:
-        by_dtype = {tensor.dtype: swift_string(tensor.name) for tensor in package.config.functions[0].outputs}
+    if package.manifest.form.class_labels:
+        by_dtype = {tensor.dtype: swift_string(tensor.name) for tensor in package.default_function.outputs}
         code = _CLASSIFIER.replace("LABEL", by_dtype.get("string", '"classLabel"'))
         code = code.replace("PROBABILITIES", by_dtype.get("dictionary", '"classLabel_probs"'))
         return SwiftTask("TextClassifier", code, usage)
-    columns = next((tensor.shape[-1] for tensor in package.config.functions[0].outputs if tensor.shape), 0)
+    columns = next((tensor.shape[-1] for tensor in package.default_function.outputs if tensor.shape), 0)
     head = SimpleNamespace(problem_type=package.model_config.get("problem_type"), num_labels=columns)
     kind = problem_type_of(head)
     if kind == REGRESSION:
@@ -139,7 +134,8 @@ def _text_classification(package: CardPackage) -> SwiftTask:
     return SwiftTask("TextClassifier", code, usage, constants=_labels(package))
 
 
-def _token_classification(package: CardPackage) -> SwiftTask:
+def token_classification(package: CardPackage) -> SwiftTask:
+    """A label for each token."""
     leading, trailing = _specials(package)
     code = _TOKENS.replace("LEADING", str(leading)).replace(" - TRAILING", f" - {trailing}" if trailing else "")
     text = swift_string("Ada Lovelace was born in London.")
@@ -147,15 +143,17 @@ def _token_classification(package: CardPackage) -> SwiftTask:
     return SwiftTask("TokenClassifier", code, usage, constants=_labels(package))
 
 
-def _question_answering(package: CardPackage) -> SwiftTask:
+def question_answering(package: CardPackage) -> SwiftTask:
+    """A span of the context."""
     trailing = _specials(package)[1]
     code = _ANSWER.replace(" - TRAILING", f" - {trailing}" if trailing else "").replace("START", _start(package))
     call = 'answer("Where was she born?", in: "Ada Lovelace was born in London.")'
     return SwiftTask("QuestionAnswerer", code, _usage("QuestionAnswerer", "answerer", call), is_pair=True)
 
 
-def _fill_mask(package: CardPackage) -> SwiftTask:
-    entry = package.config.tokenizer
+def fill_mask(package: CardPackage) -> SwiftTask:
+    """Tokens in the place of a mask."""
+    entry = package.manifest.tokenizer
     text = swift_string(example_with_mask(package))
     usage = _usage("MaskFiller", "filler", f"fill({text})")
     if entry is None or entry.mask_id is None:
@@ -164,14 +162,23 @@ def _fill_mask(package: CardPackage) -> SwiftTask:
     return SwiftTask("MaskFiller", _FILL, usage, constants={"mask": str(entry.mask_id)})
 
 
-def _feature_extraction(package: CardPackage) -> SwiftTask:
-    text = swift_string(EXAMPLE_TEXT)
-    if package.config.form.pooling is not None:
-        return SwiftTask("SentenceEmbedder", _EMBED, _usage("SentenceEmbedder", "embedder", f"embed({text})"))
-    return SwiftTask("TextEncoder", _HIDDEN, _usage("TextEncoder", "encoder", f"encodeStates({text})"))
+def feature_extraction(package: CardPackage) -> SwiftTask:
+    """A vector for each token."""
+    usage = _usage("TextEncoder", "encoder", f"encodeStates({swift_string(EXAMPLE_TEXT)})")
+    return SwiftTask("TextEncoder", _HIDDEN, usage)
 
 
-def _multiple_choice(package: CardPackage) -> SwiftTask:
+def sentence_embedding(package: CardPackage) -> SwiftTask:
+    """One vector for the whole text, the checkpoint's default prompt before it."""
+    usage = _usage("SentenceEmbedder", "embedder", f"embed({swift_string(EXAMPLE_TEXT)})")
+    if not package.default_prompt:
+        return SwiftTask("SentenceEmbedder", _EMBED, usage)
+    code = _EMBED.replace("encode(text)", "encode(prompt + text)")
+    return SwiftTask("SentenceEmbedder", code, usage, constants={"prompt": swift_string(package.default_prompt)})
+
+
+def multiple_choice(package: CardPackage) -> SwiftTask:
+    """One of several texts."""
     start = _start(package)
     code = _CHOOSE.replace("START_NAME", "start" if start else "_").replace("START", start)
     call = 'choose("It rained, so she", among: ["took an umbrella.", "watered the garden."])'
@@ -187,21 +194,11 @@ def _labels(package: CardPackage) -> dict[str, str]:
 
 
 def _specials(package: CardPackage) -> tuple[int, int]:
-    entry = package.config.tokenizer
+    entry = package.manifest.tokenizer
     return (1, 1) if entry is None else (entry.leading, entry.trailing)
 
 
 def _start(package: CardPackage) -> str:
     """The argument that tells where the second text starts, for packages with token types."""
-    has_types = any(tensor.name == "token_type_ids" for tensor in package.config.functions[0].inputs)
+    has_types = any(tensor.name == "token_type_ids" for tensor in package.default_function.inputs)
     return ", secondFrom: start" if has_types else ""
-
-
-_WRITERS: dict[str, Callable[[CardPackage], SwiftTask]] = {
-    "feature-extraction": _feature_extraction,
-    "fill-mask": _fill_mask,
-    "multiple-choice": _multiple_choice,
-    "question-answering": _question_answering,
-    "text-classification": _text_classification,
-    "token-classification": _token_classification,
-}

@@ -13,7 +13,7 @@ import torch
 from optimum.modeling_base import OptimizedModel
 from transformers import AutoConfig, PretrainedConfig
 
-from optimum_ane.checkpoints.source import HubOptions
+from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.errors import PackageError, UnsupportedModelError
 from optimum_ane.hub.download import fetch_package
 from optimum_ane.package.file_names import check_files

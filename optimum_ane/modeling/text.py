@@ -16,7 +16,7 @@ from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.batching import FixedLength, run_rows
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes import Session
-from optimum_ane.tasks import TASKS, resolve
+from optimum_ane.tasks import POOLED, TASKS, resolve
 
 
 class ANETextModel(ANEModel):
@@ -72,7 +72,7 @@ class ANETextModel(ANEModel):
             if value is not None:
                 inputs[name] = torch.as_tensor(value).detach().cpu()
         outputs, hidden = self._answer(inputs, bool(output_hidden_states))
-        fields = {name: torch.from_numpy(value).to(ids.device) for name, value in outputs.items()}
+        fields: dict[str, Any] = {name: torch.from_numpy(value).to(ids.device) for name, value in outputs.items()}
         if output_hidden_states:
             fields["hidden_states"] = tuple(torch.from_numpy(state).to(ids.device) for state in hidden)
         return self._output_class(**fields)
@@ -124,7 +124,8 @@ class ANEModelForFeatureExtraction(ANETextModel):
     def _answer(self, inputs: dict[str, Tensor], with_hidden_states: bool) -> Any:
         outputs, hidden = super()._answer(inputs, with_hidden_states)
         if self.manifest.form.pools:
-            outputs = {"pooler_output": outputs["sentence_embedding"]}
+            (field,) = POOLED
+            outputs = {field.name: outputs[field.in_package]}
         return outputs, hidden
 
 
@@ -173,8 +174,8 @@ def _by_length(session: Session) -> list[FixedLength]:
     for function in functions:
         if "input_ids" not in function.inputs or "attention_mask" not in function.inputs:
             raise PackageError(
-                f"function {function.function_name} takes {', '.join(function.inputs)}; a text encoder takes input_ids "
-                "and attention_mask"
+                f"function {function.function_name} takes {', '.join(function.inputs)}; a text encoder takes "
+                "input_ids and attention_mask"
             )
         found.append(FixedLength(function.inputs["input_ids"].shape[1], function))
     return sorted(found, key=lambda each: each.length)

@@ -1,104 +1,40 @@
-"""BERT, and the parts that its kin share with it by name."""
+"""BERT, and the encoder that its kin share with it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor, nn, zeros
+from torch import Tensor, nn
 
 from optimum_ane.exporters.config import register_for_ane
 from optimum_ane.exporters.text import TextEncoderANEConfig
-from optimum_ane.models.text import (
-    DenseTanhPooler,
-    MaskedLM,
-    QuestionAnswering,
-    SequenceClassification,
-    TextEncoder,
-    TokenClassification,
-)
-from optimum_ane.nn import (
-    LayerNorm,
-    Projection,
-    TextEmbeddings,
-    VocabularyProjection,
-    additive_mask,
-    get_activation,
-    split_head_attention,
-)
+from optimum_ane.models.heads import Head, Transform, pooled_head
+from optimum_ane.models.post_norm_layer import LayerNames, PostNormLayer, SelfAttention
+from optimum_ane.models.text import TextEncoder, text_modules
+from optimum_ane.nn import LayerStack, Projection, TextEmbeddings, add_submodule, additive_mask
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-
-class BertSelfAttention(nn.Module):
-    """Projections and attention, without the output projection."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__()
-        width, self.num_heads = config.hidden_size, config.num_attention_heads
-        self.query = Projection(width, width, scale=(width // self.num_heads) ** -0.5)
-        self.key = Projection(width, width)
-        self.value = Projection(width, width)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, C, 1, S) → (B, C, 1, S)."""
-        return split_head_attention(self.query(x), self.key(x), self.value(x), mask, self.num_heads)
+BERT_LAYER = LayerNames(
+    attention="attention.self",
+    attention_output="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    output_norm="output.LayerNorm",
+)
 
 
-class BertOutput(nn.Module):
-    """`LayerNorm(dense(x) + residual)`, after the attention and after the feed-forward."""
-
-    def __init__(self, in_features: int, config: PretrainedConfig) -> None:
-        super().__init__()
-        self.dense = Projection(in_features, config.hidden_size)
-        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        """(B, I, 1, S) and (B, C, 1, S) → (B, C, 1, S)."""
-        return self.LayerNorm(self.dense(x) + residual)
-
-
-class BertAttention(nn.Module):
-    """Self-attention with its residual and norm."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__()
-        self.self = BertSelfAttention(config)
-        self.output = BertOutput(config.hidden_size, config)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, C, 1, S) → (B, C, 1, S)."""
-        return self.output(self.self(x, mask), x)
-
-
-class BertIntermediate(nn.Module):
-    """The first half of the feed-forward."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__()
-        self.dense = Projection(config.hidden_size, config.intermediate_size)
-        self.activation = get_activation(config.hidden_act)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, 1, S) → (B, I, 1, S)."""
-        return self.activation(self.dense(x))
-
-
-class BertLayer(nn.Module):
-    """Attention, then feed-forward."""
-
-    attention_class: type[nn.Module] = BertAttention
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__()
-        self.attention = self.attention_class(config)
-        self.intermediate = BertIntermediate(config)
-        self.output = BertOutput(config.intermediate_size, config)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, C, 1, S) → (B, C, 1, S)."""
-        x = self.attention(x, mask)
-        return self.output(self.intermediate(x), x)
+def make_layer(
+    config: PretrainedConfig, names: LayerNames = BERT_LAYER, attention: nn.Module | None = None
+) -> PostNormLayer:
+    """Makes a layer of the sizes that a configuration with BERT's entries has; BERT's own attention by default."""
+    if attention is None:
+        attention = SelfAttention(config.hidden_size, config.num_attention_heads)
+    return PostNormLayer(
+        names, attention, config.hidden_size, config.intermediate_size, config.hidden_act, config.layer_norm_eps
+    )
 
 
 class BertEncoder(nn.Module):
@@ -106,7 +42,7 @@ class BertEncoder(nn.Module):
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
+        self.layer = nn.ModuleList(make_layer(config) for _ in range(config.num_hidden_layers))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, C, 1, S) → (B, C, 1, S)."""
@@ -116,116 +52,75 @@ class BertEncoder(nn.Module):
 
 
 class BertModel(TextEncoder):
-    """The encoder. The pooler is there when the checkpoint has one; only heads that ask for it use it."""
+    """Embeddings and a stack of layers; BERT's kin give it other stacks, widths and positions.
 
-    def __init__(self, config: PretrainedConfig, add_pooler: bool = False, padding_id: int | None = None) -> None:
-        super().__init__(config)
+    Args:
+        config: With BERT's entries.
+        stack: What stands under `encoder`; None makes BERT's.
+        embedding_width: Of the embeddings; None for that of the layers.
+        embedding_projection: Name of the projection from the embeddings onto the layers; None where there is none.
+        padding_id: See `nn.TextEmbeddings`.
+    """
+
+    UNUSED: ClassVar[tuple[str, ...]] = ("pooler.dense.weight", "pooler.dense.bias")
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        stack: nn.Module | None = None,
+        embedding_width: int | None = None,
+        embedding_projection: str | None = None,
+        padding_id: int | None = None,
+    ) -> None:
+        super().__init__()
+        width = embedding_width or config.hidden_size
+        types = getattr(config, "type_vocab_size", 0)
         self.embeddings = TextEmbeddings(
-            config.vocab_size,
-            config.hidden_size,
-            config.max_position_embeddings,
-            config.type_vocab_size,
-            config.layer_norm_eps,
-            padding_id,
+            config.vocab_size, width, config.max_position_embeddings, types, config.layer_norm_eps, padding_id
         )
-        self.encoder = BertEncoder(config)
-        if add_pooler:
-            self.pooler = DenseTanhPooler(config.hidden_size)
+        self.encoder = BertEncoder(config) if stack is None else stack
+        self.embedding_projection = embedding_projection
+        if embedding_projection is not None:
+            add_submodule(self, embedding_projection, Projection(width, config.hidden_size))
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """See `TextEncoder.encode`."""
-        return self.encoder(self.embeddings(input_ids, token_type_ids), additive_mask(attention_mask))
+        x, mask = self.embeddings(input_ids, token_type_ids), additive_mask(attention_mask)
+        if self.embedding_projection is not None:
+            x = self.get_submodule(self.embedding_projection)(x)
+        return self.encoder(x, mask)
+
+    def layer_stack(self) -> LayerStack:
+        """See `TextEncoder.layer_stack`."""
+        return LayerStack(tuple(self.encoder.layer), self.encoder)
 
 
-class BertModelWithPooler(BertModel):
-    """What `AutoModel` loads: the pooler's weights come along, the exported output is the hidden state."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config, add_pooler=True)
-
-
-class _Bert:
-    prefix: ClassVar[str] = "bert"
-    encoder_class: ClassVar[type[TextEncoder]] = BertModel
-
-
-class BertForTokenClassification(_Bert, TokenClassification):
-    """BERT with a label per token."""
-
-
-class BertForQuestionAnswering(_Bert, QuestionAnswering):
-    """BERT with start and end of an answer."""
-
-
-class BertForSequenceClassification(_Bert, SequenceClassification):
-    """BERT with a classifier on the pooled first token."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config, add_pooler=True)
-        self.classifier = Projection(config.hidden_size, config.num_labels)
-
-    def score(self, first: Tensor) -> Tensor:
-        """See `SequenceClassification.score`."""
-        return self.classifier(self.encoder.pooler(first))
-
-
-class BertForMultipleChoice(BertForSequenceClassification):
-    """BERT with one score per choice."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        self.classifier = Projection(config.hidden_size, 1)
-
-
-class BertPredictionTransform(nn.Module):
-    """`LayerNorm(activation(dense(x)))`, to the width of the word embeddings."""
-
-    def __init__(self, config: PretrainedConfig, width: int) -> None:
-        super().__init__()
-        self.dense = Projection(config.hidden_size, width)
-        self.activation = get_activation(config.hidden_act)
-        self.LayerNorm = LayerNorm(width, config.layer_norm_eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, 1, S) → (B, E, 1, S)."""
-        return self.LayerNorm(self.activation(self.dense(x)))
-
-
-class BertPredictions(nn.Module):
-    """Hidden states to words. `bias` is the checkpoint's second name for `decoder.bias`, the one that is used."""
-
-    def __init__(self, config: PretrainedConfig, width: int) -> None:
-        super().__init__()
-        self.transform = BertPredictionTransform(config, width)
-        self.decoder = VocabularyProjection(width, config.vocab_size)
-        self.bias = nn.Parameter(zeros(config.vocab_size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, 1, S) → (B, S, V)."""
-        return self.decoder(self.transform(x))
-
-
-class BertForMaskedLM(_Bert, MaskedLM):
-    """BERT with its masked-language-model head."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        self.cls = nn.ModuleDict({"predictions": BertPredictions(config, config.hidden_size)})
-
-    def predict(self, hidden: Tensor) -> Tensor:
-        """See `MaskedLM.predict`."""
-        return self.cls["predictions"](hidden)
+def bert_masked_lm(config: PretrainedConfig, width: int | None = None) -> Head:
+    """BERT's decoder; `width` is that of the words, if it is not that of the layers."""
+    transform = "cls.predictions.transform"
+    return Head(
+        "cls.predictions.decoder",
+        Transform(
+            f"{transform}.dense",
+            width or config.hidden_size,
+            config.hidden_act,
+            f"{transform}.LayerNorm",
+            config.layer_norm_eps,
+        ),
+        unused=("cls.predictions.bias",),  # a second name for the decoder's
+    )
 
 
 @register_for_ane("bert")
 class BertANEConfig(TextEncoderANEConfig):
     """Export configuration of BERT."""
 
-    MODULES = {
-        "feature-extraction": BertModelWithPooler,
-        "fill-mask": BertForMaskedLM,
-        "multiple-choice": BertForMultipleChoice,
-        "question-answering": BertForQuestionAnswering,
-        "text-classification": BertForSequenceClassification,
-        "token-classification": BertForTokenClassification,
-    }
+    MODULES = text_modules(
+        "bert",
+        BertModel,
+        {
+            "fill-mask": bert_masked_lm,
+            "multiple-choice": pooled_head("bert.pooler.dense"),
+            "text-classification": pooled_head("bert.pooler.dense"),
+        },
+    )

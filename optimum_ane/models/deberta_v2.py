@@ -9,26 +9,22 @@ as a mask per head.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from optimum_ane.exporters.config import register_for_ane
 from optimum_ane.exporters.text import TextEncoderANEConfig
-from optimum_ane.models.bert import BertIntermediate, BertOutput, BertPredictions, BertPredictionTransform
-from optimum_ane.models.text import (
-    MaskedLM,
-    QuestionAnswering,
-    SequenceClassification,
-    TextEncoder,
-    TokenClassification,
-)
+from optimum_ane.models.bert import bert_masked_lm, make_layer
+from optimum_ane.models.heads import Head, Transform
+from optimum_ane.models.text import TextEncoder, text_modules
 from optimum_ane.nn import (
     LayerNorm,
+    LayerStack,
     Projection,
-    VocabularyProjection,
     additive_mask,
+    first_position,
     get_activation,
     skew,
     split_head_attention,
@@ -144,34 +140,6 @@ class DisentangledSelfAttention(nn.Module):
         return scores
 
 
-class DebertaV2Attention(nn.Module):
-    """Self-attention with its residual and norm."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__()
-        self.self = DisentangledSelfAttention(config)
-        self.output = BertOutput(config.hidden_size, config)
-
-    def forward(self, x: Tensor, mask: Tensor, position_embeddings: Tensor | None) -> Tensor:
-        """(B, C, 1, S) → (B, C, 1, S)."""
-        return self.output(self.self(x, mask, position_embeddings), x)
-
-
-class DebertaV2Layer(nn.Module):
-    """Attention, then feed-forward."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__()
-        self.attention = DebertaV2Attention(config)
-        self.intermediate = BertIntermediate(config)
-        self.output = BertOutput(config.intermediate_size, config)
-
-    def forward(self, x: Tensor, mask: Tensor, position_embeddings: Tensor | None) -> Tensor:
-        """(B, C, 1, S) → (B, C, 1, S)."""
-        x = self.attention(x, mask, position_embeddings)
-        return self.output(self.intermediate(x), x)
-
-
 class DebertaV2ConvLayer(nn.Module):
     """The convolution over neighbouring tokens that the large v2 checkpoints have after the first layer."""
 
@@ -206,7 +174,9 @@ class DebertaV2Encoder(nn.Module):
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(DebertaV2Layer(config) for _ in range(config.num_hidden_layers))
+        self.layer = nn.ModuleList(
+            make_layer(config, attention=DisentangledSelfAttention(config)) for _ in range(config.num_hidden_layers)
+        )
         self.is_relative = config.relative_attention
         if self.is_relative:
             self.rel_embeddings = nn.Embedding(2 * RelativePositions(config).span, config.hidden_size)
@@ -277,7 +247,7 @@ class DebertaV2Model(TextEncoder):
     """The encoder."""
 
     def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
+        super().__init__()
         self.embeddings = DebertaV2Embeddings(config)
         self.encoder = DebertaV2Encoder(config)
 
@@ -287,99 +257,46 @@ class DebertaV2Model(TextEncoder):
         x = self.embeddings(input_ids, token_type_ids) * is_token
         return self.encoder(x, additive_mask(attention_mask), is_token)
 
+    def layer_stack(self) -> LayerStack:
+        """See `TextEncoder.layer_stack`."""
+        return LayerStack(tuple(self.encoder.layer), self.encoder)
+
     def fix_length(self, length: int) -> None:
         """See `TextEncoder.fix_length`."""
         self.encoder.fix_length(length)
 
 
-class _DebertaV2:
-    prefix: ClassVar[str] = "deberta"
-    encoder_class: ClassVar[type[TextEncoder]] = DebertaV2Model
+def deberta_classifier(config: PretrainedConfig) -> Head:
+    """DeBERTa's classifier; its pooler stands beside the encoder."""
+    pooler = Transform("pooler.dense", config.pooler_hidden_size, config.pooler_hidden_act)
+    return Head("classifier", pooler, first_position)
 
 
-class DebertaV2ForTokenClassification(_DebertaV2, TokenClassification):
-    """DeBERTa with a label per token."""
-
-
-class DebertaV2ForQuestionAnswering(_DebertaV2, QuestionAnswering):
-    """DeBERTa with start and end of an answer."""
-
-
-class ContextPooler(nn.Module):
-    """`activation(dense(first token))`."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__()
-        self.dense = Projection(config.pooler_hidden_size, config.pooler_hidden_size)
-        self.activation = get_activation(config.pooler_hidden_act)
-
-    def forward(self, first: Tensor) -> Tensor:
-        """(B, C, 1, 1) → (B, C, 1, 1)."""
-        return self.activation(self.dense(first))
-
-
-class DebertaV2ForSequenceClassification(_DebertaV2, SequenceClassification):
-    """DeBERTa with a classifier on the pooled first token."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        self.pooler = ContextPooler(config)
-        self.classifier = Projection(config.pooler_hidden_size, config.num_labels)
-
-    def score(self, first: Tensor) -> Tensor:
-        """See `SequenceClassification.score`."""
-        return self.classifier(self.pooler(first))
-
-
-class DebertaV2ForMultipleChoice(DebertaV2ForSequenceClassification):
-    """DeBERTa with one score per choice."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        self.classifier = Projection(config.pooler_hidden_size, 1)
-
-
-class DebertaV2LMHead(BertPredictionTransform):
-    """The head of v3's published weights: the word embeddings themselves are the decoder."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config, config.hidden_size)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-
-    def decode(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
-        """(B, C, 1, S) and (V, C) → (B, S, V)."""
-        return VocabularyProjection.project(self(hidden), word_embeddings[:, :, None, None], self.bias)
-
-
-class DebertaV2ForMaskedLM(_DebertaV2, MaskedLM):
-    """DeBERTa with its masked-language-model head, in either of the two forms that transformers knows."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        self.is_legacy = config.legacy
-        if self.is_legacy:
-            width = getattr(config, "embedding_size", config.hidden_size)
-            self.cls = nn.ModuleDict({"predictions": BertPredictions(config, width)})
-        else:
-            self.lm_predictions = nn.ModuleDict({"lm_head": DebertaV2LMHead(config)})
-
-    def predict(self, hidden: Tensor) -> Tensor:
-        """See `MaskedLM.predict`."""
-        if self.is_legacy:
-            return self.cls["predictions"](hidden)
-        words = self.encoder.embeddings.word_embeddings.weight
-        return self.lm_predictions["lm_head"].decode(hidden, words)
+def deberta_masked_lm(config: PretrainedConfig) -> Head:
+    """DeBERTa's decoder: BERT's, or that of v3's published weights, where the word embeddings are the decoder."""
+    if config.legacy:
+        return bert_masked_lm(config, getattr(config, "embedding_size", None))
+    head = "lm_predictions.lm_head"
+    return Head(
+        head,
+        Transform(f"{head}.dense", config.hidden_size, config.hidden_act, f"{head}.LayerNorm", config.layer_norm_eps),
+        tied_to="deberta.embeddings.word_embeddings",
+    )
 
 
 @register_for_ane("deberta-v2")
 class DebertaV2ANEConfig(TextEncoderANEConfig):
     """Export configuration of DeBERTa-v2 and v3."""
 
-    MODULES = {
-        "feature-extraction": DebertaV2Model,
-        "fill-mask": DebertaV2ForMaskedLM,
-        "multiple-choice": DebertaV2ForMultipleChoice,
-        "question-answering": DebertaV2ForQuestionAnswering,
-        "text-classification": DebertaV2ForSequenceClassification,
-        "token-classification": DebertaV2ForTokenClassification,
+    MODULES = text_modules(
+        "deberta",
+        DebertaV2Model,
+        {
+            "fill-mask": deberta_masked_lm,
+            "multiple-choice": deberta_classifier,
+            "text-classification": deberta_classifier,
+        },
+    )
+    UNUSED_WEIGHTS = {
+        r"(deberta\.)?embeddings\.position_embeddings": "of pre-training, where position_biased_input is off",
     }

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from optimum_ane.exporters.config import register_for_ane
 from optimum_ane.exporters.text import TextEncoderANEConfig
-from optimum_ane.models.bert import BertLayer
-from optimum_ane.models.roberta import (
-    RobertaForMaskedLM,
-    RobertaForMultipleChoice,
-    RobertaForSequenceClassification,
-)
-from optimum_ane.models.text import DenseTanhPooler, QuestionAnswering, TextEncoder, TokenClassification
-from optimum_ane.nn import LayerNorm, Projection, TextEmbeddings, additive_mask, split_head_attention
+from optimum_ane.models.bert import BertModel, make_layer
+from optimum_ane.models.post_norm_layer import LayerNames, SelfAttention
+from optimum_ane.models.roberta import roberta_heads
+from optimum_ane.models.text import text_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from transformers import PretrainedConfig
 
 # transformers writes these three into the model's code, not into the configuration.
@@ -30,39 +24,14 @@ NUM_BUCKETS = 32
 MAX_DISTANCE = 128
 
 
-class MPNetSelfAttention(nn.Module):
-    """Multi-head self-attention with its output projection."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__()
-        width, self.num_heads = config.hidden_size, config.num_attention_heads
-        self.q = Projection(width, width, scale=(width // self.num_heads) ** -0.5)
-        self.k = Projection(width, width)
-        self.v = Projection(width, width)
-        self.o = Projection(width, width)
-
-    def forward(self, x: Tensor, masks: Sequence[Tensor]) -> Tensor:
-        """(B, C, 1, S) → (B, C, 1, S)."""
-        return self.o(split_head_attention(self.q(x), self.k(x), self.v(x), masks, self.num_heads))
-
-
-class MPNetAttention(nn.Module):
-    """Self-attention with its residual and norm."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__()
-        self.attn = MPNetSelfAttention(config)
-        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-
-    def forward(self, x: Tensor, masks: Sequence[Tensor]) -> Tensor:
-        """(B, C, 1, S) → (B, C, 1, S)."""
-        return self.LayerNorm(self.attn(x, masks) + x)
-
-
-class MPNetLayer(BertLayer):
-    """BERT's layer around MPNet's attention."""
-
-    attention_class = MPNetAttention
+MPNET_LAYER = LayerNames(
+    attention="attention.attn",
+    attention_output="attention.attn.o",
+    attention_norm="attention.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    output_norm="output.LayerNorm",
+)
 
 
 class MPNetEncoder(nn.Module):
@@ -70,7 +39,12 @@ class MPNetEncoder(nn.Module):
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(MPNetLayer(config) for _ in range(config.num_hidden_layers))
+        self.layer = nn.ModuleList(
+            make_layer(
+                config, MPNET_LAYER, SelfAttention(config.hidden_size, config.num_attention_heads, ("q", "k", "v"))
+            )
+            for _ in range(config.num_hidden_layers)
+        )
         self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_attention_heads)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -103,72 +77,18 @@ def relative_position_buckets(length: int) -> Tensor:
     return past + torch.where(distance < exact, distance, far)
 
 
-class MPNetModel(TextEncoder):
-    """The encoder. The pooler is there when the checkpoint has one; only heads that ask for it use it."""
-
-    def __init__(self, config: PretrainedConfig, add_pooler: bool = False) -> None:
-        super().__init__(config)
-        self.embeddings = TextEmbeddings(
-            config.vocab_size,
-            config.hidden_size,
-            config.max_position_embeddings,
-            type_vocab_size=0,
-            eps=config.layer_norm_eps,
-            padding_id=PADDING_ID,
-        )
-        self.encoder = MPNetEncoder(config)
-        if add_pooler:
-            self.pooler = DenseTanhPooler(config.hidden_size)
-
-    def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """See `TextEncoder.encode`; MPNet has no token types."""
-        return self.encoder(self.embeddings(input_ids), additive_mask(attention_mask))
-
-
-class MPNetModelWithPooler(MPNetModel):
-    """What `AutoModel` loads: the pooler's weights come along, the exported output is the hidden state."""
+class MPNetModel(BertModel):
+    """BERT's encoder with MPNet's stack; it has no token types."""
 
     def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config, add_pooler=True)
-
-
-class _MPNet:
-    prefix: ClassVar[str] = "mpnet"
-    encoder_class: ClassVar[type[TextEncoder]] = MPNetModel
-
-
-class MPNetForTokenClassification(_MPNet, TokenClassification):
-    """MPNet with a label per token."""
-
-
-class MPNetForQuestionAnswering(_MPNet, QuestionAnswering):
-    """MPNet with start and end of an answer."""
-
-
-class MPNetForSequenceClassification(_MPNet, RobertaForSequenceClassification):
-    """MPNet with RoBERTa's two-layer classifier on the first token."""
-
-
-class MPNetForMultipleChoice(_MPNet, RobertaForMultipleChoice):
-    """MPNet with one score per choice, from the pooled first token."""
-
-
-class MPNetForMaskedLM(_MPNet, RobertaForMaskedLM):
-    """MPNet with RoBERTa's masked-language-model head."""
+        super().__init__(config, MPNetEncoder(config), padding_id=PADDING_ID)
 
 
 @register_for_ane("mpnet")
 class MPNetANEConfig(TextEncoderANEConfig):
     """Export configuration of MPNet."""
 
-    MODULES = {
-        "feature-extraction": MPNetModelWithPooler,
-        "fill-mask": MPNetForMaskedLM,
-        "multiple-choice": MPNetForMultipleChoice,
-        "question-answering": MPNetForQuestionAnswering,
-        "text-classification": MPNetForSequenceClassification,
-        "token-classification": MPNetForTokenClassification,
-    }
+    MODULES = text_modules("mpnet", MPNetModel, roberta_heads("mpnet"))
     HAS_TOKEN_TYPES = False
 
     @property

@@ -1,5 +1,6 @@
-"""The additive attention mask."""
+"""Additive attention masks."""
 
+import torch
 from torch import Tensor
 
 MASKED = -1e4
@@ -19,3 +20,18 @@ def additive_mask(attention_mask: Tensor) -> Tensor:
         (B, K, 1, 1), float: 0 for a token, −1e4 for padding.
     """
     return (1.0 - attention_mask[:, :, None, None].float()) * MASKED
+
+
+def window_mask(length: int, radius: int) -> Tensor:
+    """Scores that keep each query to the keys near it; a constant of the graph for a fixed length.
+
+    Args:
+        length: S, of queries and of keys.
+        radius: The farthest distance that is seen, in tokens to either side.
+
+    Returns:
+        (1, K, 1, Q), float: 0 within the radius, −1e4 beyond. Added to `additive_mask` once for all layers and heads.
+    """
+    positions = torch.arange(length)
+    distances = (positions[:, None] - positions[None, :]).abs()
+    return ((distances > radius).float() * MASKED)[None, :, None, :]

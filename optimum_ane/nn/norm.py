@@ -17,12 +17,13 @@ class LayerNorm(nn.Module):
     Args:
         width: Number of channels.
         eps: Added to the variance.
+        bias: Whether there is a bias.
     """
 
-    def __init__(self, width: int, eps: float) -> None:
+    def __init__(self, width: int, eps: float, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(width)) if bias else None)
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,7 +31,9 @@ class LayerNorm(nn.Module):
         centred = x - x.mean(dim=1, keepdim=True)
         variance = (centred * centred).mean(dim=1, keepdim=True)
         normal = centred * torch.rsqrt(variance + self.eps)
-        return normal * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        # Zeros are added where there is no bias: the passes know a norm by its multiplication and its addition.
+        bias = torch.zeros_like(self.weight) if self.bias is None else self.bias
+        return normal * self.weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
 
 
 def raise_epsilons_for_float16(module: nn.Module) -> None:

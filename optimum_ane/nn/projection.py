@@ -52,15 +52,15 @@ class VocabularyProjection(Projection):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, 1, S) → (B, S, V): the logits in the usual layout."""
-        assert self.bias is not None
         return self.project(x, self.weight, self.bias)
 
     @staticmethod
-    def project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """(B, C, 1, S), (V, C, 1, 1) and (V,) → (B, S, V)."""
+    def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """(B, C, 1, S), (V, C, 1, 1) and (V,) or None → (B, S, V)."""
         pieces = -(-weight.shape[0] // MAX_AXIS)
         size = -(-weight.shape[0] // pieces)
         # coremltools cannot convert a split of a constant into one piece.
-        parts = [(weight, bias)] if pieces == 1 else zip(weight.split(size), bias.split(size), strict=True)
-        logits = [F.conv2d(x, *part).squeeze(2).transpose(1, 2) for part in parts]
+        weights = [weight] if pieces == 1 else weight.split(size)
+        biases = [bias] * pieces if bias is None or pieces == 1 else bias.split(size)
+        logits = [F.conv2d(x, *part).squeeze(2).transpose(1, 2) for part in zip(weights, biases, strict=True)]
         return logits[0] if pieces == 1 else torch.cat(logits, dim=2)

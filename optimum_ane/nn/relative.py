@@ -16,8 +16,13 @@ def skew(scores: Tensor) -> Tensor:
 
     Returns:
         (B, H, L, L).
+
+    Raises:
+        ValueError: There are not 2L − 1 distances.
     """
     # Plain integers, or the tracer records arithmetic on shapes, which coremltools cannot convert.
     batch, heads, length, distances = (int(extent) for extent in scores.shape)
+    if distances != 2 * length - 1:
+        raise ValueError(f"{distances} distances are not those of {length} positions, which are {2 * length - 1}")
     padded = F.pad(scores, (1, 0)).reshape(batch, heads, distances + 1, length)
     return padded[:, :, 1:].reshape(batch, heads, length, distances)[..., :length]

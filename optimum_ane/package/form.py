@@ -1,4 +1,4 @@
-"""What an export is asked for, stated once: the command line, the Python call, the manifest and the card derive from it."""
+"""What an export is asked for, stated once: command line, Python call, manifest and card derive from it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ExportForm:
         several=True,
     )
     batch_size: int = _option(1, "rows per prediction", metavar="N")
-    precision: Precision = _option(
+    precision: Precision = _option(  # noqa: RUF009 - the field of a dataclass, made by `dataclasses.field`
         "float16", "of weights and arithmetic; the Neural Engine takes float16 only", choices=PRECISIONS
     )
     minimum_deployment_target: str | None = _option(

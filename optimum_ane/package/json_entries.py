@@ -77,7 +77,7 @@ def _value(hint: Any, value: Any, where: str, tolerant: bool, check: tuple[Calla
             key: _value(get_args(hint)[1], item, f"{where}: {key!r:.100}", tolerant, None)
             for key, item in value.items()
         }
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return read_entries(hint, value, where, tolerant=tolerant)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 1 << 53 else _refuse(where, value, _KINDS[float])

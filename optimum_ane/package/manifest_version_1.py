@@ -56,7 +56,7 @@ def version_2_of(entries: dict[str, Any], path: Path) -> dict[str, Any]:
     model = source.get("model")
     if isinstance(model, str) and not source.get("name"):
         source["name"] = Path(model).name
-    program = {
+    program: dict[str, Any] = {
         "name": "model",
         "functions": [{"name": "main", **{kind: _tensors(entries.get(kind)) for kind in _TENSORS}}],
         **{name: entries[name] for name in ("precision", "compute_units") if name in entries},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 CORRELATIONS = ("pearson", "spearmanr", "matthews_correlation")
+_PLAIN_NUMBERS = (*CORRELATIONS, "pseudo_perplexity")
 
 
 def drop_unit(metric: str) -> str:
@@ -13,7 +14,7 @@ def drop_unit(metric: str) -> str:
 
 
 def show_metric(metric: str, value: float) -> str:
-    """Writes a metric for people: rates as percentages, correlations as they are."""
+    """Writes a metric for people: rates as percentages, correlations and perplexities as they are."""
     if math.isnan(value):
         return "not defined"
-    return f"{value:.4f}" if metric in CORRELATIONS else f"{value:.2%}"
+    return f"{value:.4f}" if metric in _PLAIN_NUMBERS else f"{value:.2%}"

@@ -1,6 +1,4 @@
-"""Engines that run a program: `coreml` on macOS, `portable` anywhere, `torch` before conversion. Knows nothing of
-Hugging Face.
-"""
+"""Engines that run a program: `coreml` on macOS, `portable` anywhere, `torch` before conversion."""
 
 from __future__ import annotations
 

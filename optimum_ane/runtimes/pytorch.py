@@ -159,7 +159,8 @@ def _bound(module: nn.Module, state: TorchState) -> Iterator[None]:
 @contextmanager
 def _recorded(module: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Collects the hidden states that a module declares (`layer_stack()`) while the block runs."""
-    stack, values = module.layer_stack(), dict[str, Tensor]()
+    stack: Any = module.layer_stack()  # type: ignore[operator]
+    values = dict[str, Tensor]()
 
     def keep(value: Tensor) -> None:
         values[f"{HIDDEN_STATE}{len(values)}"] = value

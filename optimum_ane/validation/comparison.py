@@ -89,7 +89,7 @@ def answer_examples(
 def compare_fields(
     reference: Answers, candidate: Answers, examples: Sequence[Mapping[str, Tensor]], fields: Sequence[OutputField]
 ) -> dict[str, float]:
-    """The PSNR of each field in dB, over the positions that count.
+    """The PSNR of each field in dB, by its name in the package, over the positions that count.
 
     What a model computes for padding is of no use to anybody, and differs between attention implementations.
 
@@ -111,12 +111,12 @@ def compare_fields(
         ):
             if actual.shape != expected.shape:
                 raise ValidationError(
-                    f"{field.name} has shape {tuple(actual.shape)}, the original's {tuple(expected.shape)}"
+                    f"{field.in_package} has shape {tuple(actual.shape)}, the original's {tuple(expected.shape)}"
                 )
             tokens = ... if field.per == "row" else batch["attention_mask"].bool()
             theirs.append(expected[tokens].reshape(-1))
             ours.append(actual[tokens].reshape(-1))
-        ratios[field.name] = _ratio(field.name, torch.cat(theirs), torch.cat(ours))
+        ratios[field.in_package] = _ratio(field.in_package, torch.cat(theirs), torch.cat(ours))
     return ratios
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from optimum_ane.checkpoints.sentence_transformers import SentenceTransformers
+
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel
 
     from optimum_ane.package.form import ExportForm
@@ -20,29 +20,37 @@ class PooledOriginal:
 
     Args:
         model: The encoder.
-        pooling: `"mean"` over the tokens that are not padding, or `"cls"`, the first token.
-        normalize: Divide by the Euclidean norm.
+        embedding: How hidden states become vectors.
     """
 
-    def __init__(self, model: PreTrainedModel, pooling: str, normalize: bool) -> None:
-        self.model, self.pooling, self.normalize = model, pooling, normalize
+    def __init__(self, model: PreTrainedModel, embedding: SentenceTransformers) -> None:
+        self.model, self.embedding = model, embedding
         self.forward = model.forward
         """What says which inputs are taken."""
 
-    def __call__(self, attention_mask: Tensor, **inputs: Any) -> BaseModelOutputWithPooling:
-        """Takes what the encoder takes, with the mask."""
-        answer = self.model(attention_mask=attention_mask, **inputs)
-        hidden = answer.last_hidden_state
-        if self.pooling == "cls":
-            pooled = hidden[:, 0]
-        else:
-            weight = attention_mask.unsqueeze(-1).float()
-            pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
-        if self.normalize:
-            pooled = torch.nn.functional.normalize(pooled, dim=1)
+    def __call__(self, **inputs: Any) -> BaseModelOutputWithPooling:
+        """Takes what the encoder takes, `attention_mask` among it."""
+        answer = self.model(**inputs)
+        pooled = self.embedding.embed(answer.last_hidden_state, inputs["attention_mask"])
         return BaseModelOutputWithPooling(pooler_output=pooled, hidden_states=answer.get("hidden_states"))
 
 
-def as_reference(model: PreTrainedModel, form: ExportForm) -> Model:
-    """The original as a package of this form is compared with it."""
-    return PooledOriginal(model, str(form.pooling), form.normalize) if form.pools else model
+def as_reference(model: PreTrainedModel, form: ExportForm, embedding: SentenceTransformers | None = None) -> Model:
+    """The original as a package of this form is compared with it.
+
+    Args:
+        model: The transformers model.
+        form: The form of the package.
+        embedding: What the checkpoint says of its own embeddings; None, or other ones than the form asks for, leaves
+            the form's pooling and norm.
+    """
+    if not form.pools:
+        return model
+    if embedding is None or not embeds_as(form, embedding):
+        embedding = SentenceTransformers(form.pooling, form.normalize)  # type: ignore[arg-type]
+    return PooledOriginal(model, embedding)
+
+
+def embeds_as(form: ExportForm, embedding: SentenceTransformers) -> bool:
+    """Whether a package of this form makes the checkpoint's own embeddings."""
+    return (form.pooling, form.normalize) == (embedding.pooling, embedding.normalize)

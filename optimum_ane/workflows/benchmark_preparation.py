@@ -12,8 +12,8 @@ import torch
 from transformers import AutoConfig
 
 from optimum_ane.benchmark.timed_models import TimedModel
+from optimum_ane.checkpoints.checkpoint import open_checkpoint
 from optimum_ane.checkpoints.hub_options import HubOptions
-from optimum_ane.checkpoints.open import open_checkpoint
 from optimum_ane.compression.recipes import recipe_names
 from optimum_ane.errors import CheckpointError, InputError, UnsupportedModelError
 from optimum_ane.exporters.config import get_ane_config_class
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from optimum_ane.benchmark.timed_models import Inputs
-    from optimum_ane.checkpoints.open import Checkpoint
+    from optimum_ane.checkpoints.checkpoint import Checkpoint
     from optimum_ane.package.form import ExportForm
 
 _STOCK = "stock"

@@ -8,7 +8,9 @@ from typing import Any
 
 from optimum_ane.analysis.html_report import render_html
 from optimum_ane.analysis.inspection import Inspection
-from optimum_ane.hub.card import CardPackage, make_card, make_picture
+from optimum_ane.hub.card import make_card
+from optimum_ane.hub.card_package import CardPackage
+from optimum_ane.hub.picture import make_picture
 from optimum_ane.package.layout import CARD, HTML_REPORT, PICTURE
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.report import ExportReport

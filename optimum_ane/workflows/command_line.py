@@ -36,7 +36,7 @@ def command_line(program: str, options: Mapping[str, Any]) -> str:
             continue
         words.append(flag)
         if value is not True:
-            words.append(shlex.quote(str(value)))
+            words += [shlex.quote(str(item)) for item in (value if isinstance(value, list | tuple) else [value])]
     return " ".join([*words, f"{OUTPUT}/"])
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import optimum_ane.models  # noqa: F401 - registers the architectures
 from optimum_ane.analysis.gates import Gates
+from optimum_ane.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from optimum_ane.checkpoints.hub_options import HubOptions
-from optimum_ane.checkpoints.open import open_checkpoint
 from optimum_ane.compression.activations import quantize_activations
 from optimum_ane.compression.calibration_data import Calibration
 from optimum_ane.compression.compress import check_source, compress_mlpackage
@@ -34,8 +34,6 @@ from optimum_ane.workflows import stages as stage
 from optimum_ane.workflows.draft import PackageDraft, Stage, run_stages
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from optimum_ane.evaluation.datasets import DatasetSpec
     from optimum_ane.evaluation.report import AccuracyReport
 
@@ -54,8 +52,8 @@ class Original:
     wanted: str = "if there"
     hub: HubOptions = field(default_factory=HubOptions)
 
-    def load(self, manifest: Manifest) -> PreTrainedModel:
-        """Loads it in float32.
+    def open(self, manifest: Manifest) -> Checkpoint:
+        """Opens its checkpoint.
 
         Raises:
             CheckpointError: It is not here, or damaged.
@@ -63,7 +61,7 @@ class Original:
         """
         source, revision = (self.reference, None) if self.reference else manifest.original()
         hub = replace(self.hub, revision=self.hub.revision or revision)
-        return open_checkpoint(source, task=manifest.form.task, hub=hub).original()
+        return open_checkpoint(source, task=manifest.form.task, hub=hub)
 
 
 @dataclass(frozen=True)
@@ -131,9 +129,11 @@ def compress_package(
     job = _Compression(source, recipe, original, psnr_threshold)
     draft = _draft(source, output, manifest, original)
     draft.report.command = command
-    rows, evaluator = None, None
+    rows: Any = None
+    evaluator = None
     if dataset is not None:
         evaluator = get_evaluator(manifest.form.task, draft.config)
+        evaluator.check_pooling(manifest.form.pooling)
         rows = evaluator.load(dataset)
     stages = job.stages(calibration)
     if evaluator is not None:
@@ -158,7 +158,7 @@ def _draft(source: Path, output: Path, manifest: Manifest, original: Original) -
         manifest=manifest,
         config=config,
         ane_config=ane_config,
-        load_original=lambda: original.load(manifest),
+        open_checkpoint=lambda: original.open(manifest),
         report=ExportReport(machine=machine_kind(), versions=tool_versions()),
         tokenizer=AutoTokenizer.from_pretrained(source) if has_tokenizer else None,
     )
@@ -225,7 +225,7 @@ class _Compression:
         ratios = compare_fields(expected, answers, draft.examples, draft.fields)
         limit = self.recipe.psnr if self.psnr_threshold is None else self.psnr_threshold
         draft.report.compression = {**(draft.report.compression or {}), "psnr_to_uncompressed": ratios}
-        draft.report.psnr_threshold = limit
+        draft.report.psnr_threshold, draft.report.runtime = limit, PortableSession.runtime
         if self.original.wanted == "no":
             check_ratios(ratios, limit, f"package compressed with {self.recipe.name}")
 
@@ -237,7 +237,7 @@ class _Compression:
             ValidationError: The package answers something else.
         """
         try:
-            draft.original()
+            draft.checkpoint.original()
         except (CheckpointError, UnsupportedModelError) as error:
             if self.original.wanted == "yes":
                 raise

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from optimum.exporters.tasks import TasksManager
 
 import optimum_ane.models  # noqa: F401 - registers the architectures
-from optimum_ane.checkpoints.source import infer_task
+from optimum_ane.checkpoints.configuration import infer_task
+from optimum_ane.checkpoints.original import check_is_plain
+from optimum_ane.checkpoints.weights import ModelWeights
 from optimum_ane.exporters.config import get_ane_config_class
-from optimum_ane.exporters.load_module import load_module
+from optimum_ane.exporters.load_module import build_module
+from optimum_ane.package.form import ExportForm
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,4 +39,6 @@ def convert_to_ane(model: PreTrainedModel, task: str | None = None) -> nn.Module
     """
     task = infer_task(type(model)) if task is None else TasksManager.map_from_synonym(task)
     ane_config = get_ane_config_class(model.config.model_type, task)(model.config, task)
-    return load_module(ane_config, model)
+    ane_config.check(ExportForm(task, sequence_length=(1,)))
+    check_is_plain(model)
+    return build_module(ane_config, "model", ModelWeights(model)).module

@@ -16,9 +16,10 @@ from optimum_ane.validation.pooled_original import as_reference
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from optimum_ane.analysis.inspection import Inspection
+    from optimum_ane.checkpoints.checkpoint import Checkpoint
     from optimum_ane.evaluation.report import AccuracyReport
     from optimum_ane.exporters.config import ANEConfig
     from optimum_ane.exporters.programs import ProgramSpec
@@ -38,7 +39,7 @@ class PackageDraft:
         manifest: What `ane_config.json` will say; stages replace it as they learn more.
         config: The checkpoint's configuration.
         ane_config: What the architecture states.
-        load_original: Loads the original in float32.
+        open_checkpoint: Opens the checkpoint that the package is made from, for its weights and for the original.
         report: What was measured so far.
         tokenizer: The checkpoint's; None without one.
         programs: What is converted; empty where programs exist already.
@@ -54,7 +55,7 @@ class PackageDraft:
     manifest: Manifest
     config: PretrainedConfig
     ane_config: ANEConfig
-    load_original: Callable[[], PreTrainedModel]
+    open_checkpoint: Callable[[], Checkpoint]
     report: ExportReport
     tokenizer: PreTrainedTokenizerBase | None = None
     programs: tuple[ProgramSpec, ...] = ()
@@ -63,7 +64,6 @@ class PackageDraft:
     sessions: Mapping[str, Session] = field(default_factory=dict)
     inspections: Sequence[Inspection] = ()
     accuracy: AccuracyReport | None = None
-    _original: PreTrainedModel | None = None
 
     @property
     def form(self) -> ExportForm:
@@ -84,19 +84,20 @@ class PackageDraft:
         """The model class of the task over sessions of any engine."""
         return model_class_of(self.form.task)(sessions, self.config, self.manifest)
 
-    def original(self) -> PreTrainedModel:
-        """The original, loaded when it is first asked for."""
-        if self._original is None:
-            self._original = self.load_original()
-        return self._original
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint, opened when it is first asked for.
+
+        Raises:
+            CheckpointError: It is not here, or damaged.
+        """
+        return self.open_checkpoint()
 
     def reference_model(self) -> Model:
-        """The original as a package of this form is compared with it."""
-        return as_reference(self.original(), self.form)
-
-    def release_original(self) -> None:
-        """Gives its memory back; it is loaded again where it is asked for again."""
-        self._original = None
+        """The original as a package of this form is compared with it; loaded if it is not."""
+        checkpoint = self.checkpoint
+        embedding = checkpoint.sentence_transformers if self.form.pools else None
+        return as_reference(checkpoint.original(), self.form, embedding)
 
 
 class Stage(NamedTuple):

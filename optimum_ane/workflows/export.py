@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import optimum_ane.models  # noqa: F401 - registers the architectures
 from optimum_ane.analysis.chips import get_chip
 from optimum_ane.analysis.gates import Gates
+from optimum_ane.checkpoints.checkpoint import Checkpoint, checkpoint_of_model, open_checkpoint
 from optimum_ane.checkpoints.hub_options import HubOptions
-from optimum_ane.checkpoints.open import Checkpoint, checkpoint_of_model, open_checkpoint
 from optimum_ane.compression.recipes import Recipe, get_recipe
 from optimum_ane.errors import CheckpointError, DatasetError
 from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP
@@ -20,13 +21,14 @@ from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
 from optimum_ane.package.deployment_targets import ios_target
 from optimum_ane.package.environment import machine_kind, tool_versions
-from optimum_ane.package.form import ExportForm, form_from_options
+from optimum_ane.package.form import NO_POOLING, ExportForm, form_from_options
 from optimum_ane.package.manifest import Manifest, SourceEntry, TextEntry
 from optimum_ane.package.report import ExportReport
 from optimum_ane.package.staging import check_output, staged
 from optimum_ane.progress import Stages
 from optimum_ane.targets.coreml.metadata import Metadata
 from optimum_ane.tasks import TASKS
+from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.version import __version__
 from optimum_ane.workflows import stages as stage
 from optimum_ane.workflows.command_line import python_call
@@ -200,7 +202,7 @@ def export_checkpoint(
         )
     else:
         checkpoint = checkpoint_of_model(model, form.task, tokenizer)
-    form = checkpoint.complete(form)
+    form = _complete(form, checkpoint)
     ane_config = get_ane_config_class(checkpoint.config.model_type, form.task)(checkpoint.config, form.task)
     ane_config.check(form)
     programs = ane_config.programs(form)
@@ -214,14 +216,16 @@ def export_checkpoint(
         manifest=_manifest(checkpoint, form, ane_config),
         config=checkpoint.config,
         ane_config=ane_config,
-        load_original=checkpoint.original,
+        open_checkpoint=lambda: checkpoint,
         report=ExportReport(machine=machine_kind(), versions=tool_versions()),
         tokenizer=checkpoint.tokenizer,
         programs=programs,
     )
-    stages = list_stages(checkpoint, checks, recipe, evaluator, rows)
+    stages = list_stages(checks, recipe, evaluator, rows)
     with Stages(len(stages), quiet) as progress, staged(output, overwrite) as directory:
         draft.directory = directory
+        for note in checkpoint.notes:
+            progress.note(note)
         draft.report.command = command or python_call(
             repr(checkpoint.source.name) if isinstance(model, str | Path) else "model",
             form,
@@ -241,7 +245,6 @@ def export_checkpoint(
 
 
 def list_stages(
-    checkpoint: Checkpoint,
     checks: ExportChecks,
     recipe: Recipe | None,
     evaluator: Evaluator | None,
@@ -251,10 +254,10 @@ def list_stages(
     stages = []
     if checks.validate:
         stages.append(Stage("run the original", stage.ask_original))
-    stages.append(Stage("rewrite for the Neural Engine", partial(_rewrite, checkpoint=checkpoint)))
+    stages.append(Stage("rewrite for the Neural Engine", stage.rewrite))
     if checks.validate:
         stages.append(Stage("compare module with original", stage.compare_modules))
-    stages.append(Stage("trace and convert", partial(_convert, checkpoint=checkpoint)))
+    stages.append(Stage("trace and convert", _convert))
     stages.append(Stage("load the package back", stage.load_back))
     if recipe is not None:
         stages.append(Stage(f"compress ({recipe.name})", partial(_compress, recipe=recipe)))
@@ -276,14 +279,26 @@ def list_stages(
     return [*stages, Stage("write the package", _write)]
 
 
-def _rewrite(draft: PackageDraft, checkpoint: Checkpoint) -> None:
-    # What the original holds in memory is shared with the module; without it tensors are read one by one.
-    stage.rewrite(draft, checkpoint.weights)
-    draft.report.left_out = checkpoint.left_out
+def _complete(form: ExportForm, checkpoint: Checkpoint) -> ExportForm:
+    """Fills in what the checkpoint itself decides: the task, and how a sentence-transformers checkpoint pools."""
+    form = replace(form, task=checkpoint.task)
+    if form.pooling == NO_POOLING:
+        return replace(form, pooling=None)
+    embedding = checkpoint.sentence_transformers
+    if embedding is None:
+        return form
+    embedding.check_sequence_length(form.longest)
+    if form.pooling is None:
+        checkpoint.notes.append(embedding.describe())
+        return replace(form, pooling=embedding.pooling, normalize=embedding.normalize)
+    if not embeds_as(form, embedding):
+        checkpoint.notes.append(f"as asked for, and not {embedding.describe()}")
+    return form
 
 
-def _convert(draft: PackageDraft, checkpoint: Checkpoint) -> None:
-    source, form = checkpoint.source, draft.form
+def _convert(draft: PackageDraft) -> None:
+    checkpoint, form = draft.checkpoint, draft.form
+    source = checkpoint.source
     labels = draft.manifest.labels
     lengths = form.sequence_length
     stage.convert(
@@ -329,7 +344,7 @@ def _manifest(checkpoint: Checkpoint, form: ExportForm, ane_config: ANEConfig) -
     config, source = checkpoint.config, checkpoint.source
     labels: tuple[str, ...] = ()
     if TASKS[form.task].has_labels:
-        names = config.id2label or {}
+        names: Mapping[Any, str] = config.id2label or {}
         labels = tuple(str(names[index]) for index in range(config.num_labels or 0))
     return Manifest(
         form=form,
@@ -347,9 +362,18 @@ def _manifest(checkpoint: Checkpoint, form: ExportForm, ane_config: ANEConfig) -
         ),
         programs=(),
         labels=labels,
-        text=TextEntry(padding_id=config.pad_token_id or 0, **checkpoint.prompts()),
+        text=_text(checkpoint, form),
         method=ane_config.METHOD,
         versions={"optimum-ane": __version__} | tool_versions(),
+    )
+
+
+def _text(checkpoint: Checkpoint, form: ExportForm) -> TextEntry:
+    embedding = checkpoint.sentence_transformers if form.pools else None
+    return TextEntry(
+        padding_id=checkpoint.config.pad_token_id or 0,
+        prompts={} if embedding is None else embedding.prompts,
+        default_prompt=None if embedding is None else embedding.default_prompt_name,
     )
 
 
@@ -357,7 +381,9 @@ def _load_rows(dataset: DatasetSpec | None, checkpoint: Checkpoint, form: Export
     """Reads the dataset before any work is done."""
     if dataset is None:
         return None, None
+    evaluator = get_evaluator(form.task, checkpoint.config)
+    evaluator.check_pooling(form.pooling)
+    rows = evaluator.load(dataset)
     if checkpoint.tokenizer is None:
         raise CheckpointError(f"{checkpoint.source.model} has no tokenizer, which the dataset needs")
-    evaluator = get_evaluator(form.task, checkpoint.config)
-    return evaluator, evaluator.load(dataset)
+    return evaluator, rows

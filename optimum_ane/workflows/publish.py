@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi
 
@@ -12,9 +12,8 @@ from optimum_ane.hub.contents import read_package
 from optimum_ane.hub.page import CARD_CHOICES, PageRequest
 from optimum_ane.hub.publish_errors import check_token, explained
 from optimum_ane.hub.publisher import Publication, Publisher, say
-from optimum_ane.hub.remote import DEFAULT_BRANCH
+from optimum_ane.hub.remote import DEFAULT_BRANCH, is_in_program
 from optimum_ane.package.file_names import check_subfolder
-from optimum_ane.package.layout import MLPACKAGE
 
 __all__ = ["Publication", "publish"]
 
@@ -62,8 +61,8 @@ def publish(
     """
     check_token(token)
     folder = check_subfolder(subfolder)
-    if MLPACKAGE in folder.split("/"):
-        raise PublishError(f"a subfolder named {MLPACKAGE} would look like the inside of a package; choose another")
+    if is_in_program(PurePosixPath(folder)):
+        raise PublishError(f"the subfolder {folder} would look like the inside of an .mlpackage; choose another name")
     if card not in CARD_CHOICES:
         raise PublishError(f"card is {card!r}; it must be one of {', '.join(CARD_CHOICES)}")
     if template is not None and not Path(template).is_file():
@@ -78,4 +77,4 @@ def publish(
         with explained("looking up whose token this is", repo_id, token):
             repo_id = f"{api.whoami()['name']}/{repo_id}"
     publisher = Publisher(api, contents, repo_id, folder, revision or DEFAULT_BRANCH, private, create_pr, request)
-    return publisher.run(dry_run, message or f"Publish {contents.config.source_name or repo_id} with optimum-ane")
+    return publisher.run(dry_run, message or f"Publish {contents.manifest.source.name or repo_id} with optimum-ane")

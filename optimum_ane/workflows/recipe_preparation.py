@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optimum_ane.compression.accuracy_scorer import Judge
+from optimum_ane.compression.accuracy_scorer import AccuracyScorer
 from optimum_ane.compression.activations import INT8_ACTIVATIONS
 from optimum_ane.compression.calibration_data import (
     DEFAULT_ROWS,
@@ -155,9 +155,9 @@ def prepare_recipe(
     if budget is None:
         recipe = replace(get_recipe("int8"), name=INT8_ACTIVATIONS, psnr=_PSNR_OF_ACTIVATIONS)
         return Prepared(recipe, calibration)
-    judge = None
+    scorer = None
     if budget.accuracy_drop is not None and dataset is not None:
-        judge = Judge(
+        scorer = AccuracyScorer(
             directory,
             dataset,
             reference=original.reference,
@@ -165,7 +165,7 @@ def prepare_recipe(
             trust_remote_code=original.hub.trust_remote_code,
         )
     folder = calibrating.search_dir or output.absolute().with_name(f"{output.name}.search")
-    found = search_mixed(directory, folder, budget, calibration, judge, quiet=quiet)
+    found = search_mixed(directory, folder, budget, calibration, scorer, quiet=quiet)
     path = folder / f"{MIXED}.yaml"
     path.write_text(found.text, encoding="utf-8")
     return Prepared(get_recipe(path), mixed=found, folder=folder if calibrating.search_dir is None else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from optimum_ane.checkpoints.tokenizer_description import describe_tokenizer
 from optimum_ane.compression.compress import compress_mlpackage
 from optimum_ane.compression.recipes import Recipe
 from optimum_ane.evaluation.accuracy import check_accuracy_drop
-from optimum_ane.exporters.load_module import load_module
+from optimum_ane.exporters.load_module import build_module
 from optimum_ane.package.environment import peak_memory
 from optimum_ane.package.files import hash_files
 from optimum_ane.package.layout import EXPORT_REPORT
@@ -39,13 +39,11 @@ from optimum_ane.validation.comparison import (
     compare_layers,
     find_bad_layer,
 )
+from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.workflows.card_and_report import write_card_and_report
 from optimum_ane.workflows.command_line import public_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import torch
     from torch import nn
 
     from optimum_ane.evaluation.evaluator import Evaluator
@@ -54,14 +52,27 @@ if TYPE_CHECKING:
 
 
 def ask_original(draft: PackageDraft) -> None:
-    """Runs the original on the examples, and keeps what it answered."""
+    """Runs the original on the examples, keeps what it answered, and gives its memory back."""
     draft.reference = answer_examples(draft.reference_model(), draft.examples, draft.fields, with_hidden_states=True)
+    draft.checkpoint.release_original()
 
 
-def rewrite(draft: PackageDraft, weights: Mapping[str, torch.Tensor]) -> None:
-    """Builds the Neural Engine modules and gives them the weights, tensor by tensor."""
+def rewrite(draft: PackageDraft) -> None:
+    """Builds the Neural Engine modules and gives them the weights, tensor by tensor.
+
+    Raises:
+        CheckpointError: The weights do not fit the configuration.
+    """
+    checkpoint = draft.checkpoint
+    left_out = set(checkpoint.left_out)
     for program in draft.programs:
-        draft.modules[program.name] = load_module(draft.ane_config, program.name, weights)
+        built = build_module(draft.ane_config, program.name, checkpoint.weights)
+        left_out.update(built.left_out)
+        embedding = checkpoint.sentence_transformers if draft.form.pools else None
+        if embedding is not None and embeds_as(draft.form, embedding):
+            built.module.sentence_pooling = embedding.make_pooling()
+        draft.modules[program.name] = built.module
+    draft.report.left_out = tuple(sorted(left_out))
 
 
 def compare_modules(draft: PackageDraft) -> None:
@@ -84,7 +95,6 @@ def compare_modules(draft: PackageDraft) -> None:
 
 def convert(draft: PackageDraft, metadata: Metadata) -> None:
     """Converts each program, all its functions over one copy of the weights, and saves it."""
-    draft.release_original()
     for program in draft.programs:
         module = draft.modules.pop(program.name)
         build_program(
@@ -120,7 +130,6 @@ def load_back(draft: PackageDraft) -> None:
     )
     draft.sessions = sessions
     draft.manifest = replace(draft.manifest, programs=entries)
-    draft.report.runtime = PortableSession.runtime
     draft.report.operations = count_operations(draft.directory / entries[0].path)
     draft.report.sizes = measure_sizes(draft.directory / program.path for program in entries)
 
@@ -158,6 +167,7 @@ def compare_package(draft: PackageDraft, threshold: float | None, recipe: Recipe
     ratios = compare_fields(draft.reference, answers, draft.examples, draft.fields)
     layers = compare_layers(draft.reference, answers, draft.examples)
     draft.report.package_psnr, draft.report.psnr_threshold, draft.report.layers = ratios, limit, layers
+    draft.report.runtime = PortableSession.runtime
     what = "package" if recipe is None else f"package compressed with {recipe.name}"
     check_ratios(ratios, limit, what, find_bad_layer(layers, usual))
 
@@ -243,6 +253,8 @@ def _convertible(
         make_module=lambda: function.view(module),
         inputs=draft.ane_config.function_inputs(function),
         outputs=tuple(value.name for value in function.outputs),
+        states={value.name: value.shape or () for value in function.states},
+        meanings=MEANINGS,
     )
 
 
@@ -261,5 +273,5 @@ def _function_entries(session: Session) -> tuple[FunctionEntry, ...]:
     )
 
 
-def _tensor_entries(specs: Sequence[TensorSpec]) -> tuple[TensorEntry, ...]:
+def _tensor_entries(specs: Iterable[TensorSpec]) -> tuple[TensorEntry, ...]:
     return tuple(TensorEntry(spec.name, spec.shape, spec.dtype, MEANINGS.get(spec.name, "")) for spec in specs)

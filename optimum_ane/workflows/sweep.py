@@ -13,7 +13,7 @@ from optimum_ane.analysis.cost import estimate
 from optimum_ane.analysis.operations import read_program
 from optimum_ane.analysis.partition import partition
 from optimum_ane.analysis.residency import place
-from optimum_ane.compression.accuracy_scorer import Judge
+from optimum_ane.compression.accuracy_scorer import AccuracyScorer
 from optimum_ane.compression.compress import check_source
 from optimum_ane.compression.recipes import Recipe, get_recipe, recipe_names
 from optimum_ane.compression.sweep import SWEEP_JSON, Estimate, Point, Sweep, sweep, swept_program
@@ -56,7 +56,7 @@ def run_sweep(
     chosen = _fitting(manifest) if recipes is None else [get_recipe(name) for name in recipes]
     for recipe in chosen[:1]:
         check_source(directory / program.path, recipe)
-    judge = Judge(
+    scorer = AccuracyScorer(
         directory, spec, reference=reference, with_reference=with_reference, trust_remote_code=trust_remote_code
     )
     console = Console(file=sys.stderr)
@@ -72,9 +72,9 @@ def run_sweep(
         directory,
         chosen,
         output,
-        judge.report,
-        scored_by=judge.name,
-        against=judge.against,
+        scorer.report,
+        scored_by=scorer.name,
+        against=scorer.against,
         estimate=None if chip is None else _estimator(chip),
         chip=chip,
         on_point=tell,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from model_zoo.strict_yaml import ListError, Section, read_yaml
 from optimum_ane.errors import ANEError
+from optimum_ane.package.form import ExportForm
 
 NO_COMPRESSION = "none"
 REPOSITORY = "{org}/{name}-ane"
@@ -30,17 +32,13 @@ _EVALUATION_KEYS = (
     "max_accuracy_drop",
 )
 _OWN_KEYS = ("name", "model", "architecture", "task")
+_FORM_FIELDS = tuple(entry for entry in fields(ExportForm) if entry.name not in ("task", "sequence_length"))
 _SHARED_KEYS = (
-    "batch_size",
-    "class_labels",
+    *(entry.name for entry in _FORM_FIELDS),
     "compress",
     "evaluation",
     "first_at_root",
     "license",
-    "minimum_deployment_target",
-    "normalize",
-    "pooling",
-    "precision",
     "psnr_threshold",
     "repository",
     "revision",
@@ -71,15 +69,9 @@ class Model:
         model: Hub id or directory of the checkpoint.
         revision: Branch, tag or commit on the Hub; None is the default branch.
         architecture: The checkpoint's `model_type`.
-        task: Optimum's name of it.
+        form: What the packages share of their form; its length is the first of `sequence_lengths`.
         sequence_lengths: One package for each, in tokens.
         compress: One package for each recipe of compression; `"none"` stores the weights as they are.
-        batch_size: Rows per prediction.
-        precision: Of weights and arithmetic.
-        minimum_deployment_target: Oldest system that runs the packages; None is the export's own.
-        class_labels: Make them Core ML classifiers.
-        pooling: Sentence embeddings instead of hidden states.
-        normalize: Divide embeddings by their length.
         psnr_threshold: dB; None is the export's own.
         evaluation: A dataset to score on.
         repository: Where to publish, with the fields {org} and {name}.
@@ -92,15 +84,9 @@ class Model:
     model: str
     revision: str | None
     architecture: str
-    task: str
+    form: ExportForm
     sequence_lengths: tuple[int, ...]
     compress: tuple[str, ...]
-    batch_size: int
-    precision: str
-    minimum_deployment_target: str | None
-    class_labels: bool
-    pooling: str | None
-    normalize: bool
     psnr_threshold: float | None
     evaluation: Evaluation | None
     repository: str
@@ -125,6 +111,11 @@ class Job:
     recipe: str | None
     repository: str | None
     subfolder: str
+
+    @property
+    def form(self) -> ExportForm:
+        """What the export is asked for."""
+        return replace(self.model.form, sequence_length=(self.sequence_length,))
 
     @property
     def variant(self) -> str:
@@ -208,28 +199,23 @@ def _read_model(section: Section, name: str) -> Model:
 
     if not _NAME.fullmatch(name):
         raise section.error(f"{name!r} is no name; letters, digits, '.', '_' and '-' make one, 80 at most", "name")
-    model = Model(
+    architecture = section.text("architecture", _architectures())
+    task = section.text("task", supported_tasks()[architecture])
+    lengths = section.wholes("sequence_lengths", (128,))
+    return Model(
         name=name,
         model=_path_or_id(section, "model", section.text("model"), is_directory=True),
         revision=section.optional_text("revision"),
-        architecture=section.text("architecture", _architectures()),
-        task=section.text("task", supported_tasks()[section.text("architecture")]),
-        sequence_lengths=section.wholes("sequence_lengths", (128,)),
+        architecture=architecture,
+        form=_form(section, task, lengths),
+        sequence_lengths=lengths,
         compress=_recipes(section),
-        batch_size=section.whole("batch_size", 1) or 1,
-        precision=section.optional_text("precision") or "float16",
-        minimum_deployment_target=_target(section),
-        class_labels=section.flag("class_labels"),
-        pooling=section.optional_text("pooling"),
-        normalize=section.flag("normalize"),
         psnr_threshold=section.number("psnr_threshold"),
         evaluation=_evaluation(section),
         repository=_template(section),
         first_at_root=section.flag("first_at_root", True),
         license=section.optional_text("license"),
     )
-    _check_form(section, model)
-    return model
 
 
 def _architectures() -> tuple[str, ...]:
@@ -239,30 +225,33 @@ def _architectures() -> tuple[str, ...]:
     return tuple(supported_tasks())
 
 
-def _check_form(section: Section, model: Model) -> None:
-    from optimum_ane.package.form import ExportSpec
-
-    for length in model.sequence_lengths:
-        try:
-            ExportSpec(
-                task=model.task,
-                sequence_length=length,
-                batch_size=model.batch_size,
-                precision=model.precision,  # type: ignore[arg-type] # it is what the class checks
-                class_labels=model.class_labels,
-                pooling=model.pooling,  # type: ignore[arg-type]
-                normalize=model.normalize,
-            )
-        except ANEError as error:
-            raise section.error(str(error)) from error
+def _form(section: Section, task: str, lengths: tuple[int, ...]) -> ExportForm:
+    """The form of the first package; all of them are checked."""
+    options = {entry.name: _option(section, entry.name, entry.default) for entry in _FORM_FIELDS}
+    given = {name: value for name, value in options.items() if value is not None}
+    _check_target(section, given.get("minimum_deployment_target"))
+    try:
+        forms = [ExportForm(task=task, sequence_length=(length,), **given) for length in lengths]
+    except ANEError as error:
+        raise section.error(str(error)) from error
+    return forms[0]
 
 
-def _target(section: Section) -> str | None:
+def _option(section: Section, name: str, default: Any) -> Any:
+    """The value of a key, of the type that its default has; None where it is not there."""
+    if name not in section:
+        return None
+    if isinstance(default, bool):
+        return section.flag(name)
+    return section.whole(name) if isinstance(default, int) else section.optional_text(name)
+
+
+def _check_target(section: Section, name: str | None) -> None:
     from optimum_ane.package.deployment_targets import canonical_target
 
-    name = section.optional_text("minimum_deployment_target")
     try:
-        return None if name is None else canonical_target(name)
+        if name is not None:
+            canonical_target(name)
     except ANEError as error:
         raise section.error(str(error), "minimum_deployment_target") from error
 
@@ -284,14 +273,16 @@ def _recipes(section: Section) -> tuple[str, ...]:
 
 
 def _evaluation(section: Section) -> Evaluation | None:
-    from optimum_ane.evaluation.reference import TASK
+    from optimum_ane.evaluation.evaluator import get_evaluator_class
 
     inner = section.section("evaluation")
     if inner is None:
         return None
     inner.only(_EVALUATION_KEYS)
-    if section.text("task") != TASK:
-        raise section.error(f"only {TASK} is evaluated on a dataset, this is {section.text('task')}", "evaluation")
+    try:
+        get_evaluator_class(section.text("task")).check_pooling(section.optional_text("pooling"))
+    except ANEError as error:
+        raise section.error(str(error), "evaluation") from error
     return Evaluation(
         dataset=_path_or_id(inner, "dataset", inner.text("dataset")),
         config=inner.optional_text("config"),

@@ -27,7 +27,7 @@ from optimum_ane.package.layout import ANE_CONFIG, EXPORT_REPORT
 from optimum_ane.package.manifest import Manifest
 
 _TOOLS = ("optimum-ane", "coremltools", "torch", "transformers")
-_NOT_OF_THE_PACKAGE = ("name", "repository", "first_at_root", "license", "sequence_lengths", "compress")
+_NOT_OF_THE_PACKAGE = ("name", "repository", "first_at_root", "license", "form", "sequence_lengths", "compress")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def make_key(job: Job, source: str) -> str:
     evaluation = job.model.evaluation
     files = [evaluation.dataset if evaluation else None, job.recipe]
     content = {
-        "settings": settings | {"sequence_length": job.sequence_length, "recipe": job.recipe},
+        "settings": settings | {"form": asdict(job.form), "recipe": job.recipe},
         "source": source,
         "files": [hash_file(Path(name)) for name in files if name and name.startswith("/")],
         "tools": {name: version(name) for name in _TOOLS},

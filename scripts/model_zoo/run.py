@@ -28,13 +28,13 @@ class Plan:
         job: The job.
         steps: Of `"export"` and `"publish"`; empty where all is done and unchanged.
         order: For the worker; None where the source cannot be found.
-        fault: Why it cannot be found.
+        reason: Why it cannot be found.
     """
 
     job: Job
     steps: tuple[str, ...]
     order: Order | None = None
-    fault: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def make_plans(jobs: Iterable[Job], output: Path, private: bool | None) -> list[
                 sources[job.model] = error
         source = sources[job.model]
         if isinstance(source, ANEError):
-            plans.append(Plan(job, ("export",), fault=str(source)))
+            plans.append(Plan(job, ("export",), reason=str(source)))
             continue
         plans.append(_plan(job, output, source, private))
     return plans
@@ -91,7 +91,7 @@ def run(plans: Sequence[Plan], pool: Pool, display: Display, workplace: Workplac
     waiting: deque[Order] = deque()
     for plan in plans:
         if plan.order is None:
-            _settle(outcomes, display, Outcome(plan.job, "failed", reason=plan.fault))
+            _settle(outcomes, display, Outcome(plan.job, "failed", reason=plan.reason))
         elif not plan.steps:
             _settle(outcomes, display, Outcome(plan.job, "unchanged"))
         else:

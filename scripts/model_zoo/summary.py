@@ -98,5 +98,5 @@ def print_plans(plans: Sequence[Plan], console: Console) -> None:
     for plan in plans:
         job = plan.job
         place = "/".join(filter(None, (job.repository, job.subfolder)))
-        todo = plan.fault or " and ".join(plan.steps) or "nothing, it is done and unchanged"
+        todo = plan.reason or " and ".join(plan.steps) or "nothing, it is done and unchanged"
         console.print(f"{job.id} ({job.model.model} → {place or 'not published'}): {todo}", soft_wrap=True)

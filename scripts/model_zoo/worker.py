@@ -14,14 +14,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from model_zoo.catalog import Evaluation, Job, Model
 from model_zoo.records import Published, Record, Workplace, is_exported, is_published, locked, package_hash
 from optimum_ane.errors import ANEError, CheckpointError
+from optimum_ane.package.form import ExportForm
+
+if TYPE_CHECKING:
+    from optimum_ane.workflows.export import ExportChecks
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Order:
         model = Model(
             **model
             | {
+                "form": ExportForm(**model["form"]),
                 "sequence_lengths": tuple(model["sequence_lengths"]),
                 "compress": tuple(model["compress"]),
                 "evaluation": None if evaluation is None else Evaluation(**evaluation),
@@ -88,8 +92,9 @@ def carry_out(order: Order) -> None:
 
 
 def _export(order: Order, package: Path, path: Path) -> Record:
-    from optimum_ane.checkpoints.source import HubOptions, load_config
-    from optimum_ane.workflows.export import export
+    from optimum_ane.checkpoints.configuration import load_config
+    from optimum_ane.checkpoints.hub_options import HubOptions
+    from optimum_ane.workflows.export import export_checkpoint
 
     for leftover in package.parent.glob(f".{package.name}.*.partial"):
         shutil.rmtree(leftover)
@@ -103,42 +108,31 @@ def _export(order: Order, package: Path, path: Path) -> Record:
         raise CheckpointError(
             f"{model.model} is a {model_type}, and the list says {model.architecture}; mend the list"
         )
-    export(
+    export_checkpoint(
         model.model,
         package,
-        task=model.task,
-        sequence_length=job.sequence_length,
-        batch_size=model.batch_size,
-        precision=model.precision,  # type: ignore[arg-type] # the list was checked
-        class_labels=model.class_labels,
-        pooling=model.pooling,  # type: ignore[arg-type]
-        normalize=model.normalize,
+        job.form,
+        _checks(model),
         compress=job.recipe,
-        psnr_threshold=model.psnr_threshold,
         overwrite=True,
         hub=hub,
-        **_target(model),
-        **_evaluation(model.evaluation),
     )
     record = replace(record, package=package_hash(package), seconds=round(time.monotonic() - start, 1))
     record.write(path)
     return record
 
 
-def _target(model: Model) -> Mapping[str, Any]:
-    target = model.minimum_deployment_target
-    return {} if target is None else {"minimum_deployment_target": target}
-
-
-def _evaluation(evaluation: Evaluation | None) -> Mapping[str, Any]:
+def _checks(model: Model) -> ExportChecks:
+    """What a package of the model must pass."""
     from optimum_ane.evaluation.datasets import DatasetSpec
+    from optimum_ane.workflows.export import ExportChecks
 
-    if evaluation is None:
-        return {}
-    settings = asdict(evaluation)
+    if model.evaluation is None:
+        return ExportChecks(psnr_threshold=model.psnr_threshold)
+    settings = asdict(model.evaluation)
     drop = settings.pop("max_accuracy_drop")
     limit = {} if drop is None else {"max_accuracy_drop": drop}
-    return {"eval_dataset": DatasetSpec(**settings)} | limit
+    return ExportChecks(dataset=DatasetSpec(**settings), psnr_threshold=model.psnr_threshold, **limit)
 
 
 def _publish(job: Job, repository: str, package: Path, private: bool | None) -> Published:

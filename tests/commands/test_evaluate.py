@@ -32,7 +32,7 @@ def run(monkeypatch):
             called.update(package=package, spec=spec, **options)
             return report(drop if options["with_reference"] else None)
 
-        monkeypatch.setattr("optimum_ane.evaluation.package.evaluate_package", evaluate_package)
+        monkeypatch.setattr("optimum_ane.workflows.evaluate.evaluate_package", evaluate_package)
         parser = ArgumentParser()
         EvaluateCommand(parser.add_subparsers(), command=CommandInfo(name="evaluate", help=""))
         args = parser.parse_args(["evaluate", *line])
@@ -45,11 +45,12 @@ def run(monkeypatch):
 def test_options_reach_the_evaluation(run, capsys):
     line = (
         "out --dataset glue --dataset-config sst2 --split validation --text-column a --text-pair-column 1 "
-        "--label-column c --max-samples 7 --reference model --runtime portable --trust-remote-code"
+        "--label-column c --choices-column x,2 --max-samples 7 --reference model --runtime portable "
+        "--trust-remote-code"
     )
     assert run(*line.split()) == {
         "package": "out",
-        "spec": DatasetSpec("glue", "sst2", "validation", "a", "1", "c", 7),
+        "spec": DatasetSpec("glue", "sst2", "validation", "a", "1", "c", 7, ("x", "2")),
         "reference": "model",
         "with_reference": True,
         "runtime": "portable",

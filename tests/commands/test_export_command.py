@@ -133,7 +133,7 @@ def test_faults_of_no_known_kind_are_one_line_too(command, checkpoint, tmp_path,
     def fail(*_, **__):
         raise fault
 
-    monkeypatch.setattr(road, "load_module", fail)
+    monkeypatch.setattr(road, "build_module", fail)
     line = ("--model", checkpoint, "--sequence-length", 16, "out")
     printed = command(*line, code=1)
     assert printed.err.splitlines()[-1].startswith(f"error: {words}")

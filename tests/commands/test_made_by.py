@@ -6,8 +6,8 @@ import shlex
 import pytest
 
 from optimum_ane.evaluation.datasets import DatasetSpec
-from optimum_ane.package.form import ExportSpec
-from optimum_ane.workflows import export as road
+from optimum_ane.package.form import ExportForm
+from optimum_ane.workflows import export as export_workflow
 from optimum_ane.workflows.command_line import command_line, public_name, python_call
 
 
@@ -23,7 +23,7 @@ def made_by(monkeypatch, capsys, tmp_path):
             seen.update(options)
             raise SystemExit(0)
 
-        monkeypatch.setattr(road, "export", export)
+        monkeypatch.setattr(export_workflow, "export_checkpoint", export)
         monkeypatch.setattr("sys.argv", ["optimum-cli", "export", "ane", *map(str, line)])
         with pytest.raises(SystemExit):
             optimum_cli.main()
@@ -38,8 +38,8 @@ def test_defaults_are_left_out(made_by):
 
 def test_every_option_that_was_given_is_there(made_by):
     line = (
-        "--task fill-mask --sequence-length 64 --batch-size 2 --precision float32 --minimum-deployment-target iOS17 "
-        "--compute-units all --class-labels --pooling mean --normalize --psnr-threshold 70.0 --no-validate "
+        "--task feature-extraction --sequence-length 64 --batch-size 2 --precision float32 "
+        "--minimum-deployment-target iOS17 --compute-units all --pooling mean --normalize --psnr-threshold 70.0 "
         "--eval-dataset glue --dataset-config sst2 --split validation --max-samples 9 --max-accuracy-drop 0.5 "
         "--revision v1 --trust-remote-code"
     )
@@ -107,7 +107,7 @@ def test_a_call_from_python_names_what_is_not_by_default():
     dataset = DatasetSpec("/home/anna/dev.tsv", text_column="1")
     call = python_call(
         "'org/model'",
-        ExportSpec("text-classification", sequence_length=64),
+        ExportForm("text-classification", sequence_length=64),
         dataset,
         {"max_accuracy_drop": (0.5, 1.0), "validate": (True, True)},
     )
@@ -120,3 +120,9 @@ def test_a_call_from_python_names_what_is_not_by_default():
 def test_a_model_in_memory_is_called_model(tiny_package):
     report = json.loads((tiny_package("bert", "fill-mask") / "export_report.json").read_text())
     assert report["command"].startswith("optimum_ane.export(model, 'out', task='fill-mask'")
+
+
+def test_several_lengths_are_words_of_their_own_and_the_output_may_follow(made_by):
+    line = ["--model", "some/one", "--sequence-length", "32", "64", "128"]
+    assert made_by(*line, "out") == ["optimum-cli", "export", "ane", *line, "out/"]
+    assert made_by("out", *line) == ["optimum-cli", "export", "ane", *line, "out/"]

@@ -107,7 +107,7 @@ def test_every_other_reason_to_skip_is_given(compress):
     assert weights["embeddings_word_embeddings_weight"].skipped == "the recipe leaves weights of gather as they are"
     assert weights["transformer_layer_1_ffn_lin1_weight_carried"].skipped.startswith("the recipe leaves")
     assert weights["transformer_layer_0_ffn_lin1_weight_carried"].form == "int8 per channel"
-    assert weights["pre_classifier_weight"].skipped == "2304 elements; the recipe's threshold is 3000"
+    assert weights["pre_classifier_weight_carried"].skipped == "2304 elements; the recipe's threshold is 3000"
     assert weights["transformer_layer_0_ffn_lin1_bias"].skipped == "a vector: coremltools compresses none"
 
 

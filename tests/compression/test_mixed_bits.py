@@ -10,7 +10,7 @@ import yaml
 from tiny_models import make_original, make_tokenizer
 
 from optimum_ane import export
-from optimum_ane.compression import weight_formats as forms_module
+from optimum_ane.compression import weight_formats
 from optimum_ane.compression.calibration_data import (
     Calibration,
     Distance,
@@ -20,14 +20,15 @@ from optimum_ane.compression.calibration_data import (
 from optimum_ane.compression.compress import compress_mlpackage
 from optimum_ane.compression.mixed import Budget, search_mixed
 from optimum_ane.compression.recipes import get_recipe
-from optimum_ane.compression.sensitivity import Notebook, measure_options
-from optimum_ane.compression.weight_formats import FUNCTION, FormLibrary
+from optimum_ane.compression.sensitivity import Measurements, measure_options
+from optimum_ane.compression.weight_formats import FormattedWeights
 from optimum_ane.errors import CompressionError
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.package.layout import MLPACKAGE
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.variants import ChangedSession, VariantRunner, weights_by_name
+from optimum_ane.targets.coreml.multifunction import MAIN
 from optimum_ane.workflows.recipe_preparation import Calibrating, prepare_recipe
 
 SENSITIVE = "layer_0_ffn_lin2"
@@ -49,10 +50,14 @@ def package(tmp_path_factory):
 
 
 @pytest.fixture
-def few_forms(monkeypatch):
-    """For tests that make the forms anew."""
+def few_formats(monkeypatch):
+    """For tests that make the formats anew."""
     kept = ("int8", "palette6", "palette3-g16")
-    monkeypatch.setattr(forms_module, "FORMS", tuple(form for form in forms_module.FORMS if form.name in kept))
+    monkeypatch.setattr(
+        weight_formats,
+        "WEIGHT_FORMATS",
+        tuple(format for format in weight_formats.WEIGHT_FORMATS if format.name in kept),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +73,9 @@ def searched(package, calibration, tmp_path_factory):
     return folder
 
 
-def forms_of(folder):
-    (forms,) = folder.glob("forms-*")
-    return forms
+def formats_of(folder):
+    (formats,) = folder.glob("formats-*")
+    return formats
 
 
 def weight_bytes(mlpackage):
@@ -112,7 +117,7 @@ def test_a_weight_that_matters_more_gets_more_bits(package, calibration, searche
 
 def test_harms_are_those_of_packages_with_one_weight_compressed(package, calibration, searched, tmp_path):
     """Independent of branching: the package is compressed by a recipe of one weight and run whole."""
-    library = FormLibrary(package / MLPACKAGE, forms_of(searched))
+    library = FormattedWeights(package / MLPACKAGE, formats_of(searched))
     weight = next(name for name in library.weights if SENSITIVE in name)
     path = tmp_path / "one.yaml"
     path.write_text(f"steps:\n  - {{kind: palettize, weights: {{{weight}: {{nbits: 3}}}}}}\n")
@@ -129,7 +134,7 @@ def test_harms_are_those_of_packages_with_one_weight_compressed(package, calibra
     assert by_hand > 0
 
 
-def test_the_weights_that_are_judged_are_those_of_the_saved_package(package, calibration, searched, tmp_path):
+def test_the_weights_that_are_scored_are_those_of_the_saved_package(package, calibration, searched, tmp_path):
     """What the bisection tries in memory answers bit for bit as what is saved."""
 
     class First:
@@ -166,25 +171,25 @@ class Counting:
 def test_an_accuracy_budget_finds_a_small_package_within_it_in_few_evaluations(
     package, calibration, searched, tmp_path
 ):
-    judge = Counting(package, calibration.batches)
-    loose = search_mixed(package, searched, Budget(accuracy_drop=50), calibration, judge, quiet=True)
-    assert judge.asked <= 9
-    assert judge.drop(PortableSession(applied(package, loose, tmp_path, "loose"))) <= 50
-    tight = search_mixed(package, searched, Budget(accuracy_drop=5), calibration, judge, quiet=True)
-    assert judge.drop(PortableSession(applied(package, tight, tmp_path, "tight"))) <= 5
+    scorer = Counting(package, calibration.batches)
+    loose = search_mixed(package, searched, Budget(accuracy_drop=50), calibration, scorer, quiet=True)
+    assert scorer.asked <= 9
+    assert scorer.drop(PortableSession(applied(package, loose, tmp_path, "loose"))) <= 50
+    tight = search_mixed(package, searched, Budget(accuracy_drop=5), calibration, scorer, quiet=True)
+    assert scorer.drop(PortableSession(applied(package, tight, tmp_path, "tight"))) <= 5
     assert loose.size_ratio < tight.size_ratio
 
 
 def test_both_budgets_hold_together_or_the_error_says_so(package, calibration, searched):
-    judge = Counting(package, calibration.batches)
-    found = search_mixed(package, searched, Budget(0.4, 50), calibration, judge, quiet=True)
+    scorer = Counting(package, calibration.batches)
+    found = search_mixed(package, searched, Budget(0.4, 50), calibration, scorer, quiet=True)
     assert found.size_ratio <= 0.4
     with pytest.raises(CompressionError, match=r"within --max-size-ratio 0\.2 keeps the drop within 0\.1"):
-        search_mixed(package, searched, Budget(0.2, 0.1), calibration, judge, quiet=True)
+        search_mixed(package, searched, Budget(0.2, 0.1), calibration, scorer, quiet=True)
 
 
 def test_a_size_that_nothing_reaches_is_refused_with_the_least_one(package, calibration, searched):
-    with pytest.raises(CompressionError, match=r"smallest form of every weight takes 0\.\d+"):
+    with pytest.raises(CompressionError, match=r"smallest format of every weight takes 0\.\d+"):
         search_mixed(package, searched, Budget(size_ratio=0.05), calibration, quiet=True)
 
 
@@ -194,9 +199,9 @@ def test_a_budget_of_nothing_is_refused(numbers):
         Budget(*numbers)
 
 
-def test_a_killed_search_goes_on_where_it_stopped(package, calibration, few_forms, tmp_path, monkeypatch):
+def test_a_killed_search_goes_on_where_it_stopped(package, calibration, few_formats, tmp_path, monkeypatch):
     written = []
-    write = Notebook.write
+    write = Measurements.write
 
     def killed(self, value, *key):
         write(self, value, *key)
@@ -204,28 +209,28 @@ def test_a_killed_search_goes_on_where_it_stopped(package, calibration, few_form
         if len(written) == 20:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Notebook, "write", killed)
+    monkeypatch.setattr(Measurements, "write", killed)
     with pytest.raises(KeyboardInterrupt):
         search_mixed(package, tmp_path, Budget(size_ratio=0.5), calibration, quiet=True)
     made = []
-    compress = forms_module.compress_mlpackage
-    monkeypatch.setattr(forms_module, "compress_mlpackage", lambda *args: made.append(1) or compress(*args))
+    compress = weight_formats.compress_mlpackage
+    monkeypatch.setattr(weight_formats, "compress_mlpackage", lambda *args: made.append(1) or compress(*args))
     resumed = search_mixed(package, tmp_path, Budget(size_ratio=0.5), calibration, quiet=True)
     assert not made
     assert len(set(written)) == len(written)  # nothing was measured twice
-    monkeypatch.setattr(Notebook, "write", write)
+    monkeypatch.setattr(Measurements, "write", write)
     whole = search_mixed(package, tmp_path / "other", Budget(size_ratio=0.5), calibration, quiet=True)
     assert resumed.text == whole.text
 
 
 def test_drops_that_were_measured_are_not_measured_again(package, calibration, searched):
-    judge = Counting(package, calibration.batches)
-    judge.name = "kept"
-    first = search_mixed(package, searched, Budget(accuracy_drop=20), calibration, judge, quiet=True)
-    asked = judge.asked
-    second = search_mixed(package, searched, Budget(accuracy_drop=20), calibration, judge, quiet=True)
+    scorer = Counting(package, calibration.batches)
+    scorer.name = "kept"
+    first = search_mixed(package, searched, Budget(accuracy_drop=20), calibration, scorer, quiet=True)
+    asked = scorer.asked
+    second = search_mixed(package, searched, Budget(accuracy_drop=20), calibration, scorer, quiet=True)
     assert asked > 0
-    assert judge.asked == asked
+    assert scorer.asked == asked
     assert first.text == second.text
 
 
@@ -236,7 +241,7 @@ def test_other_data_begin_another_notebook(package, searched):
     assert len(set(searched.glob("measured-*.json")) - before) == 1
 
 
-def test_another_package_begins_other_forms_in_the_same_folder(package, calibration, few_forms, tmp_path):
+def test_another_package_begins_other_forms_in_the_same_folder(package, calibration, few_formats, tmp_path):
     folder = tmp_path / "search"
     search_mixed(package, folder, Budget(size_ratio=0.5), calibration, quiet=True)
     other = tmp_path / "other"
@@ -246,27 +251,27 @@ def test_another_package_begins_other_forms_in_the_same_folder(package, calibrat
     content[200:202] = b"\x00\x00"  # one number of the first weight, the embedding table
     weights.write_bytes(content)
     search_mixed(other, folder, Budget(size_ratio=0.5), calibration, quiet=True)
-    assert len(list(folder.glob("forms-*"))) == len(list(folder.glob("measured-*.json"))) == 2
+    assert len(list(folder.glob("formats-*"))) == len(list(folder.glob("measured-*.json"))) == 2
 
 
 def test_a_damaged_notebook_is_begun_anew(tmp_path):
-    notebook = Notebook(tmp_path, {"a": 1})
-    notebook.write(0.5, "harm", "w", "int8")
-    assert Notebook(tmp_path, {"a": 1}).number("harm", "w", "int8") == 0.5
-    assert Notebook(tmp_path, {"a": 2}).number("harm", "w", "int8") is None
+    measurements = Measurements(tmp_path, {"a": 1})
+    measurements.write(0.5, "harm", "w", "int8")
+    assert Measurements(tmp_path, {"a": 1}).number("harm", "w", "int8") == 0.5
+    assert Measurements(tmp_path, {"a": 2}).number("harm", "w", "int8") is None
     for text in ("{", "[1]", '{"of": 1}'):
-        notebook.path.write_text(text)
-        assert Notebook(tmp_path, {"a": 1}).number("harm", "w", "int8") is None
+        measurements.path.write_text(text)
+        assert Measurements(tmp_path, {"a": 1}).number("harm", "w", "int8") is None
 
 
 def test_a_changed_session_and_a_trial_answer_alike(package, calibration):
     opened = Package(package / MLPACKAGE)
-    weights = weights_by_name(opened, FUNCTION)
+    weights = weights_by_name(opened, MAIN)
     name = next(n for n in weights if SENSITIVE in n and "weight" in n)
     other = next(n for n in weights if "layer_1_ffn_lin2" in n and "weight" in n)
-    runner = VariantRunner(opened, calibration.batches, FUNCTION)
+    runner = VariantRunner(opened, calibration.batches, MAIN)
     (trial,) = runner.trials([name], lambda weight: {"swapped": lambda: weights[other]})
-    session = ChangedSession(opened, {name: weights[other]}, FUNCTION)
+    session = ChangedSession(opened, {name: weights[other]}, MAIN)
     for batch, outputs, before in zip(calibration.batches, trial.outputs, runner.baseline, strict=True):
         np.testing.assert_array_equal(session.predict(batch)["logits"], outputs["logits"])
         assert not np.array_equal(outputs["logits"], before["logits"])
@@ -274,23 +279,23 @@ def test_a_changed_session_and_a_trial_answer_alike(package, calibration):
 
 def test_a_trial_leaves_no_trace_on_the_next(package, calibration):
     opened = Package(package / MLPACKAGE)
-    weights = weights_by_name(opened, FUNCTION)
+    weights = weights_by_name(opened, MAIN)
     names = [n for n in weights if n.endswith(("lin_weight_carried_to_fp16", "lin1_weight_carried_to_fp16"))]
-    runner = VariantRunner(opened, calibration.batches, FUNCTION)
+    runner = VariantRunner(opened, calibration.batches, MAIN)
     for trial in runner.trials(names, lambda weight: {"itself": lambda: weights[weight]}):
         for outputs, before in zip(trial.outputs, runner.baseline, strict=True):
             np.testing.assert_array_equal(outputs["logits"], before["logits"])
 
 
 def test_tables_have_forms_of_their_own(package, searched):
-    library = FormLibrary(package / MLPACKAGE, forms_of(searched))
+    library = FormattedWeights(package / MLPACKAGE, formats_of(searched))
     table = next(name for name in library.weights if "word_embeddings" in name)
     other = next(name for name in library.weights if SENSITIVE in name)
-    assert "int4-block32" in library.forms_of(table)
-    assert "int4-block32" not in library.forms_of(other)
+    assert "int4-block32" in library.formats_of(table)
+    assert "int4-block32" not in library.formats_of(other)
     # 100 rows do not divide into groups of 16, 64 columns do.
-    assert "palette4-g16" not in library.forms_of(table)
-    assert "palette4-g16-width" in library.forms_of(table)
+    assert "palette4-g16" not in library.formats_of(table)
+    assert "palette4-g16-width" in library.formats_of(table)
 
 
 def test_the_distance_of_classes_is_the_divergence_and_leaves_padding_out():
@@ -335,14 +340,14 @@ def test_rows_of_a_dataset_are_tokenised_as_the_package_takes_them(package, tmp_
 
 
 def test_options_are_measured_only_where_they_are_missing(package, calibration, searched):
-    library = FormLibrary(package / MLPACKAGE, forms_of(searched))
+    library = FormattedWeights(package / MLPACKAGE, formats_of(searched))
     seen = []
     options = measure_options(
-        library, calibration, Notebook(searched, {"fresh": 1}), of_classes=True, progress=lambda *n: seen.append(n)
+        library, calibration, Measurements(searched, {"fresh": 1}), of_classes=True, progress=lambda *n: seen.append(n)
     )
     assert seen[-1][0] == seen[-1][1] == len(seen)
-    assert all(option.size > 0 for forms in options.values() for option in forms)
-    assert {forms[0].form for forms in options.values()} == {"fp16"}
+    assert all(option.size > 0 for formats in options.values() for option in formats)
+    assert {formats[0].format for formats in options.values()} == {"fp16"}
 
 
 @pytest.mark.parametrize(
@@ -359,7 +364,7 @@ def test_options_that_say_nothing_and_budgets_that_lack_are_named(package, tmp_p
         prepare_recipe(package, recipe, tmp_path / "out", Calibrating(**options))
 
 
-def test_a_recipe_prepared_for_a_package_is_named_mixed_and_leaves_a_file(package, few_forms, tmp_path):
+def test_a_recipe_prepared_for_a_package_is_named_mixed_and_leaves_a_file(package, few_formats, tmp_path):
     calibrating = Calibrating(samples=2, max_size_ratio=0.5)
     prepared = prepare_recipe(package, "mixed", tmp_path / "out", calibrating, quiet=True)
     assert prepared.recipe.name == "mixed"

@@ -13,22 +13,22 @@ B = (Option("16", 320, 0.0), Option("8", 160, 0.5), Option("4", 80, 0.9))
 
 def test_the_hull_drops_what_is_worse_at_every_price():
     # "bad" takes more bytes than "4" and does more harm.
-    assert [option.form for option in hull(A)] == ["4", "8", "16"]
+    assert [option.format for option in hull(A)] == ["4", "8", "16"]
 
 
 def test_the_hull_drops_a_form_that_lies_above_the_line_between_its_neighbours():
-    forms = (Option("a", 10, 10.0), Option("b", 20, 9.0), Option("c", 30, 0.0))
-    assert [option.form for option in hull(forms)] == ["a", "c"]
+    formats = (Option("a", 10, 10.0), Option("b", 20, 9.0), Option("c", 30, 0.0))
+    assert [option.format for option in hull(formats)] == ["a", "c"]
 
 
 def test_of_forms_of_one_size_the_least_harmful_is_taken():
-    assert [option.form for option in hull((Option("a", 10, 2.0), Option("b", 10, 1.0)))] == ["b"]
+    assert [option.format for option in hull((Option("a", 10, 2.0), Option("b", 10, 1.0)))] == ["b"]
 
 
 def test_the_frontier_takes_the_steps_by_what_a_byte_gains():
     # By hand, harm for each byte: A 4→8 9/40, A 8→16 1/80, B 8→16 0.5/160, B 4→8 0.4/80.
     choices = frontier({"a": A, "b": B})
-    assert [(choice.forms["a"], choice.forms["b"]) for choice in choices] == [
+    assert [(choice.formats["a"], choice.formats["b"]) for choice in choices] == [
         ("4", "4"), ("8", "4"), ("16", "4"), ("16", "8"), ("16", "16"),
     ]  # fmt: skip
     assert [choice.size for choice in choices] == [120, 160, 240, 320, 480]

@@ -13,7 +13,7 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from optimum_ane.compression import sweep as module
-from optimum_ane.compression.accuracy_scorer import Judge
+from optimum_ane.compression.accuracy_scorer import AccuracyScorer
 from optimum_ane.compression.recipes import get_recipe
 from optimum_ane.compression.sweep import Point, Sweep, mark_best, sweep
 from optimum_ane.compression.sweep_report import draw_sweep, print_sweep
@@ -48,13 +48,13 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def judge(package, data):
-    return Judge(package, data, with_reference=False)
+def scorer(package, data):
+    return AccuracyScorer(package, data, with_reference=False)
 
 
-def test_sizes_are_those_on_disk_and_scores_those_of_the_saved_package(package, judge, tmp_path):
+def test_sizes_are_those_on_disk_and_scores_those_of_the_saved_package(package, scorer, tmp_path):
     recipes = [recipe(tmp_path, "eight", INT8), recipe(tmp_path, "two", PALETTE2)]
-    found = sweep(package, recipes, tmp_path / "out", judge.report, scored_by=judge.name)
+    found = sweep(package, recipes, tmp_path / "out", scorer.report, scored_by=scorer.name)
     assert [point.recipe for point in found.points] == ["as it is", "eight", "two"]
     whole, eight, two = found.points
     assert whole.weight_bytes == (package / MLPACKAGE / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size
@@ -82,10 +82,12 @@ def test_sizes_are_those_on_disk_and_scores_those_of_the_saved_package(package, 
     assert eight.rows == 24
 
 
-def test_a_package_of_several_lengths_is_scored_with_each_row_in_its_own(package, tiny_package, data, judge, tmp_path):
+def test_a_package_of_several_lengths_is_scored_with_each_row_in_its_own(
+    package, tiny_package, data, scorer, tmp_path
+):
     lengths = (7, 16)  # texts of up to five words, with two special tokens, fit into the shorter
     of_two = tiny_package("distilbert", "text-classification", sequence_length=lengths)
-    scorer = Judge(of_two, data, with_reference=False)
+    scorer_of_two = AccuracyScorer(of_two, data, with_reference=False)
     asked = []
 
     def score(session):
@@ -97,24 +99,24 @@ def test_a_package_of_several_lengths_is_scored_with_each_row_in_its_own(package
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(PortableSession, "predict", counted)
-            return scorer.report(session)
+            return scorer_of_two.report(session)
 
-    (several,) = sweep(of_two, [], tmp_path / "several", score, scored_by=scorer.name).points
-    (one,) = sweep(package, [], tmp_path / "one", judge.report, scored_by=judge.name).points
+    (several,) = sweep(of_two, [], tmp_path / "several", score, scored_by=scorer_of_two.name).points
+    (one,) = sweep(package, [], tmp_path / "one", scorer.report, scored_by=scorer.name).points
     assert several.right == one.right
     assert set(asked) == {"seq_7"}
 
 
-def test_a_recipe_that_fails_is_noted_and_the_others_go_on(package, judge, tmp_path):
+def test_a_recipe_that_fails_is_noted_and_the_others_go_on(package, scorer, tmp_path):
     recipes = [recipe(tmp_path, "wrong", NO_SUCH_WEIGHT), recipe(tmp_path, "eight", INT8)]
-    found = sweep(package, recipes, tmp_path / "out", judge.report, scored_by=judge.name)
+    found = sweep(package, recipes, tmp_path / "out", scorer.report, scored_by=scorer.name)
     assert "no_such_weight" in found.points[1].error
     assert not found.points[1].is_best
     assert found.points[2].error is None
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["sweep.json"]
 
 
-def test_a_second_sweep_measures_only_what_is_new_or_failed(package, judge, tmp_path, monkeypatch):
+def test_a_second_sweep_measures_only_what_is_new_or_failed(package, scorer, tmp_path, monkeypatch):
     made = []
     compress = module.compress_mlpackage
 
@@ -124,22 +126,22 @@ def test_a_second_sweep_measures_only_what_is_new_or_failed(package, judge, tmp_
 
     monkeypatch.setattr(module, "compress_mlpackage", counted)
     eight, wrong = recipe(tmp_path, "eight", INT8), recipe(tmp_path, "wrong", NO_SUCH_WEIGHT)
-    first = sweep(package, [eight, wrong], tmp_path / "out", judge.report, scored_by=judge.name)
+    first = sweep(package, [eight, wrong], tmp_path / "out", scorer.report, scored_by=scorer.name)
     assert made == ["eight", "wrong"]
     two = recipe(tmp_path, "two", PALETTE2)
-    second = sweep(package, [eight, wrong, two], tmp_path / "out", judge.report, scored_by=judge.name)
+    second = sweep(package, [eight, wrong, two], tmp_path / "out", scorer.report, scored_by=scorer.name)
     assert made == ["eight", "wrong", "wrong", "two"]
     assert second.points[1].right == first.points[1].right
     # A file that changed under its name is another recipe, and other data are another sweep.
     eight = recipe(tmp_path, "eight", PALETTE2)
-    third = sweep(package, [eight], tmp_path / "out", judge.report, scored_by=judge.name)
+    third = sweep(package, [eight], tmp_path / "out", scorer.report, scored_by=scorer.name)
     assert made[4:] == ["eight"]
     assert third.points[1].weight_bytes == second.points[3].weight_bytes
-    sweep(package, [eight], tmp_path / "out", judge.report, scored_by="other data")
+    sweep(package, [eight], tmp_path / "out", scorer.report, scored_by="other data")
     assert made[5:] == ["eight"]
 
 
-def test_a_sweep_that_is_killed_keeps_what_was_done(package, judge, tmp_path):
+def test_a_sweep_that_is_killed_keeps_what_was_done(package, scorer, tmp_path):
     recipes = [recipe(tmp_path, "eight", INT8), recipe(tmp_path, "two", PALETTE2)]
 
     def killed(point):
@@ -147,28 +149,28 @@ def test_a_sweep_that_is_killed_keeps_what_was_done(package, judge, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep(package, recipes, tmp_path / "out", judge.report, scored_by=judge.name, on_point=killed)
+        sweep(package, recipes, tmp_path / "out", scorer.report, scored_by=scorer.name, on_point=killed)
     content = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert [entry["recipe"] for entry in content["points"]] == ["as it is", "eight"]
 
     def untouchable(session):
         assert session.path.parent != package
-        return judge.report(session)
+        return scorer.report(session)
 
-    found = sweep(package, recipes, tmp_path / "out", untouchable, scored_by=judge.name)
+    found = sweep(package, recipes, tmp_path / "out", untouchable, scored_by=scorer.name)
     assert [point.error for point in found.points] == [None, None, None]
 
 
-def test_a_damaged_file_of_an_earlier_sweep_is_begun_anew(package, judge, tmp_path):
+def test_a_damaged_file_of_an_earlier_sweep_is_begun_anew(package, scorer, tmp_path):
     (tmp_path / "out").mkdir()
     for text in ("{", "[]", '{"of": {}, "points": 3}'):
         (tmp_path / "out" / "sweep.json").write_text(text)
-        assert sweep(package, [], tmp_path / "out", judge.report, scored_by="x").points[0].ratio == 1
+        assert sweep(package, [], tmp_path / "out", scorer.report, scored_by="x").points[0].ratio == 1
 
 
-def test_two_recipes_of_one_name_are_refused(package, judge, tmp_path):
+def test_two_recipes_of_one_name_are_refused(package, scorer, tmp_path):
     with pytest.raises(CompressionError, match="two recipes are called eight"):
-        sweep(package, [recipe(tmp_path, "eight", INT8)] * 2, tmp_path / "out", judge.report, scored_by="x")
+        sweep(package, [recipe(tmp_path, "eight", INT8)] * 2, tmp_path / "out", scorer.report, scored_by="x")
 
 
 def point(name, size, score, **values):
@@ -219,12 +221,12 @@ def test_the_table_marks_the_front_and_says_why_a_recipe_failed():
 
 
 def test_the_original_runs_once_for_each_row(package, data):
-    judge = Judge(package, data, with_reference=False)
+    scorer = AccuracyScorer(package, data, with_reference=False)
     calls = []
-    model = judge._original._model
-    judge._original._model = lambda **inputs: calls.append(1) or model(**inputs)
+    model = scorer._original._model
+    scorer._original._model = lambda **inputs: calls.append(1) or model(**inputs)
     session = PortableSession(package / MLPACKAGE)
     with torch.inference_mode():
-        first, second = judge.report(session), judge.report(session)
+        first, second = scorer.report(session), scorer.report(session)
     assert len(calls) == 2  # batches of 16 in 24 rows
     assert first.drop == second.drop == 0

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from optimum_ane.evaluation.bootstrap import _SCORES, drop_interval
+from optimum_ane.evaluation.bootstrap import _SCORES, drop_interval, ratio, score_of_counts, score_of_labels
+
+
+def interval(metric, original, package, labels, **options):
+    scores = [score_of_labels(metric, predictions, labels) for predictions in (original, package)]
+    return drop_interval(*scores, len(labels), **options)
 
 
 def _binary(rows, flips_original, flips_package):
@@ -36,24 +41,24 @@ def test_vectorised_scores_of_degenerate_resamples():
 @pytest.mark.parametrize("metric", ["accuracy", "f1", "matthews_correlation"])
 def test_equal_predictions_have_no_spread(metric):
     original, _, labels = _binary(100, 20, 20)
-    assert drop_interval(metric, original, original, labels) == (0.0, 0.0)
+    assert interval(metric, original, original, labels) == (0.0, 0.0)
 
 
 def test_interval_of_a_share():
     """The drop is the mean of 0/1 draws: 1.96 standard errors about 0.10 are 0.10 ± 0.0263 for 500 rows."""
-    low, high = drop_interval("accuracy", *_binary(500, 0, 50))
+    low, high = interval("accuracy", *_binary(500, 0, 50))
     assert low == pytest.approx(0.10 - 0.0263, abs=0.005)
     assert high == pytest.approx(0.10 + 0.0263, abs=0.005)
 
 
 def test_pairing_narrows_the_interval():
     original, package, labels = _binary(500, 100, 102)
-    low, high = drop_interval("accuracy", original, package, labels)
+    low, high = interval("accuracy", original, package, labels)
     assert 0 <= low <= 0.004 <= high <= 0.012  # unpaired it would be about ±0.05
 
 
 def test_better_package_has_a_negative_drop():
-    low, high = drop_interval("f1", *_binary(400, 60, 20))
+    low, high = interval("f1", *_binary(400, 60, 20))
     assert low < high < 0
 
 
@@ -62,7 +67,7 @@ def test_correlations():
     labels = random.normal(size=300)
     original, package = labels + 0.1 * random.normal(size=300), labels + random.normal(size=300)
     for metric in ("pearson", "spearmanr"):
-        low, high = drop_interval(metric, original, package, labels, resamples=1000)
+        low, high = interval(metric, original, package, labels, resamples=1000)
         assert 0.15 < low < high < 0.45
 
 
@@ -70,25 +75,25 @@ def test_several_labels_count_rows():
     labels = np.zeros((100, 3), dtype=np.int64)
     package = labels.copy()
     package[:10, :] = 1
-    low, high = drop_interval("accuracy", labels, package, labels)
+    low, high = interval("accuracy", labels, package, labels)
     assert 0.03 < low < 0.1 < high < 0.18
 
 
 def test_undefined_everywhere():
     ones = np.ones(10)
-    assert drop_interval("pearson", ones, ones, ones) is None
+    assert interval("pearson", ones, ones, ones) is None
 
 
 def test_same_seed_same_interval():
     data = _binary(200, 10, 30)
-    assert drop_interval("accuracy", *data) == drop_interval("accuracy", *data)
-    assert drop_interval("accuracy", *data) != drop_interval("accuracy", *data, seed=1)
+    assert interval("accuracy", *data) == interval("accuracy", *data)
+    assert interval("accuracy", *data) != interval("accuracy", *data, seed=1)
 
 
 def test_blocks_do_not_change_what_is_drawn_on_average(monkeypatch):
-    whole = drop_interval("accuracy", *_binary(500, 0, 50))
+    whole = interval("accuracy", *_binary(500, 0, 50))
     monkeypatch.setattr("optimum_ane.evaluation.bootstrap._ENTRIES_AT_ONCE", 700)
-    blocks = drop_interval("accuracy", *_binary(500, 0, 50))
+    blocks = interval("accuracy", *_binary(500, 0, 50))
     assert blocks == pytest.approx(whole, abs=0.004)
 
 
@@ -96,5 +101,28 @@ def test_blocks_do_not_change_what_is_drawn_on_average(monkeypatch):
 def test_is_fast_on_the_rows_of_sst2(metric):
     original, package, labels = _binary(872, 97, 100)
     began = time.perf_counter()
-    drop_interval(metric, original, package, labels)
+    interval(metric, original, package, labels)
     assert time.perf_counter() - began < 3
+
+
+def test_scores_of_sums_over_rows():
+    """F1 of counts by row is what a call with all the rows of a resample gives."""
+    random = np.random.default_rng(0)
+    there, found = random.integers(0, 6, size=(2, 50))
+    counts = np.stack([np.minimum(there, found), found, there], axis=1)
+    drawn = random.integers(0, 50, size=(7, 50))
+    scores = score_of_counts(counts, lambda sums: ratio(2 * sums[0], sums[1] + sums[2], undefined=0.0))(drawn)
+    for score, rows in zip(scores, drawn, strict=True):
+        right, predicted, gold = np.sum([counts[row] for row in rows], axis=0)
+        precision, recall = right / predicted, right / gold
+        assert score == pytest.approx(2 * precision * recall / (precision + recall))
+    assert np.isnan(score_of_counts(counts * 0, lambda sums: ratio(sums[0], sums[1], undefined=np.nan))(drawn)).all()
+
+
+def test_interval_of_a_score_of_counts_is_that_of_the_same_score_of_labels():
+    original, package, labels = _binary(300, 20, 50)
+    counts = [
+        score_of_counts((predictions == labels)[:, None], lambda sums: sums[0] / 300)
+        for predictions in (original, package)
+    ]
+    assert drop_interval(*counts, 300) == pytest.approx(interval("accuracy", original, package, labels))

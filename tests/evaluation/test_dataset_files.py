@@ -4,9 +4,10 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from stand_ins import load_examples
 
 from optimum_ane.errors import DatasetError
-from optimum_ane.evaluation.datasets import DatasetSpec, load_examples
+from optimum_ane.evaluation.datasets import DatasetSpec
 
 SENTIMENT = {0: "NEGATIVE", 1: "POSITIVE"}
 SINGLE = "single_label_classification"
@@ -116,6 +117,15 @@ def test_parquet(tmp_path, kind):
     assert examples.labels.tolist() == [0, 1] * 300
 
 
+def test_lists_in_parquet_and_jsonl(tmp_path, write):
+    """Several labels a row."""
+    rows = {"text": ["a", "b", "c"], "label": [["POSITIVE"], [], ["NEGATIVE", "POSITIVE"]]}
+    pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "dev.parquet")
+    lines = [json.dumps(dict(zip(rows, values, strict=True))) for values in zip(*rows.values(), strict=True)]
+    for path in (tmp_path / "dev.parquet", write("dev.jsonl", "\n".join(lines))):
+        assert load(path, problem_type="multi_label_classification").labels.tolist() == [[0, 1], [0, 0], [1, 1]]
+
+
 def test_max_samples_takes_the_first_rows_and_reads_no_further(write):
     path = write("dev.tsv", b"a\t1\nb\t0\nc\xff\t1\n")
     assert load(path, max_samples=2).texts == ["a", "b"]
@@ -149,7 +159,7 @@ def test_directory(tmp_path):
 
 @pytest.mark.parametrize("name", ["dev.tsv", "dev.csv", "dev.jsonl", "dev.parquet"])
 def test_empty_file(write, name):
-    assert refusal(write(name, "")) == ": the file is empty; a row holds a text and a label"
+    assert refusal(write(name, "")) == ": the file is empty; a row holds one example"
 
 
 def test_nothing_but_blank_lines_or_a_header(write):
@@ -270,6 +280,21 @@ def test_malformed_json(write):
     assert "a text is expected, found int" in refusal(write("dev.jsonl", '{"text": 3, "label": 1}'))
 
 
+def test_values_that_are_nested_without_end(write):
+    deep = '{"text": "a", "label": ' + "[" * 900 + "]" * 900 + "}"
+    message = refusal(write("dev.jsonl", '{"text": "a", "label": 1}\n' + deep))
+    assert message.startswith(", row 2, column label: the model does not know the label [[[")
+    assert len(message) < 300
+
+
+def test_parquet_of_more_values_than_can_be_held(tmp_path, monkeypatch):
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"] * 50, "label": [[1] * 9] * 50}), tmp_path / "dev.parquet")
+    monkeypatch.setattr("optimum_ane.evaluation.files._PARQUET_GROUP_VALUES", 400)
+    assert refusal(tmp_path / "dev.parquet") == (
+        ", column label.list.element: row group 0 holds 450 values; write it with row groups below 400 values"
+    )
+
+
 def test_parquet_that_is_none(tmp_path, write):
     assert "not a readable Parquet file" in refusal(write("dev.parquet", "PAR1 nothing PAR1"))
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a"] * 999, "label": [1] * 999}), tmp_path / "b.parquet")
@@ -284,14 +309,16 @@ def test_parquet_that_is_none(tmp_path, write):
 def test_too_much_of_it(write, monkeypatch):
     path = write("dev.tsv", "fine\t1\n" * 20)
     monkeypatch.setattr("optimum_ane.evaluation.datasets.MAX_ROWS", 10)
-    assert ", row 10: more than 10 rows" in refusal(path)
+    assert ", row 11: more than 10 rows" in refusal(path)
     assert len(load(path, max_samples=10)) == 10
 
 
 def test_options_that_make_no_sense(write):
     path = write("dev.tsv", "fine\t1\n")
     assert "a file has no splits; leave out --split" in refusal(path, split="validation")
-    assert "'sst3' is no GLUE task" in refusal(path, config="sst3")
+    assert "'sst3' names no metric of the task; leave out --dataset-config or name one of: cola" in refusal(
+        path, config="sst3"
+    )
     assert "the column 'text' occurs twice" in refusal(write("twice.tsv", "text\ttext\tlabel\n"))
     with pytest.raises(DatasetError, match="0 samples are asked for"):
         DatasetSpec("dev.tsv", max_samples=0)

@@ -120,10 +120,15 @@ def test_classes_declared_in_parquet(tmp_path):
     metadata = pyarrow.parquet.read_schema(tmp_path / "dev.parquet").metadata
     assert class_names_of_schema(metadata, "label") == ("no", "yes")
     assert class_names_of_schema(metadata, "text") is None
+    features = datasets.Features({"tags": datasets.List(datasets.ClassLabel(names=["O", "B-PER"]))})
+    datasets.Dataset.from_dict({"tags": [[1]]}, features=features).to_parquet(tmp_path / "dev.parquet")
+    metadata = pyarrow.parquet.read_schema(tmp_path / "dev.parquet").metadata
+    assert class_names_of_schema(metadata, "tags") == ("O", "B-PER")
 
 
 @pytest.mark.parametrize(
     "stored", [b"", b"[]", b"{", b'{"info": 3}', b'{"info": {"features": {"label": {"_type": "ClassLabel"}}}}',
+               b'{"info": {"features": {"label": [1]}}}', b'{"info": {"features": {"label": {"feature": 3}}}}',
                b'{"info": {"features": {"label": {"_type": "ClassLabel", "names": [1, {}]}}}}', b"[" * 100_000]
 )  # fmt: skip
 def test_foreign_metadata_is_passed_over(stored):

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from optimum_ane.evaluation.metrics import GLUE_CONFIGS, METRIC_CONFIGS, GlueMetric
+from optimum_ane.evaluation.glue_metric import GLUE_CONFIGS, METRIC_CONFIGS, GlueMetric
 
 # tp 3, fp 1, fn 2, tn 4 of 10
 LABELS = [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
@@ -81,7 +81,7 @@ def test_writes_nothing(tmp_path):
     """With a cache that cannot be made, and no network: scoring works and leaves no file."""
     (tmp_path / "file").touch()
     code = (
-        "from optimum_ane.evaluation.metrics import GlueMetric as G;"
+        "from optimum_ane.evaluation.glue_metric import GlueMetric as G;"
         "print(G('sst2').compute(predictions=[1, 0], references=[1, 1]))"
     )
     environment = os.environ | {"HF_HOME": str(tmp_path / "file" / "below"), "HF_HUB_OFFLINE": "1"}

@@ -4,11 +4,12 @@ import sys
 
 import datasets
 import pytest
+from stand_ins import load_examples
 
 from optimum_ane.errors import DatasetError
 from optimum_ane.evaluation.columns import GLUE_COLUMNS
-from optimum_ane.evaluation.datasets import DatasetSpec, load_examples
-from optimum_ane.evaluation.metrics import GLUE_CONFIGS
+from optimum_ane.evaluation.datasets import DatasetSpec
+from optimum_ane.evaluation.glue_metric import GLUE_CONFIGS
 
 SENTIMENT = {0: "NEGATIVE", 1: "POSITIVE"}
 SINGLE = "single_label_classification"
@@ -124,7 +125,9 @@ def test_what_the_hub_refuses(monkeypatch, error, what):
 CACHED = """
 import datasets, os
 from optimum_ane.errors import DatasetError
-from optimum_ane.evaluation.datasets import DatasetSpec, load_examples
+from optimum_ane.evaluation.datasets import DatasetSpec
+from optimum_ane.evaluation.text_classification import TextClassification
+from types import SimpleNamespace
 
 features = datasets.Features(
     {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["negative", "positive"])}
@@ -141,11 +144,8 @@ datasets.DatasetInfo(
 ).write_to_directory(folder)
 for config in ("sst2", "rte"):
     try:
-        examples = load_examples(
-            DatasetSpec("nyu-mll/glue", config),
-            id2label={0: "NEGATIVE", 1: "POSITIVE"},
-            problem_type="single_label_classification",
-        )
+        labels = SimpleNamespace(id2label={0: "NEGATIVE", 1: "POSITIVE"}, num_labels=2)
+        examples = TextClassification(labels).load(DatasetSpec("nyu-mll/glue", config))
         print(examples.texts, examples.labels.tolist())
     except DatasetError as error:
         print(error)

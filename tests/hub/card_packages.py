@@ -2,11 +2,22 @@
 
 import dataclasses
 import json
+import re
 
 from markdown_it import MarkdownIt
 
-from optimum_ane.hub.card import CardPackage
-from optimum_ane.package.manifest import Manifest
+from optimum_ane.hub.card_package import CardPackage, read_card_package
+from optimum_ane.package.form import ExportForm
+from optimum_ane.package.manifest import (
+    FunctionEntry,
+    Manifest,
+    ProgramEntry,
+    SourceEntry,
+    TensorEntry,
+    TextEntry,
+    TokenizerEntry,
+)
+from optimum_ane.tasks import TASKS
 
 
 def read_json(directory, name):
@@ -14,15 +25,57 @@ def read_json(directory, name):
 
 
 def card_package(directory, path=""):
-    report, model_config = read_json(directory, "export_report.json"), read_json(directory, "config.json")
-    return CardPackage(path, Manifest.read(directory), report, model_config)
+    return read_card_package(path, directory)
 
 
-def changed(package, path=None, report=None, model_config=None, **entries):
-    """The same package with other entries of `ane_config.json`, and entries of the other files laid over its own."""
+def plain_package(task="text-classification", **form):
+    """A package as an export of a BERT describes it, without any program; of several lengths it has several functions.
+
+    Its tokenizer writes `<s> text </s>` and `<s> first </s> second </s>`.
+    """
+    form = ExportForm(task=task, **({"sequence_length": 16} | form))
+    lengths = form.sequence_length
+    functions = tuple(
+        _function("main" if len(lengths) == 1 else f"seq_{length}", form, length) for length in reversed(lengths)
+    )
+    tokenizer = TokenizerEntry("TokenizersBackend", "WordLevel", 1, 1, 0, mask_token="<mask>", mask_id=4)
+    manifest = Manifest(
+        form=form,
+        model_type="bert",
+        source=SourceEntry("reviews", "reviews"),
+        programs=(ProgramEntry("model", functions, form.precision, form.compute_units),),
+        labels=("bad", "good") if TASKS[task].has_labels else (),
+        text=TextEntry(padding_id=1, tokenizer=tokenizer),
+        versions={"optimum-ane": "0.1.0"},
+        files={"config.json": "0" * 64, "tokenizer.json": "1" * 64},
+    )
+    report = {"machine": "Linux x86_64", "runtime": "portable", "sizes": {"package": 2_000_000, "weights": 1_500_000}}
+    return CardPackage("", manifest, report, {"pad_token_id": 1})
+
+
+def _function(name, form, length):
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    inputs = tuple(TensorEntry(each, (form.batch_size, length), "int32", f"what {each} means") for each in names)
+    extents = {"row": (2,), "token": (length, 2), "vocabulary": (length, 100)}
+    outputs = tuple(
+        TensorEntry(field.name, (form.batch_size, *extents[field.per]), form.precision)
+        for field in TASKS[form.task].fields
+    )
+    return FunctionEntry(name, inputs, outputs)
+
+
+def changed(package, path=None, report=None, model_config=None, form=None, source=None, text=None, **entries):
+    """The same package with other entries of `ane_config.json`, and entries of the other files laid over its own.
+
+    `form`, `source` and `text` hold entries of the objects of these names in `ane_config.json`.
+    """
+    manifest = package.manifest
+    for name, values in (("form", form), ("source", source), ("text", text)):
+        if values:
+            entries[name] = dataclasses.replace(getattr(manifest, name), **values)
     return CardPackage(
         package.path if path is None else path,
-        dataclasses.replace(package.config, **entries),
+        dataclasses.replace(manifest, **entries),
         {**package.report, **(report or {})},
         {**package.model_config, **(model_config or {})},
     )
@@ -72,3 +125,19 @@ def tables_of(card):
 def blocks_of(card):
     """The fenced blocks by language."""
     return {token.info: token.content for token in tokens_of(card) if token.type == "fence"}
+
+
+def row_of(card, start):
+    """The second cell of the row that starts so."""
+    found = [cells[1] for table in tables_of(card) for cells in table if cells[0].startswith(start)]
+    assert len(found) == 1, (start, found)
+    return found[0]
+
+
+def tensor_table(card):
+    """The table of inputs and outputs."""
+    return next(table for table in tables_of(card) if table[0][1:2] == ["name"])
+
+
+def numbers(text):
+    return [float(number) for number in re.findall(r"[-+]?\d+\.?\d*", text)]

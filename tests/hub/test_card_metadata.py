@@ -1,7 +1,7 @@
 """A card's metadata: valid by the Hub's rules, whatever the source's own card said."""
 
 import pytest
-from card_packages import ACCURACY, card_package, changed
+from card_packages import ACCURACY, changed, plain_package
 from hub_validation import PIPELINES, validate_card
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard import model_index_to_eval_results
@@ -12,17 +12,18 @@ REPO = "org/model"
 
 
 @pytest.fixture(scope="module")
-def package(tiny_package):
+def package():
     """A package whose source is on the Hub, with a licence, and which was scored."""
-    made = card_package(tiny_package("bert", "text-classification"))
     return changed(
-        made,
-        source_name="someone/reviews",
-        source_is_hub=True,
-        source_revision="a" * 40,
-        source_license="apache-2.0",
-        source_languages=("en", "de"),
-        source_datasets=("stanfordnlp/sst2",),
+        plain_package(),
+        source={
+            "name": "someone/reviews",
+            "is_hub": True,
+            "revision": "a" * 40,
+            "license": "apache-2.0",
+            "languages": ("en", "de"),
+            "datasets": ("stanfordnlp/sst2",),
+        },
         report={"accuracy": ACCURACY},
     )
 
@@ -53,8 +54,8 @@ def test_what_the_hub_filters_and_links_by(package):
     ("entries", "relation"),
     [
         ({}, "quantized"),
-        ({"precision": "float32"}, None),
-        ({"precision": "float32", "compression": "linear-int8"}, "quantized"),
+        ({"form": {"precision": "float32"}}, None),
+        ({"form": {"precision": "float32"}, "compression": "linear-int8"}, "quantized"),
     ],
 )
 def test_rounded_weights_are_quantized_and_whole_ones_say_nothing(package, entries, relation):
@@ -62,20 +63,20 @@ def test_rounded_weights_are_quantized_and_whole_ones_say_nothing(package, entri
 
 
 def test_a_directory_is_no_base_model(package):
-    said = metadata(changed(package, source_is_hub=False, source_name="reviews"))
+    said = metadata(changed(package, source={"is_hub": False, "name": "reviews"}))
     assert "base_model" not in said
     assert "base_model_relation" not in said
 
 
 class TestLicenses:
     def test_without_one_the_metadata_has_none_and_the_text_says_so(self, package):
-        card = make_card([changed(package, source_license=None)], repo_id=REPO)
+        card = make_card([changed(package, source={"license": None})], repo_id=REPO)
         assert "license" not in ModelCard(card).data.to_dict()
         assert "licence of the source is not known" in card
         assert_valid(card)
 
     def test_one_that_is_given_is_used(self, package):
-        other = changed(package, source_license="other", source_license_name="mine", source_license_link="LICENSE")
+        other = changed(package, source={"license": "other", "license_name": "mine", "license_link": "LICENSE"})
         said = metadata(other, license="mit")
         assert said["license"] == "mit"
         assert "license_name" not in said
@@ -83,16 +84,15 @@ class TestLicenses:
 
     @pytest.mark.parametrize("license", [None, "other"])
     def test_one_without_an_id_keeps_its_name_and_its_text(self, package, license):
-        other = changed(
-            package, source_license="other", source_license_name="mine-1.0", source_license_link="LICENSE.md"
-        )
+        license_of_source = {"license": "other", "license_name": "mine-1.0", "license_link": "LICENSE.md"}
+        other = changed(package, source=license_of_source)
         said = metadata(other, license=license)
         assert (said["license"], said["license_name"]) == ("other", "mine-1.0")
         assert said["license_link"] == f"https://huggingface.co/someone/reviews/blob/{'a' * 40}/LICENSE.md"
         assert_valid(make_card([other], repo_id=REPO, license=license))
 
     def test_an_address_stays_as_it_is(self, package):
-        other = changed(package, source_license="other", source_license_link="https://example.org/l")
+        other = changed(package, source={"license": "other", "license_link": "https://example.org/l"})
         assert metadata(other)["license_link"] == "https://example.org/l"
 
 
@@ -155,11 +155,13 @@ def test_no_text_of_a_package_makes_the_metadata_invalid(package):
     evil = 'a: [b\n---\n# Owned "x" \ud800 \u2028'
     hostile = changed(
         package,
-        source_name=evil,
-        source_languages=(evil, "zh-CN", "en"),
-        source_datasets=(evil, "librispeech 960h", "glue"),
-        source_license_name=evil,
-        source_license_link=evil,
+        source={
+            "name": evil,
+            "languages": (evil, "zh-CN", "en"),
+            "datasets": (evil, "librispeech 960h", "glue"),
+            "license_name": evil,
+            "license_link": evil,
+        },
         compression=evil,
         labels=(evil,),
         report={"accuracy": ACCURACY | {"dataset": evil}},
@@ -173,9 +175,9 @@ def test_no_text_of_a_package_makes_the_metadata_invalid(package):
 
 def test_every_task_has_a_pipeline_of_the_hub(package):
     for task in ("feature-extraction", "fill-mask", "multiple-choice", "question-answering", "token-classification"):
-        assert metadata(changed(package, task=task))["pipeline_tag"] == task
+        assert metadata(changed(package, form={"task": task}))["pipeline_tag"] == task
         assert task in PIPELINES
-    pooled = changed(package, task="feature-extraction", pooling="mean")
+    pooled = changed(package, form={"task": "feature-extraction", "pooling": "mean"})
     assert metadata(pooled)["pipeline_tag"] == "sentence-similarity"
 
 

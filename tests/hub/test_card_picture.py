@@ -4,17 +4,18 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from card_packages import ACCURACY, RESIDENCY, card_package, changed
+from card_packages import ACCURACY, RESIDENCY, changed, plain_package
 
 from optimum_ane.charts import BLUE, PAPER
-from optimum_ane.hub.card import make_card, make_picture
+from optimum_ane.hub.card import make_card
+from optimum_ane.hub.picture import make_picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
-def package(tiny_package):
-    return changed(card_package(tiny_package("bert", "text-classification")), report={"residency": None})
+def package():
+    return plain_package()
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,17 @@ def test_operations_are_drawn_by_predicted_device(package):
     words = words_of(picture)
     assert {"Neural Engine: 391", "Neural Engine, under a condition: 6", "CPU or GPU: 3"} <= set(words)
     assert "operations, predicted from the program; not measured on a device" in words
+
+
+def test_of_a_package_with_several_functions_each_has_a_bar():
+    functions = {f"seq_{n}": {"operations": {"ane": 100 * n, "conditional": 0, "fallback": n}} for n in (8, 16)}
+    package = changed(plain_package(sequence_length=(8, 16)), report={"residency": RESIDENCY, "functions": functions})
+    words = words_of(make_picture([package]))
+    assert {"seq_8", "seq_16", "800", "1600", "Neural Engine", "CPU or GPU"} <= set(words)
+    assert "391" not in words
+    beside = words_of(make_picture([package, changed(package, path="other")]))
+    assert {"float16", "other", "391"} <= set(beside)
+    assert "seq_8" not in beside
 
 
 def test_what_no_operation_runs_on_is_not_in_the_key(package):

@@ -16,9 +16,9 @@ def test_a_private_checkpoint_and_its_card(hub, tmp_path):
     commit = hub.server.put(hub.repo_id, files | {"README.md": f"---\n{metadata}\n---\n".encode()})
     options = {"sequence_length": 16, "validate": False, "quiet": True}
     hub.call("optimum_ane.workflows.export", "export", hub.repo_id, str(tmp_path / "out"), **options).get()
-    config = Manifest.read(tmp_path / "out")
-    assert (config.source_model, config.source_name, config.source_is_hub) == (hub.repo_id, hub.repo_id, True)
-    assert config.source_revision == commit
+    source = Manifest.read(tmp_path / "out").source
+    assert (source.model, source.name, source.is_hub) == (hub.repo_id, hub.repo_id, True)
+    assert source.revision == commit
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert validate_card(card) == ([], [])
     said = ModelCard(card).data.to_dict()

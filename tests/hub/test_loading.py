@@ -385,7 +385,7 @@ def test_core_ml_gets_real_files_as_long_as_the_session_lives(hub, published, fe
     paths = []
 
     class Engine:
-        def __init__(self, path, compute_units):
+        def __init__(self, path, compute_units, function_name):
             paths.append(path)
 
         def get_spec(self):
@@ -407,7 +407,7 @@ def test_core_ml_gets_a_package_of_real_files_as_it_is(tiny_package):
     paths = []
 
     class Engine:
-        def __init__(self, path, compute_units):
+        def __init__(self, path, compute_units, function_name):
             paths.append(path)
 
         def get_spec(self):

@@ -3,10 +3,13 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
+import hub_loading
 import pytest
 from hub_packages import LFS_FILES, PUBLISH, WEIGHTS, change, files_of, published_files_of
 
+VERSION_1 = Path(__file__).parents[1] / "package" / "fixtures" / "version-1"
 SENDING = ("POST", "PUT", "DELETE")
 
 
@@ -18,6 +21,13 @@ def publish(hub):
         return hub.call(*PUBLISH, package, options.pop("repo_id", hub.repo_id), **({"license": "mit"} | options))
 
     return run
+
+
+@pytest.fixture
+def several_lengths(tiny_package, tmp_path):
+    """A copy of a package with a function for each of two lengths."""
+    made = tiny_package("distilbert", "text-classification", model={"num_hidden_layers": 1}, sequence_length=(8, 16))
+    return shutil.copytree(made, tmp_path / "several")
 
 
 def sent(hub):
@@ -193,17 +203,74 @@ class TestSeveralPackages:
         assert "'b/config.json' would lie inside another package" in answer.message
 
     @pytest.mark.parametrize("damage", [b"{", b"[]", b"\xff", b'{"task": 1}', b" " * (5 << 20)])
-    def test_a_neighbour_that_cannot_be_read_is_named_and_left_alone(self, hub, publish, package, damage):
+    def test_a_package_beside_it_that_cannot_be_read_is_named_and_stays_as_it_is(self, hub, publish, package, damage):
         hub.server.create(hub.repo_id)
         hub.server.put(hub.repo_id, {"broken/ane_config.json": damage})
         publication = publish(package, subfolder="good").get()
         assert any("'broken'" in warning for warning in publication.warnings)
         assert hub.server.files(hub.repo_id)["broken/ane_config.json"] == damage
 
-    @pytest.mark.parametrize("name", ["../up", "/root", "a//b", "a/../b", "model.mlpackage/x", "C:\\x"])
+    @pytest.mark.parametrize(
+        "name", ["../up", "/root", "a//b", "a/../b", "model.mlpackage/x", "any.mlpackage", "C:\\x"]
+    )
     def test_a_subfolder_that_is_none_is_refused(self, hub, publish, package, name):
         assert publish(package, subfolder=name).error in ("PackageError", "PublishError")
         assert hub.server.requests == []
+
+
+class TestPrograms:
+    """Nothing but the package's own `ane_config.json` says which programs there are, and what they are called."""
+
+    def renamed(self, package, name):
+        """The same package with its program under another name."""
+        manifest = json.loads((package / "ane_config.json").read_text())
+        (program,) = manifest["programs"]
+        (package / f"{program['name']}.mlpackage").rename(package / f"{name}.mlpackage")
+        program["name"] = name
+        (package / "ane_config.json").write_text(json.dumps(manifest))
+        return change(package)
+
+    def test_one_of_another_name_takes_the_place_of_the_old_one(self, hub, publish, package):
+        publish(package).get()
+        theirs = {"photos.mlpackage/a.png": b"a person's own", "text.mlpackage.zip": b"zip"}
+        hub.server.put(hub.repo_id, theirs | {"model.mlpackage/left": b"over", "text.mlpackage/left": b"over"})
+        before = hub.server.files(hub.repo_id)
+        publication = publish(self.renamed(package, "text")).get()
+        stored = hub.server.files(hub.repo_id)
+        assert published_files_of(package).items() <= stored.items()
+        assert theirs.items() <= stored.items()
+        removed = {change.path for change in publication.plan.removed}
+        assert removed == {name for name in before if name.startswith("model.mlpackage/")} | {"text.mlpackage/left"}
+        assert hub.server.count("PUT", "/lfs-put/") == len(LFS_FILES)  # only the first time: the weights are the same
+
+    def test_what_lies_inside_a_program_is_no_package_beside_it(self, hub, publish, package):
+        hub.server.create(hub.repo_id)
+        hub.server.put(hub.repo_id, {"other.mlpackage/ane_config.json": b"{}"})
+        publication = publish(self.renamed(package, "text")).get()
+        assert publication.warnings == ()
+        assert "other.mlpackage/ane_config.json" in hub.server.files(hub.repo_id)
+
+    def test_several_functions_are_each_compared_with_what_is_said_of_them(self, hub, publish, several_lengths):
+        publish(several_lengths).get()
+        assert published_files_of(several_lengths).items() <= hub.server.files(hub.repo_id).items()
+        manifest = json.loads((several_lengths / "ane_config.json").read_text())
+        function = manifest["programs"][0]["functions"][1]
+        function["inputs"][0]["shape"] = [1, 4]
+        (several_lengths / "ane_config.json").write_text(json.dumps(manifest))
+        answer = publish(several_lengths)
+        assert f"function {function['name']}: its inputs are" in answer.message
+        assert "says attention_mask int32 (1, 8), input_ids int32 (1, 4)" in answer.message
+
+    def test_a_package_of_version_1_is_published_as_one_of_version_2_and_loads(self, hub, publish):
+        publication = publish(VERSION_1).get()
+        stored = hub.server.files(hub.repo_id)
+        assert json.loads(stored["ane_config.json"])["format_version"] == 2
+        assert stored[WEIGHTS] == (VERSION_1 / WEIGHTS).read_bytes()
+        assert "NEGATIVE" in stored["README.md"].decode()
+        assert publish(VERSION_1).get().plan.is_empty
+        label, score = hub.call("hub_loading", "classify", hub.repo_id).get()
+        assert (label, score) == hub_loading.classify(VERSION_1)
+        assert publication.warnings == ()
 
 
 class TestBranchesAndPulls:
@@ -340,11 +407,18 @@ class TestContents:
         assert hub.server.requests == []
 
     def test_a_program_with_other_inputs_than_said_is_refused(self, hub, publish, package):
-        config = json.loads((package / "ane_config.json").read_text())
-        config["inputs"][0]["name"] = "ids"
-        (package / "ane_config.json").write_text(json.dumps(config))
+        manifest = json.loads((package / "ane_config.json").read_text())
+        manifest["programs"][0]["functions"][0]["inputs"][0]["name"] = "ids"
+        (package / "ane_config.json").write_text(json.dumps(manifest))
         answer = publish(package)
-        assert "the program's inputs are attention_mask, input_ids" in answer.message
+        assert "model.mlpackage, function main: its inputs are attention_mask int32 (1, 16), inp" in answer.message
+
+    def test_a_program_with_other_functions_than_said_is_refused(self, hub, publish, package):
+        manifest = json.loads((package / "ane_config.json").read_text())
+        manifest["programs"][0]["functions"][0]["name"] = "other"
+        (package / "ane_config.json").write_text(json.dumps(manifest))
+        answer = publish(package)
+        assert "model.mlpackage has the functions main, and ane_config.json says other" in answer.message
 
     def test_hashes_are_git_s_and_lfs_s(self, hub, publish, package):
         publish(package).get()

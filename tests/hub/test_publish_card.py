@@ -115,8 +115,9 @@ class TestLicence:
         assert hub.repo_id not in hub.server.store.repositories
 
     def test_the_one_of_the_source_is_carried_over(self, hub, publish, package):
-        config = json.loads((package / "ane_config.json").read_text()) | {"source_license": "apache-2.0"}
-        (package / "ane_config.json").write_text(json.dumps(config))
+        manifest = json.loads((package / "ane_config.json").read_text())
+        manifest["source"]["license"] = "apache-2.0"
+        (package / "ane_config.json").write_text(json.dumps(manifest))
         publish(package, license=None).get()
         assert "\nlicense: apache-2.0\n" in card_of(hub)
 

@@ -56,9 +56,9 @@ def test_a_run_with_a_fault_a_rerun_and_a_rerun_of_that(hub, models, tmp_path):
     for folder, variant in (("", "seq8"), ("seq16/", "seq16")):
         package = output / "packages" / "tiny" / variant
         sent = published_files_of(package)
-        assert json.loads(files[f"{folder}ane_config.json"]) == json.loads(sent.pop("ane_config.json")) | {
-            "source_model": "checkpoint"
-        }
+        manifest = json.loads(sent.pop("ane_config.json"))
+        manifest["source"]["model"] = "checkpoint"
+        assert json.loads(files[f"{folder}ane_config.json"]) == manifest
         assert {name: files[folder + name] for name in sent} == sent
     assert not [name for name, data in files.items() if str(models.parent).encode() in data]
     assert b"seq16" in files["README.md"]

@@ -12,9 +12,11 @@ from transformers.activations import ACT2FN
 import optimum_ane.nn.projection as projection_module
 from optimum_ane.nn import (
     LayerNorm,
+    PackedProjection,
     Projection,
     TextEmbeddings,
     VocabularyProjection,
+    add_submodule,
     additive_mask,
     from_bc1s,
     get_activation,
@@ -22,6 +24,7 @@ from optimum_ane.nn import (
     skew,
     split_head_attention,
     to_bc1s,
+    window_mask,
 )
 from optimum_ane.nn.activations import _ACTIVATIONS
 from optimum_ane.nn.embeddings import position_ids_after_padding
@@ -84,11 +87,53 @@ def test_a_scaled_projection_survives_a_copy():
     assert torch.equal(copy.deepcopy(ours)(x), ours(x))
 
 
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize(("rows", "scales"), [((4, 4, 4), (0.25, 1.0, 1.0)), ((5, 2), None), ((3,), (-2.0,))])
+def test_a_packed_projection_loads_and_answers_as_one_linear_layer(has_bias, rows, scales):
+    linear = randomise(nn.Linear(6, sum(rows), bias=has_bias))
+    ours = PackedProjection(6, rows, has_bias, scales)
+    weights = linear.state_dict()
+    ours.load_state_dict(weights, strict=True)
+    x = torch.randn(2, 5, 6)
+    expected = linear(x).split(rows, dim=2)
+    for part, theirs, scale in zip(ours(to_bc1s(x)), expected, scales or [1.0] * len(rows), strict=True):
+        close(from_bc1s(part), theirs * scale)
+    assert all(torch.equal(weights[name], value) for name, value in linear.state_dict().items())
+
+
+def test_a_packed_projection_shares_the_weights_that_it_does_not_scale():
+    linear = nn.Linear(6, 8)
+    ours = PackedProjection(6, (4, 4), scales=(0.5, 1.0))
+    ours.load_state_dict(linear.state_dict(), assign=True)
+    assert ours[1].weight.untyped_storage().data_ptr() == linear.weight.untyped_storage().data_ptr()
+    assert ours[0].weight.untyped_storage().data_ptr() != linear.weight.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("weights", "named"),
+    [
+        ({"weight": torch.ones(9, 6), "bias": torch.ones(8)}, r"\bweight\b"),
+        ({"weight": torch.ones(8, 5), "bias": torch.ones(8)}, "weight"),
+        ({"weight": torch.ones(8, 6)}, "bias"),
+        ({}, "weight"),
+    ],
+)
+def test_a_packed_projection_refuses_weights_that_do_not_fit(weights, named):
+    with pytest.raises(RuntimeError, match=named):
+        PackedProjection(6, (4, 4)).load_state_dict(weights, strict=True)
+
+
+def test_scales_of_another_number_than_projections_are_refused():
+    with pytest.raises(ValueError, match="argument"):
+        PackedProjection(6, (4, 4), scales=(1.0,))
+
+
 @pytest.mark.parametrize("vocabulary", [7, 8, 9, 16, 17, 23, 24, 25])
-def test_a_vocabulary_in_pieces_gives_the_same_logits(monkeypatch, vocabulary):
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_vocabulary_in_pieces_gives_the_same_logits(monkeypatch, vocabulary, has_bias):
     monkeypatch.setattr(projection_module, "MAX_AXIS", 8)
-    linear = randomise(nn.Linear(6, vocabulary))
-    ours = VocabularyProjection(6, vocabulary)
+    linear = randomise(nn.Linear(6, vocabulary, bias=has_bias))
+    ours = VocabularyProjection(6, vocabulary, has_bias)
     ours.load_state_dict(linear.state_dict(), strict=True)
     x = torch.randn(2, 5, 6)
     close(ours(to_bc1s(x)), linear(x))
@@ -115,9 +160,11 @@ def test_no_piece_of_a_vocabulary_is_above_what_every_engine_takes(monkeypatch, 
 
 @pytest.mark.parametrize("eps", [1e-12, 1e-5, 0.5])
 @pytest.mark.parametrize("spread", [1e-4, 1.0, 1e3])
-def test_the_layer_norm_is_torchs(eps, spread):
-    theirs = randomise(nn.LayerNorm(12, eps=eps))
-    ours = LayerNorm(12, eps)
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_the_layer_norm_is_torchs(eps, spread, has_bias):
+    theirs = randomise(nn.LayerNorm(12, eps=eps, bias=has_bias))
+    ours = LayerNorm(12, eps, has_bias)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict(), strict=True)
     x = torch.randn(2, 5, 12) * spread + 3 * spread
     torch.testing.assert_close(from_bc1s(ours(to_bc1s(x))), theirs(x), rtol=1e-4, atol=1e-4)
@@ -182,6 +229,42 @@ def test_the_mask_adds_nothing_to_tokens_and_enough_to_padding(dtype):
     assert mask.flatten().tolist() == [0.0, 0.0, -1e4]
     assert (2 * mask).half().isfinite().all()
     assert (mask + torch.randn(3, 1, 1)).half().softmax(1)[0, 2] == 0
+
+
+@pytest.mark.parametrize(("length", "radius"), [(1, 0), (1, 3), (7, 0), (7, 2), (7, 6), (7, 9), (30, 4)])
+def test_a_window_hides_the_keys_beyond_its_radius(length, radius):
+    mask = window_mask(length, radius)
+    assert mask.shape == (1, length, 1, length)
+    for key in range(length):
+        for query in range(length):
+            assert mask[0, key, 0, query] == (0.0 if abs(key - query) <= radius else -1e4)
+
+
+def test_a_window_and_padding_together_stay_in_float16():
+    both = additive_mask(torch.tensor([[0, 1, 1, 0]])) + window_mask(4, 1)
+    assert both.shape == (1, 4, 1, 4)
+    assert both[0, :, 0, 1].tolist() == [-1e4, 0.0, 0.0, -2e4]
+    assert both.half().isfinite().all()
+
+
+def test_a_module_stands_under_the_name_of_the_checkpoint():
+    root = nn.Module()
+    for name in ("cls.predictions.transform.dense", "cls.predictions.decoder", "classifier"):
+        add_submodule(root, name, nn.Linear(1, 1, bias=False))
+    assert list(root.state_dict()) == [
+        "cls.predictions.transform.dense.weight",
+        "cls.predictions.decoder.weight",
+        "classifier.weight",
+    ]
+    for taken in ("classifier", "cls.predictions", "cls.predictions.decoder"):
+        with pytest.raises(KeyError, match=taken):
+            add_submodule(root, taken, nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(("length", "distances"), [(4, 6), (4, 8), (1, 2)])
+def test_scores_of_another_number_of_distances_are_refused(length, distances):
+    with pytest.raises(ValueError, match=f"{distances} distances are not those of {length} positions"):
+        skew(torch.zeros(1, 1, length, distances))
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 8])

@@ -5,7 +5,7 @@ import torch
 from tiny_models import make_inputs, make_original, psnr
 
 from optimum_ane import convert_to_ane
-from optimum_ane.nn import SentencePooling, to_bc1s
+from optimum_ane.nn import SentencePooling, first_position, first_token, mean_over_tokens, to_bc1s
 
 
 def sentence_transformers(hidden, mask, mode, normalize):
@@ -80,3 +80,30 @@ def test_padding_has_no_part_in_the_mean():
     before = SentencePooling("mean", True)(to_bc1s(hidden), mask)
     hidden[:, 3:] = 1e6
     assert torch.equal(SentencePooling("mean", True)(to_bc1s(hidden), mask), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("length", [1, 5, 3000])
+def test_the_first_token_is_found_wherever_padding_stands(dtype, length):
+    """Counted past 2048, where float16 no longer counts by ones."""
+    hidden = torch.randn(6, length, 8).to(dtype)
+    mask = torch.ones(6, length, dtype=torch.int32)
+    mask[1, : length // 2] = 0  # on the left
+    mask[2, length // 2 + 1 :] = 0  # on the right
+    mask[3, : length - 1] = 0
+    mask[4, ::2] = 0
+    mask[5, : length // 3] = 0
+    mask[5, length // 2 + 1 :: 3] = 0
+    pooled = first_token(to_bc1s(hidden), mask)
+    assert pooled.shape == (6, 8, 1, 1)
+    for row in range(6):
+        places = mask[row].nonzero()
+        expected = hidden[row, places[0, 0]] if len(places) else torch.zeros(8, dtype=dtype)
+        assert torch.equal(pooled[row, :, 0, 0], expected)
+
+
+def test_ways_to_pool_differ_where_the_first_position_is_padding():
+    hidden = to_bc1s(torch.arange(10.0).view(1, 5, 2))
+    mask = torch.tensor([[0, 1, 1, 0, 0]])
+    pooled = [pool(hidden, mask).flatten().tolist() for pool in (first_position, first_token, mean_over_tokens)]
+    assert pooled == [[0.0, 1.0], [2.0, 3.0], [3.0, 4.0]]

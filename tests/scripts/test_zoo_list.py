@@ -1,6 +1,8 @@
 """The list of models: what is read from it, and how it complains."""
 
+import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from model_zoo.strict_yaml import ListError
 
 from optimum_ane.compression.recipes import get_recipe
 from optimum_ane.exporters.config import supported_tasks
+from optimum_ane.package.form import ExportForm
 
 GOOD = """\
 models:
@@ -30,13 +33,13 @@ def test_the_shipped_list_names_supported_architectures_tasks_and_recipes():
     models = read_catalog(zoo.LIST)
     supported = supported_tasks()
     for model in models:
-        assert model.task in supported[model.architecture]
+        assert model.form.task in supported[model.architecture]
         assert all(name == "none" or get_recipe(name) for name in model.compress)
         assert not model.model.startswith("/")
     for task in ("text-classification", "token-classification", "question-answering", "feature-extraction"):
-        assert any(model.task == task for model in models)
-    embedders = [model for model in models if model.task == "feature-extraction"]
-    assert all(model.pooling and model.normalize for model in embedders)
+        assert any(model.form.task == task for model in models)
+    embedders = [model for model in models if model.form.task == "feature-extraction"]
+    assert all(model.form.pools and model.form.normalize for model in embedders)
     assert {"bge", "gte", "e5", "minilm"} <= {part for model in embedders for part in re.split("[-_]", model.name)}
     jobs = make_jobs(models, "org")
     assert len({(job.repository, job.subfolder) for job in jobs}) == len(jobs) > len(models)
@@ -44,20 +47,32 @@ def test_the_shipped_list_names_supported_architectures_tasks_and_recipes():
 
 def test_what_an_entry_leaves_out_is_the_exports_default(tmp_path):
     (model,) = read(tmp_path, GOOD)
-    assert (model.sequence_lengths, model.compress, model.batch_size, model.precision) == (
-        (128,),
-        ("none",),
-        1,
-        "float16",
-    )
-    assert (model.revision, model.pooling, model.normalize, model.class_labels) == (None, None, False, False)
-    assert (model.evaluation, model.minimum_deployment_target, model.psnr_threshold) == (None, None, None)
+    assert (model.sequence_lengths, model.compress) == ((128,), ("none",))
+    assert model.form == ExportForm(task="text-classification")
+    assert (model.revision, model.evaluation, model.psnr_threshold) == (None, None, None)
+
+
+def test_every_option_of_the_exports_form_may_stand_in_the_list(tmp_path):
+    options = {
+        "batch_size": 2,
+        "precision": "float32",
+        "minimum_deployment_target": "iOS17",
+        "compute_units": "all",
+        "pooling": "cls",
+        "normalize": True,
+    }
+    text = GOOD.replace("text-classification", "feature-extraction")
+    text += "".join(f"    {name}: {json.dumps(value)}\n" for name, value in options.items())
+    (model,) = read(tmp_path, text)
+    assert model.form == ExportForm(task="feature-extraction", **options)
+    named = {entry.name for entry in fields(ExportForm)}
+    assert named == options.keys() | {"task", "sequence_length", "class_labels"}
 
 
 def test_defaults_hold_where_an_entry_says_nothing(tmp_path):
     text = "defaults: {sequence_lengths: [64], class_labels: true}\n" + GOOD + "    sequence_lengths: [32]\n"
     (model,) = read(tmp_path, text)
-    assert (model.sequence_lengths, model.class_labels) == ((32,), True)
+    assert (model.sequence_lengths, model.form.class_labels) == ((32,), True)
 
 
 def test_each_length_and_recipe_is_a_package_the_first_at_the_root(tmp_path):
@@ -116,7 +131,11 @@ def test_paths_are_relative_to_the_list(tmp_path):
         (GOOD + "    repository: '{org}/{name:>99}'\n", 6, "may use {org} and {name} alone"),
         (GOOD + "    evaluation: {dataset: glue, confg: sst2}\n", 6, "'one', evaluation, confg: unknown key 'confg'"),
         (GOOD + "    evaluation: glue\n", 6, "'glue' is a text; a mapping is expected"),
-        (GOOD.replace("text-", "token-") + "    evaluation: {dataset: glue}\n", 6, "only text-classification is"),
+        (
+            GOOD.replace("text-classification", "feature-extraction") + "    evaluation: {dataset: glue}\n",
+            6,
+            "sentence similarity needs one vector a text: export with --pooling mean",
+        ),
         (GOOD + "extra: 1\n", 6, "extra: unknown key 'extra'. Allowed: defaults, models"),
         ("defaults: {name: x}\n" + GOOD, 1, "defaults, name: unknown key 'name'"),
         ("models: {}\n", 1, "'models' must be a list"),

@@ -102,13 +102,13 @@ def test_one_failure_does_not_stop_the_rest(first_run):
 def test_the_summary_holds_what_the_export_measured(first_run):
     row = summary(first_run[1])["classifier/seq8-int8"]
     package = Path(row["package"])
-    config = Manifest.read(package)
-    verify_files(package, config)
+    manifest = Manifest.read(package)
+    verify_files(package, manifest)
     report = json.loads((package / "export_report.json").read_text())
     assert row["bytes"] == sum(p.stat().st_size for p in (package / "model.mlpackage").rglob("*") if p.is_file())
     assert row["psnr"] == min(report["package_psnr"].values()) > 20
-    assert config.compression == "int8"
-    assert ANEModelForSequenceClassification.from_pretrained(package).sequence_length == 8
+    assert manifest.compression == "int8"
+    assert ANEModelForSequenceClassification.from_pretrained(package).manifest.form.longest == 8
 
 
 def test_an_unchanged_rerun_does_nothing(output, write_list, entries, capsys):
@@ -142,7 +142,7 @@ def test_a_changed_entry_is_made_again_even_if_it_is_killed_in_the_middle(output
     }
     after = packages(state(output))
     assert {name for name in before if after[name] != before[name]} == {n for n in before if "/embedder/" in n}
-    assert Manifest.read(output / "packages" / "embedder" / "seq8").normalize
+    assert Manifest.read(output / "packages" / "embedder" / "seq8").form.normalize
     assert not list(output.rglob("*.partial"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from optimum_ane.analysis.html_report import measured, predicted
 from optimum_ane.analysis.html_report.parts import Figure, Section
 from optimum_ane.analysis.inspection import Inspection
 from optimum_ane.charts import DEVICE_COLORS
-from optimum_ane.errors import OutputError, PackageError
-from optimum_ane.hub.card_values import CardPackage
-from optimum_ane.package.layout import ANE_CONFIG, EXPORT_REPORT
-from optimum_ane.package.manifest import Manifest
+from optimum_ane.errors import OutputError
+from optimum_ane.hub.card_package import CardPackage, read_card_package
+from optimum_ane.package.layout import ANE_CONFIG
 from optimum_ane.version import __version__
 
 
@@ -46,18 +44,19 @@ def render_html(inspection: Inspection, package: CardPackage | None) -> str:
     sections = [predicted.residency(inspection), predicted.cost(inspection), predicted.memory(inspection)]
     title, subtitle = inspection.program.path.name, f"function {inspection.program.function}"
     if package is not None:
-        config = package.config
+        manifest = package.manifest
         sections = [
             measured.accuracy(package),
             measured.parity(package),
+            measured.functions(package),
             *sections,
             measured.compression(package),
-            measured.road(package),
+            measured.provenance(package),
         ]
-        title = f"{config.source.name} for the Apple Neural Engine"
-        subtitle = (
-            f"{config.form.task}, {config.form.batch_size} × {config.form.longest} tokens, {package.systems} and later"
-        )
+        title = f"{manifest.source.name} for the Apple Neural Engine"
+        shape = f"{manifest.form.batch_size} × {package.lengths} tokens"
+        several = f", predictions of {subtitle}" if len(manifest.functions) > 1 else ""
+        subtitle = f"{manifest.form.task}, {shape}, {package.systems} and later{several}"
     shown = [section for section in sections if section.parts]
     environment = Environment(autoescape=True, trim_blocks=True)
     template = environment.from_string(files(__name__).joinpath("page.html").read_text(encoding="utf-8"))
@@ -66,7 +65,7 @@ def render_html(inspection: Inspection, package: CardPackage | None) -> str:
         colors=DEVICE_COLORS,
         subtitle=f"{subtitle} · optimum-ane {__version__}",
         sections=[_marked(section) for section in shown],
-        facts=[fact for section in shown for fact in section.facts],
+        key_numbers=[number for section in shown for number in section.key_numbers],
     )
 
 
@@ -76,22 +75,7 @@ def read_package(directory: Path) -> CardPackage | None:
     Raises:
         PackageError: A file is damaged.
     """
-    if not (directory / ANE_CONFIG).is_file():
-        return None
-    config = Manifest.read(directory)
-    return CardPackage(directory.name, config, _object(directory / EXPORT_REPORT), _object(directory / "config.json"))
-
-
-def _object(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise PackageError(f"{path} is not readable JSON ({error}); export the package again") from error
-    if not isinstance(value, dict):
-        raise PackageError(f"{path} should hold an object; export the package again")
-    return value
+    return read_card_package(directory.name, directory) if (directory / ANE_CONFIG).is_file() else None
 
 
 def _marked(section: Section) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The sections of what was measured when the package was made: its road, parity, accuracy and compression."""
+"""The sections of what the package says of itself: how it was made, functions, parity, accuracy and compression."""
 
 from __future__ import annotations
 
@@ -7,38 +7,63 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optimum_ane.analysis.html_report import figures
-from optimum_ane.analysis.html_report.parts import Code, Fact, Figure, Part, Section, Table, Text
+from optimum_ane.analysis.html_report.parts import Code, Figure, KeyNumber, Part, Section, Table, Text
 from optimum_ane.analysis.wording import some_names
-from optimum_ane.hub.card_values import CardPackage, accuracy_rows, decibels, headline, size
+from optimum_ane.hub.card_functions import function_rows
+from optimum_ane.hub.card_package import CardPackage
+from optimum_ane.hub.card_values import accuracy_rows, decibels, headline, size
 from optimum_ane.package.metric_format import drop_unit
 
 _INFINITE = 160.0
 """dB. Where a bar of an infinite ratio, of equal answers, ends."""
 
 
-def road(package: CardPackage) -> Section:
-    """How the package was made: the command, the facts of it, and the seconds of each stage."""
-    config = package.config
+def provenance(package: CardPackage) -> Section:
+    """How the package was made: the command, of what and with what, and the seconds of each stage."""
+    manifest = package.manifest
     parts: list[Part] = []
     command = package.report.get("command")
     if isinstance(command, str):
         parts.append(Code(command))
     rows = [
-        ("task", config.form.task),
-        ("architecture", config.model_type),
-        ("shape", f"{config.form.batch_size} × {config.form.longest} tokens"),
-        ("precision", config.form.precision),
-        ("compression", config.compression or "none"),
+        ("task", manifest.form.task),
+        ("architecture", manifest.model_type),
+        ("shape", f"{manifest.form.batch_size} × {package.lengths} tokens"),
+        ("precision", manifest.form.precision),
+        ("compression", manifest.compression or "none"),
         ("runs on", f"{package.systems} and later"),
-        ("made from", config.source.name + (f" at {config.source.revision}" if config.source.revision else "")),
-        ("versions", ", ".join(f"{name} {number}" for name, number in config.versions.items())),
+        ("made from", manifest.source.name + (f" at {manifest.source.revision}" if manifest.source.revision else "")),
+        ("versions", ", ".join(f"{name} {number}" for name, number in manifest.versions.items())),
         ("machine", _text(package.report.get("machine"))),
     ]
     parts.append(Table(("", ""), rows))
     seconds = package.numbers("seconds")
     if seconds:
         parts.append(Figure(figures.bars(seconds, "seconds")))
-    return Section("road", "How it was made", parts, [Fact("on disk", size(package))])
+    return Section("provenance", "How it was made", parts, [KeyNumber("on disk", size(package))])
+
+
+def functions(package: CardPackage) -> Section:
+    """Each function's operations and where they are predicted to run; nothing for a package with one function."""
+    columns = {
+        "name": "function",
+        "shape": "first input",
+        "operations": "operations",
+        "ane": "ane",
+        "conditional": "conditional",
+        "fallback": "fallback",
+        "share": "% of FLOPs on ane",
+        "regions": "regions",
+    }
+    rows = [tuple(row[key] for key in columns) for row in function_rows(package, show=str)]
+    if not rows:
+        return Section("functions", "Functions")
+    names = tuple(columns.values())
+    text = Text(
+        "All functions of a program read one copy of the weights. Where operations run is a prediction; the sections "
+        "below are of one function, which the top of the page names."
+    )
+    return Section("functions", "Functions", [Table(names, rows, names[2:]), text])
 
 
 def parity(package: CardPackage) -> Section:
@@ -63,7 +88,7 @@ def parity(package: CardPackage) -> Section:
         line = "" if threshold is None else f"; the line is at {threshold:g} dB"
         parts.append(Text(f"Each layer's output in the package against the same layer's in the original{line}:"))
         parts.append(Figure(figures.bars(layers, "dB", limit=threshold, ceiling=_INFINITE)))
-    return Section("parity", "Parity", parts, [Fact("PSNR, lowest output", decibels(min(outputs.values())))])
+    return Section("parity", "Parity", parts, [KeyNumber("PSNR, lowest output", decibels(min(outputs.values())))])
 
 
 def accuracy(package: CardPackage) -> Section:
@@ -72,11 +97,11 @@ def accuracy(package: CardPackage) -> Section:
     if not rows:
         return Section("accuracy", "Accuracy", [Text("No dataset was named, so no accuracy was measured.")])
     runtime = _text((package.accuracy or {}).get("runtime"))
-    facts = [Fact("accuracy, original → package", headline(package))]
+    key_numbers = [KeyNumber("accuracy, original → package", headline(package))]
     value, metric = package.number("accuracy", "drop"), str((package.accuracy or {}).get("primary_metric"))
     if value is not None:
-        facts.append(Fact(f"drop, {drop_unit(metric)}", f"{value:+.2f}"))
-    return Section("accuracy", "Accuracy", [Table(("", ""), rows), Text(f"Runtime: {runtime}.", True)], facts)
+        key_numbers.append(KeyNumber(f"drop, {drop_unit(metric)}", f"{value:+.2f}"))
+    return Section("accuracy", "Accuracy", [Table(("", ""), rows), Text(f"Runtime: {runtime}.", True)], key_numbers)
 
 
 def compression(package: CardPackage) -> Section:
@@ -93,11 +118,13 @@ def compression(package: CardPackage) -> Section:
     left = [weight for weight in weights if not weight.get("form")]
     if left:
         parts.append(Table(("left as they were", "tensors", "KB", "why"), _skipped(left), ("tensors", "KB")))
-    facts = []
+    key_numbers = []
     if ratio is not None:
-        parts.insert(0, Text(f"Recipe {package.config.compression}: weights at {ratio:.1%} of their size in float16."))
-        facts.append(Fact("weights against float16", f"{ratio:.1%}"))
-    return Section("compression", "Compression", parts, facts)
+        parts.insert(
+            0, Text(f"Recipe {package.manifest.compression}: weights at {ratio:.1%} of their size in float16.")
+        )
+        key_numbers.append(KeyNumber("weights against float16", f"{ratio:.1%}"))
+    return Section("compression", "Compression", parts, key_numbers)
 
 
 def _weight(weight: Mapping[str, Any]) -> tuple[str, ...]:

@@ -25,10 +25,10 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Key:
+class Legend:
     """The legend of the strips: operations by verdict."""
 
-    kind: ClassVar[str] = "key"
+    kind: ClassVar[str] = "legend"
     counts: Mapping[str, int]
 
 
@@ -61,11 +61,11 @@ class Finding:
     lines: Sequence[str]
 
 
-Part = Text | Code | Key | Figure | Table | Finding
+Part = Text | Code | Legend | Figure | Table | Finding
 
 
 @dataclass(frozen=True)
-class Fact:
+class KeyNumber:
     """A number of the summary, with what it is of."""
 
     name: str
@@ -80,10 +80,10 @@ class Section:
         id: Its anchor.
         title: Its heading.
         parts: From the top down; a section without any is left out.
-        facts: What of it stands in the summary.
+        key_numbers: What of it stands in the summary.
     """
 
     id: str
     title: str
     parts: Sequence[Part] = field(default_factory=tuple)
-    facts: Sequence[Fact] = field(default_factory=tuple)
+    key_numbers: Sequence[KeyNumber] = field(default_factory=tuple)

@@ -7,7 +7,7 @@ from itertools import accumulate
 from optimum_ane.analysis.chips import chip_names, get_chip
 from optimum_ane.analysis.cost import CostEstimate, estimate
 from optimum_ane.analysis.html_report import figures
-from optimum_ane.analysis.html_report.parts import Fact, Figure, Finding, Key, Part, Section, Table, Text
+from optimum_ane.analysis.html_report.parts import Figure, Finding, KeyNumber, Legend, Part, Section, Table, Text
 from optimum_ane.analysis.inspection import VERDICTS, Inspection
 from optimum_ane.analysis.partition import Region, partition
 from optimum_ane.analysis.residency import place
@@ -31,7 +31,7 @@ def residency(inspection: Inspection) -> Section:
             f"A prediction for {device}, from public sources: Apple publishes no list of what the Neural Engine "
             "takes, and nothing here was run on one."
         ),
-        Key(counts),
+        Legend(counts),
         Figure(figures.strip(verdicts, cuts=cuts)),
         Text(
             f"{_count(len(regions), 'region')}, {_count(inspection.crossings, 'crossing')} between devices, marked "
@@ -67,8 +67,8 @@ def residency(inspection: Inspection) -> Section:
         "Predicted residency",
         parts,
         [
-            Fact("arithmetic on the Neural Engine, predicted", f"{share:.1%}"),
-            Fact("regions, predicted", str(len(regions))),
+            KeyNumber("arithmetic on the Neural Engine, predicted", f"{share:.1%}"),
+            KeyNumber("regions, predicted", str(len(regions))),
         ],
     )
 
@@ -135,10 +135,10 @@ def cost(inspection: Inspection) -> Section:
         Figure(figures.strip([verdicts[each.operation] for each in own.operations], shares)),
         _costliest(own),
     ]
-    facts = []
+    key_numbers = []
     if inspection.chip is not None:
-        facts.append(Fact(f"ms on {own.chip.name}, estimated", f"{own.low_ms:.2g} to {own.high_ms:.2g}"))
-    return Section("cost", "Estimated cost", parts, facts)
+        key_numbers.append(KeyNumber(f"ms on {own.chip.name}, estimated", f"{own.low_ms:.2g} to {own.high_ms:.2g}"))
+    return Section("cost", "Estimated cost", parts, key_numbers)
 
 
 def _costliest(own: CostEstimate) -> Table:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from optimum_ane.errors import ANEError, InputError
-from optimum_ane.runtimes.portable.session import PortableSession, Precision, PortableState
+from optimum_ane.runtimes.portable.session import PortableSession, PortableState, Precision
 from optimum_ane.runtimes.portable.values import by_name, volume
 from optimum_ane.runtimes.session import TensorSpec
 

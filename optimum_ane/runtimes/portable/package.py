@@ -92,12 +92,16 @@ class Package:
         """
         key = (file_name, offset, type_.dtype.name, type_.shape)
         if key not in self._constants:
-            if file_name not in self._weight_files:
-                path = self._inside(self._folder, file_name.removeprefix(_MODEL_PATH), repr(place))
-                self._weight_files[file_name] = WeightFile(path)
-            load = self._weight_files[file_name].loader(offset, type_.dtype, type_.shape, place)
+            load = self.weight_file(file_name, place).loader(offset, type_.dtype, type_.shape, place)
             self._constants[key] = Constant(type_, load, in_file=True)
         return self._constants[key]
+
+    def weight_file(self, file_name: str, place: str) -> WeightFile:
+        """Returns a weight file by the name that the program states; `place` is the value's name, for messages."""
+        if file_name not in self._weight_files:
+            path = self._inside(self._folder, file_name.removeprefix(_MODEL_PATH), repr(place))
+            self._weight_files[file_name] = WeightFile(path)
+        return self._weight_files[file_name]
 
 
 def _hub_blobs(root: Path) -> list[Path]:

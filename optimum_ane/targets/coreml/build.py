@@ -1,86 +1,108 @@
-"""SHIM"""
+"""One `.mlpackage` from the modules of its functions."""
 
 from __future__ import annotations
 
 import tempfile
-import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import coremltools as ct
-import numpy as np
-import torch
+from optimum_ane.targets.coreml.convert import convert
+from optimum_ane.targets.coreml.metadata import Metadata, write_meanings, write_metadata
+from optimum_ane.targets.coreml.multifunction import MAIN, check_several_functions, merge_functions
+from optimum_ane.targets.coreml.package_files import write_specification
+from optimum_ane.targets.coreml.trace import trace
 
-from optimum_ane.nn import raise_epsilons_for_float16
-from optimum_ane.package.meanings import MEANINGS
-from optimum_ane.targets.coreml.hidden_states import named_hidden_states
-from optimum_ane.targets.coreml.passes import pass_pipeline
-from optimum_ane.targets.coreml.quiet import quiet, writing
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class ConvertibleFunction:
+    """What one function of a program is made of.
+
+    Attributes:
+        name: In the program; `"main"` where it is the only one.
+        make_module: Gives the module to trace, in float32; what it makes is dropped after the conversion.
+        inputs: Example inputs by name, in the order of the module's arguments. The program's have their shapes and
+            types; integers become int32.
+        outputs: The names of what the module returns, in order.
+        states: What the function keeps between predictions, float16: shapes by the names of the module's buffers.
+        meanings: A sentence for each input, output and state, and for `classLabel` and `classLabel_probs` of a
+            classifier; names that are not there are passed by.
+    """
+
     name: str
-    make_module: object
-    inputs: dict
-    outputs: tuple
+    make_module: Callable[[], nn.Module]
+    inputs: Mapping[str, Tensor]
+    outputs: Sequence[str]
+    states: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    meanings: Mapping[str, str] = field(default_factory=dict)
 
 
-class _P(torch.nn.Module):
-    def __init__(s, m):
-        super().__init__()
-        s.module = m
+def build_program(
+    functions: Sequence[ConvertibleFunction],
+    path: Path,
+    *,
+    precision: str,
+    minimum_deployment_target: str,
+    class_labels: Sequence[str] | None,
+    metadata: Metadata,
+) -> None:
+    """Converts functions, merges them over one copy of the weights where there are several, and saves the program.
 
-    def forward(s, *i):
-        l = s.module(*i)
-        return l, l.softmax(dim=1)
+    The functions are converted one after another, so that no more than one of them is in memory.
 
+    Args:
+        functions: One at least; the first is the default.
+        path: The `.mlpackage` to write; its directory exists, it does not.
+        precision: Of weights and arithmetic, `"float16"` or `"float32"`.
+        minimum_deployment_target: Oldest system that runs the program, by coremltools' name; iOS 18 or later where
+            there are several functions.
+        class_labels: Makes it a Core ML classifier with these labels, by the first output.
+        metadata: What the program says of itself.
 
-def build_program(functions, path, *, precision, minimum_deployment_target, class_labels, metadata):
-    made = []
-    with tempfile.TemporaryDirectory() as tmp:
-        for f in functions:
-            m = f.make_module()
-            if precision == "float16":
-                raise_epsilons_for_float16(m)
-            t = _P(m) if class_labels else m
-            with torch.no_grad(), named_hidden_states(m), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                tr = torch.jit.trace(t, tuple(f.inputs.values()), check_trace=False)
-            names = [*f.outputs, "probabilities"] if class_labels else list(f.outputs)
-            cc = (
-                ct.ClassifierConfig(list(class_labels), predicted_probabilities_output="probabilities")
-                if class_labels
-                else None
+    Raises:
+        UnsupportedModelError: Several functions for an older target, or a module that does not declare its layers.
+        OutputError: The weights could not be written.
+    """
+    if [function.name for function in functions] != [MAIN]:
+        check_several_functions(minimum_deployment_target)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix="functions-") as folder:
+        saved = {}
+        for function in functions:
+            saved[function.name] = Path(folder) / f"{function.name}.mlpackage"
+            specification = _convert(
+                function, saved[function.name], precision, minimum_deployment_target, class_labels
             )
-            with quiet(), writing():
-                pk = ct.convert(
-                    tr,
-                    inputs=[ct.TensorType(name=n, shape=tuple(x.shape), dtype=np.int32) for n, x in f.inputs.items()],
-                    outputs=[ct.TensorType(name=n) for n in names],
-                    classifier_config=cc,
-                    minimum_deployment_target=ct.target[minimum_deployment_target],
-                    compute_precision=getattr(ct.precision, precision.upper()),
-                    pass_pipeline=pass_pipeline(precision, bool(class_labels)),
-                    skip_model_load=True,
-                )
-            if len(functions) == 1:
-                pk.short_description = metadata.short_description
-                pk.author = metadata.author
-                pk.license = metadata.license
-                pk.version = metadata.version
-                pk.user_defined_metadata.update({k: str(v) for k, v in metadata.entries.items() if v is not None})
-                for x in pk.get_spec().description.input:
-                    pk.input_description[x.name] = MEANINGS[x.name]
-                for x in pk.get_spec().description.output:
-                    pk.output_description[x.name] = MEANINGS[x.name]
-                pk.save(str(path))
-                return
-            q = Path(tmp) / f"{f.name}.mlpackage"
-            pk.save(str(q))
-            made.append((f.name, q))
-        d = ct.utils.MultiFunctionDescriptor()
-        for n, q in made:
-            d.add_function(str(q), src_function_name="main", target_function_name=n)
-        d.default_function_name = made[0][0]
-        ct.utils.save_multifunction(d, str(path))
+            write_metadata(specification, metadata)
+            write_meanings(specification.description, function.meanings)
+            write_specification(specification, saved[function.name])
+        if list(saved) == [MAIN]:
+            saved[MAIN].rename(path)
+        else:
+            merge_functions(saved, path, default=functions[0].name)
+
+
+def _convert(
+    function: ConvertibleFunction,
+    path: Path,
+    precision: str,
+    minimum_deployment_target: str,
+    class_labels: Sequence[str] | None,
+) -> Any:
+    """Converts one function; module and trace are gone when it returns."""
+    traced = trace(
+        function.make_module(), function.inputs, precision=precision, with_probabilities=class_labels is not None
+    )
+    return convert(
+        traced,
+        function.inputs,
+        function.outputs,
+        path,
+        precision=precision,
+        minimum_deployment_target=minimum_deployment_target,
+        class_labels=class_labels,
+        states=function.states,
+    )

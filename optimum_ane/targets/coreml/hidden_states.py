@@ -4,49 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+
+from optimum_ane.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 _NAME = "hidden_state_"
 
 
 @contextmanager
 def named_hidden_states(module: nn.Module) -> Iterator[None]:
-    """Names the hidden states in a trace that is made while the block runs.
+    """Names the hidden states in a trace that is made while the block runs, `hidden_state_0` and so on.
 
-    The layers are the children of the innermost `nn.ModuleList`s, and their stack is the module that holds the first
-    outermost one. A layer that is used several times counts each time. A module without layers gets no names.
+    Where they are found is what the module's `layer_stack()` says, an `nn.LayerStack`. Each use of a layer counts.
+
+    Raises:
+        UnsupportedModelError: The module declares no layers, or the trace did not pass through those that it declares.
     """
-    stack = next((each for each in module.modules() if _lists(each)), None)
+    kind = type(module).__name__
+    declare = getattr(module, "layer_stack", None)
+    if declare is None:
+        raise UnsupportedModelError(f"{kind} declares no layers: it needs a layer_stack() that tells its states")
+    stack = declare()
+    names = (f"{_NAME}{index}" for index in count())
+    called: set[nn.Module] = set()
+    last = 0
+
+    def enter(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        _name(arguments[0], next(names))
+        called.add(layer)
+
+    def leave(output: nn.Module, arguments: tuple[Tensor, ...], result: Tensor) -> None:
+        nonlocal last
+        _name(result, next(names))
+        last += 1
+
     with ExitStack() as hooks:
-        if stack is not None:
-            count = 0
-
-            def name_next(value: Tensor) -> None:
-                nonlocal count
-                torch._C._get_value_trace(value).setDebugName(f"{_NAME}{count}")  # type: ignore[attr-defined]
-                count += 1
-
-            for layer in _layers(stack):
-                handle = layer.register_forward_pre_hook(lambda _, arguments: name_next(arguments[0]))
-                hooks.callback(handle.remove)
-            handle = stack.register_forward_hook(lambda _, arguments, result: name_next(result))
-            hooks.callback(handle.remove)
+        for layer in dict.fromkeys(stack.layers):
+            hooks.callback(layer.register_forward_pre_hook(enter).remove)
+        hooks.callback(stack.output.register_forward_hook(leave).remove)
         yield
+    if not stack.layers or len(called) < len(set(stack.layers)) or last != 1:
+        raise UnsupportedModelError(
+            f"{kind} declares {len(set(stack.layers))} layers and the trace passed through {len(called)} of them, and "
+            f"{last} times through their output: its layer_stack() does not tell what its forward does"
+        )
 
 
-def _lists(module: nn.Module) -> list[nn.ModuleList]:
-    return [child for child in module.children() if isinstance(child, nn.ModuleList)]
-
-
-def _layers(stack: nn.Module) -> Iterator[nn.Module]:
-    for layer in (layer for each in _lists(stack) for layer in each):
-        if _lists(layer):
-            yield from _layers(layer)
-        else:
-            yield layer
+def _name(value: Tensor, name: str) -> None:
+    torch._C._get_value_trace(value).setDebugName(name)  # type: ignore[attr-defined]

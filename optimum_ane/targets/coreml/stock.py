@@ -26,6 +26,7 @@ from coremltools.converters.mil.frontend.torch.utils import NUM_TO_DTYPE_STRING
 from coremltools.converters.mil.mil import types
 
 from optimum_ane.errors import OutputError, UnsupportedModelError
+from optimum_ane.targets.coreml.passes import stock_pass_pipeline
 from optimum_ane.targets.coreml.quiet import quiet, writing
 from optimum_ane.tasks import TASKS
 
@@ -89,6 +90,7 @@ def convert_stock(model: PreTrainedModel, form: ExportForm, inputs: Mapping[str,
                 outputs=[ct.TensorType(name=name) for name in head.outputs],
                 minimum_deployment_target=ct.target[form.target],
                 compute_precision=getattr(ct.precision, form.precision.upper()),
+                pass_pipeline=stock_pass_pipeline(form.precision),
                 skip_model_load=True,
             )
     except OutputError:

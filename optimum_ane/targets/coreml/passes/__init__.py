@@ -3,32 +3,58 @@
 import coremltools as ct
 
 from optimum_ane.targets.coreml.passes.carry_layer_norm_rounding import carry_layer_norm_rounding
+from optimum_ane.targets.coreml.passes.cast_to_float16 import cast_to_float16
 from optimum_ane.targets.coreml.passes.fold_layer_norm_affine import fold_layer_norm_affine
 from optimum_ane.targets.coreml.passes.forget_output_types import forget_output_types
 
-__all__ = ["carry_layer_norm_rounding", "fold_layer_norm_affine", "forget_output_types", "pass_pipeline"]
+__all__ = [
+    "carry_layer_norm_rounding",
+    "cast_to_float16",
+    "fold_layer_norm_affine",
+    "forget_output_types",
+    "pass_pipeline",
+    "stock_pass_pipeline",
+]
+
+_CAST = "common::add_fp16_cast"
 
 
 def pass_pipeline(precision: str, is_classifier: bool) -> ct.PassPipeline:
-    """Returns coremltools' default passes, with the layer norms fused before anything else.
+    """Returns the passes for a Neural Engine module: coremltools' defaults, and ours among them.
 
-    By default a norm whose weights are all ones and whose biases are all zeros loses its multiplication and its
-    addition first, and is then no longer recognised: seven operations in place of one.
+    The layer norms are fused before anything else: by default a norm whose weights are all ones and whose biases are
+    all zeros loses its multiplication and its addition first, and is then no longer recognised: seven operations in
+    place of one.
 
     Args:
         precision: `"float16"` or `"float32"`; only the former has rounding to carry.
         is_classifier: Whether the package will be a Core ML classifier.
     """
-    pipeline = ct.PassPipeline.DEFAULT
-    early = [
+    pipeline = _default_passes("optimum_ane::carry_layer_norm_rounding")
+    early = (
         "common::const_elimination",
         "common::fuse_layernorm_or_instancenorm",
         "optimum_ane::fold_layer_norm_affine",
-    ]
-    if precision == "float16":
-        early.append("optimum_ane::carry_layer_norm_rounding")
+    )
     for index, name in enumerate(early):
         pipeline.insert_pass(index, name)
+    if precision != "float16":
+        pipeline.remove_passes({"optimum_ane::carry_layer_norm_rounding"})
     if is_classifier:
         pipeline.append_pass("optimum_ane::forget_output_types")
+    return pipeline
+
+
+def stock_pass_pipeline(precision: str) -> ct.PassPipeline:
+    """Returns coremltools' default passes for a module as it is; of ours only the cast, which changes no result."""
+    pipeline = _default_passes("optimum_ane::cast_to_float16")
+    if precision != "float16":
+        pipeline.remove_passes({"optimum_ane::cast_to_float16"})
+    return pipeline
+
+
+def _default_passes(cast: str) -> ct.PassPipeline:
+    """Coremltools' defaults with another pass in place of its cast to float16."""
+    pipeline = ct.PassPipeline.DEFAULT
+    pipeline.passes = [cast if name == _CAST else name for name in pipeline.passes]
     return pipeline

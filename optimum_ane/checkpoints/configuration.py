@@ -1,0 +1,109 @@
+"""A checkpoint's configuration, and the task that it was trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import transformers
+from optimum.exporters.tasks import TasksManager
+
+from optimum_ane.checkpoints.errors import checkpoint_errors, first_line
+from optimum_ane.checkpoints.gguf import read_gguf_config
+from optimum_ane.checkpoints.hub_options import HubOptions
+from optimum_ane.checkpoints.quantization import check_is_not_quantized
+from optimum_ane.errors import ANEError, CheckpointError, UnsupportedModelError
+from optimum_ane.exporters.config import supported_tasks
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_TIMM = "timm_wrapper"
+
+
+def load_config(model: str, hub: HubOptions, gguf_file: str | None = None) -> PretrainedConfig:
+    """Reads the configuration of a directory or a Hub id; nothing else is loaded.
+
+    Args:
+        model: Hub id or directory.
+        hub: How to reach the Hub.
+        gguf_file: Read it from the header of this GGUF file of the checkpoint, not from `config.json`.
+
+    Raises:
+        CheckpointError: It is missing or unreadable.
+        UnsupportedModelError: transformers does not know the architecture, or its weights are none that can be
+            exported: quantised ones, or a model of timm.
+    """
+    check_place(model)
+    if gguf_file is not None:
+        return read_gguf_config(model, gguf_file, hub)
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        raise CheckpointError(f"{model} holds no config.json; give a transformers checkpoint or a Hub id")
+    with checkpoint_errors(model):
+        return _read_config(model, hub)
+
+
+def _read_config(model: str, hub: HubOptions) -> PretrainedConfig:
+    try:
+        # Before any class is made of them: that of a quantised or timm's checkpoint may want other libraries.
+        entries, _ = transformers.PretrainedConfig.get_config_dict(model, **hub.as_arguments())
+        _check_entries(model, entries, hub)
+        return transformers.AutoConfig.from_pretrained(model, **hub.as_arguments())
+    except (TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{model}: config.json is damaged ({first_line(error)}); download it again") from error
+    except ANEError:
+        raise
+    except ValueError as error:
+        known = ", ".join(supported_tasks())
+        raise UnsupportedModelError(f"{model}: {first_line(error)}; supported architectures: {known}") from error
+
+
+def _check_entries(model: str, entries: Mapping[str, Any], hub: HubOptions) -> None:
+    if entries.get("model_type") == _TIMM:
+        raise UnsupportedModelError(
+            f"{model} is a model of timm ({_TIMM}), whose modules are not transformers' own and cannot be exported; "
+            "take a checkpoint of the same architecture that was trained with transformers (ViT, say)"
+        )
+    check_is_not_quantized(model, entries, hub)
+
+
+def check_place(model: str) -> None:
+    """Refuses what is neither a directory nor like a Hub id.
+
+    Raises:
+        CheckpointError: There is no such directory, or it is a file.
+    """
+    path = Path(model)
+    if not path.exists() and (model.startswith((".", "/", "~")) or model.endswith("/") or model.count("/") > 1):
+        raise CheckpointError(f"there is no directory {model}")
+    if path.is_file():
+        named = f" with --model, and the file with --gguf-file {path.name}" if path.suffix == ".gguf" else ""
+        raise CheckpointError(f"{model} is a file; give the directory that holds it{named}")
+
+
+def resolve_task(task: str, config: PretrainedConfig) -> str:
+    """Turns `"auto"` into the task of the checkpoint's own class, and a synonym into Optimum's name.
+
+    Raises:
+        UnsupportedModelError: `"auto"` was asked for and the configuration does not tell.
+    """
+    if task != "auto":
+        return TasksManager.map_from_synonym(task)
+    architectures = getattr(config, "architectures", None) or []
+    model_class = getattr(transformers, architectures[0], None) if architectures else None
+    if model_class is None:
+        raise UnsupportedModelError(f"config.json names no known class (architectures: {architectures}); give --task")
+    return infer_task(model_class)
+
+
+def infer_task(model_class: type) -> str:
+    """Tells the task of a transformers model class.
+
+    Raises:
+        UnsupportedModelError: Optimum knows no task for it.
+    """
+    try:
+        return TasksManager.infer_task_from_model(model_class, library_name="transformers")
+    except ValueError as error:
+        raise UnsupportedModelError(f"no task is known for {model_class.__name__}; give it with --task") from error

@@ -1,0 +1,195 @@
+"""The original and the package on the same batches: the one loop that all evaluators share."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optimum_ane.errors import ValidationError
+from optimum_ane.evaluation.features import Encoded, F, batched, collate
+from optimum_ane.evaluation.running_psnr import RunningPSNR
+from optimum_ane.progress import Progress
+from optimum_ane.tasks import OutputField
+from optimum_ane.validation.comparison import Model
+
+BATCH_SIZE = 16
+"""Rows a call. The original pads each batch to its longest row; a package runs its own fixed batch inside a call."""
+
+A = TypeVar("A")
+
+Outputs = Mapping[str, np.ndarray]
+"""The outputs of one feature by field, float32: (…) for the whole row, or (K, …) for the K tokens that are scored."""
+
+
+@dataclass(frozen=True)
+class OutputReader(Generic[F, A]):
+    """What a task reads of a model's outputs.
+
+    Attributes:
+        fields: The output fields that are read.
+        if_missing: What to do if a model lacks one of them.
+        answers: Takes one batch of features with their outputs to answers, in a form that takes little memory.
+    """
+
+    fields: tuple[OutputField, ...]
+    if_missing: str
+    answers: Callable[[Sequence[F], Sequence[Outputs]], Iterable[A]]
+
+
+@dataclass
+class ModelAnswers(Generic[A]):
+    """What one model answered.
+
+    Attributes:
+        answers: Of every feature, as the evaluator keeps them.
+        seconds: Spent in the model, tokenisation excluded.
+        batch_size: Most features it was called with at once.
+    """
+
+    answers: list[A] = field(default_factory=list)
+    seconds: float = 0.0
+    batch_size: int = 0
+
+
+@dataclass(frozen=True)
+class BothAnswers(Generic[A]):
+    """What both models answered.
+
+    Attributes:
+        package: The package's answers.
+        original: The original's; None if it was not run.
+        psnr: Of the outputs that are scored, in dB, the lowest of several fields; None without the original.
+        truncated: How many rows lost a part.
+    """
+
+    package: ModelAnswers[A]
+    original: ModelAnswers[A] | None
+    psnr: float | None
+    truncated: int
+
+
+def run_models(
+    reader: OutputReader[F, A],
+    reference: Model | None,
+    candidate: Model,
+    tokenizer: Any,
+    encoded: Iterator[Encoded[F]],
+    rows: int,
+    progress: Progress,
+) -> BothAnswers[A]:
+    """Runs the package, and the original on the same tokens.
+
+    Args:
+        reader: What is read of their outputs.
+        reference: The original in PyTorch, in float32 and on the CPU; None runs the package alone.
+        candidate: The package.
+        tokenizer: Knows the padding.
+        encoded: The dataset, some rows at a time.
+        rows: How many rows it has.
+        progress: Is called with (rows done, rows in all) after each batch.
+
+    Raises:
+        ValidationError: Outputs that are missing, of the wrong shape, or not finite.
+    """
+    package: ModelAnswers[A] = ModelAnswers()
+    original: ModelAnswers[A] | None = None if reference is None else ModelAnswers()
+    accepted = set() if reference is None else _accepted(reference)
+    ratios = {output.name: RunningPSNR() for output in reader.fields}
+    truncated: set[int] = set()
+    done = 0
+
+    def features() -> Iterator[F]:
+        for some in encoded:
+            truncated.update(some.truncated)
+            yield from some.features
+
+    for batch in batched(features(), BATCH_SIZE):
+        inputs = collate(tokenizer, batch)
+        expected: list[Outputs] = []
+        if reference is not None and original is not None:
+            known = {name: value for name, value in inputs.items() if name in accepted} or inputs
+            expected = _run(reader, reference, known, batch, original, "original")
+        outputs = _run(reader, candidate, inputs, batch, package, "package")
+        for theirs, ours in zip(expected, outputs, strict=bool(expected)):
+            for name, ratio in ratios.items():
+                _compare(theirs[name], ours[name], ratio)
+        done = batch[-1].row + 1
+        progress(done, rows)
+    if done < rows:
+        progress(rows, rows)  # the last rows gave nothing to run
+
+    is_compared = original is not None and all(ratio.count for ratio in ratios.values())
+    lowest = min(ratio.ratio() for ratio in ratios.values()) if is_compared else None
+    return BothAnswers(package, original, lowest, len(truncated))
+
+
+def _accepted(model: Model) -> set[str]:
+    """The inputs that the original's forward names: a BERT tokenizer gives token types that DistilBERT lacks."""
+    return set(inspect.signature(getattr(model, "forward", model)).parameters)
+
+
+def _run(
+    reader: OutputReader[F, A],
+    model: Model,
+    inputs: dict[str, Tensor],
+    batch: Sequence[F],
+    record: ModelAnswers[A],
+    who: str,
+) -> list[Outputs]:
+    """Calls a model, records its answers and returns what they were taken from, feature by feature."""
+    with torch.inference_mode():
+        began = time.perf_counter()
+        answer = model(**inputs)
+        record.seconds += time.perf_counter() - began
+    record.batch_size = max(record.batch_size, len(batch))
+    starts = inputs["attention_mask"].argmax(-1)  # where padding stands before the tokens, these begin later
+    outputs: list[dict[str, np.ndarray]] = [{} for _ in batch]
+    for output in reader.fields:
+        values = _values(answer, output, inputs["input_ids"], who, reader.if_missing)
+        for index, feature in enumerate(batch):
+            scored = values[index]
+            if output.per != "row":
+                assert feature.positions is not None
+                scored = scored[feature.positions + int(starts[index])]
+            if not np.isfinite(scored).all():
+                raise ValidationError(
+                    f"the {who} answers with NaN or infinity, first for example {feature.row + 1} of the dataset; "
+                    "if it is the package, export it with --precision float32"
+                )
+            outputs[index][output.name] = scored
+    record.answers += reader.answers(batch, outputs)
+    return list(outputs)
+
+
+def _values(answer: Any, output: OutputField, ids: Tensor, who: str, advice: str) -> np.ndarray:
+    """One field of an output as float32 (N, …) for N rows, or (N, S, …)."""
+    value = getattr(answer, output.name, None)
+    if value is None:
+        raise ValidationError(f"the {who} gives no {output.name}; {advice}")
+    values = value.detach().to("cpu", torch.float32).numpy()
+    if output.per == "row":
+        fits = values.ndim == 2 and len(values) == len(ids) and (ids.ndim == 2 or values.shape == ids.shape[:2])
+    else:
+        fits = values.shape[:2] == ids.shape
+    if not fits:
+        raise ValidationError(
+            f"the {who} answers with {output.name} of shape {values.shape} for {len(ids)} rows of shape "
+            f"{tuple(ids.shape[1:])}"
+        )
+    return values
+
+
+def _compare(theirs: np.ndarray, ours: np.ndarray, ratio: RunningPSNR) -> None:
+    if theirs.shape != ours.shape:
+        raise ValidationError(
+            f"the package answers with an output of shape {ours.shape} a row, the original with {theirs.shape}; "
+            "they are not of the same checkpoint"
+        )
+    ratio.add(theirs, ours)

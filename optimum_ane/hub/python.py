@@ -1,0 +1,41 @@
+"""The Python of a card: it loads the package and its tokenizer, and calls them."""
+
+from __future__ import annotations
+
+from optimum_ane.hub.card_package import CardPackage
+from optimum_ane.hub.example_texts import EXAMPLE_TEXT, OTHER_TEXT, example_with_mask
+from optimum_ane.hub.markdown import python_string
+from optimum_ane.tasks import resolve
+
+
+def python_snippet(package: CardPackage, repo_id: str | None) -> str:
+    """Writes the Python that uses a package.
+
+    Args:
+        package: The package.
+        repo_id: Where it is published; None loads it from a directory of its name.
+
+    Raises:
+        PackageError: The task is none that packages are made for.
+    """
+    manifest, task = package.manifest, package.task
+    location = python_string(repo_id or package.path or "package")
+    arguments = location
+    if repo_id is not None and package.path:
+        arguments += f", subfolder={python_string(package.path)}"
+    tokenizer = arguments if package.has_tokenizer else python_string(manifest.source.name)
+    prompt = package.default_prompt
+    body = resolve(task.python).format(
+        text=python_string(prompt + EXAMPLE_TEXT),
+        other=python_string(prompt + OTHER_TEXT),
+        masked=python_string(example_with_mask(package)),
+        products="cosine similarities" if manifest.form.normalize else "dot products",
+    )
+    imported = "AutoTokenizer, pipeline" if task.has_pipeline else "AutoTokenizer"
+    return f"""\
+from optimum_ane import {task.model_class}
+from transformers import {imported}
+
+model = {task.model_class}.from_pretrained({arguments})
+tokenizer = AutoTokenizer.from_pretrained({tokenizer})
+{body}"""

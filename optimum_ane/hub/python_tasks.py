@@ -1,0 +1,40 @@
+"""The lines of a card's Python that call a loaded model, task by task.
+
+`{text}`, `{other}` and `{masked}` stand for example texts, `{products}` for what the product of two embeddings is;
+other braces are doubled. The names `model`, `tokenizer` and, for a task with a pipeline, `pipeline` are there already.
+"""
+
+TEXT_CLASSIFICATION = """\
+classify = pipeline("text-classification", model=model, tokenizer=tokenizer, truncation=True)
+print(classify({text}))"""
+
+TOKEN_CLASSIFICATION = """\
+label = pipeline("token-classification", model=model, tokenizer=tokenizer)
+print(label("Ada Lovelace was born in London."))"""
+
+FILL_MASK = """\
+fill = pipeline("fill-mask", model=model, tokenizer=tokenizer)
+print(fill({masked}))"""
+
+QUESTION_ANSWERING = """\
+question, context = "Where was she born?", "Ada Lovelace was born in London."
+inputs = tokenizer(question, context, truncation="only_second", return_tensors="pt")
+outputs = model(**inputs)
+start, end = int(outputs.start_logits.argmax()), int(outputs.end_logits.argmax())
+print(tokenizer.decode(inputs["input_ids"][0, start : end + 1]))"""
+
+MULTIPLE_CHOICE = """\
+prompt, choices = "It rained, so she", ["took an umbrella.", "watered the garden."]
+inputs = tokenizer([prompt] * len(choices), choices, truncation=True, padding=True, return_tensors="pt")
+scores = model(**{{name: value[None] for name, value in inputs.items()}}).logits  # (1, choices)
+print(choices[int(scores.argmax())])"""
+
+FEATURE_EXTRACTION = """\
+inputs = tokenizer([{text}], truncation=True, return_tensors="pt")
+print(model(**inputs).last_hidden_state.shape)  # (texts, tokens, width)"""
+
+SENTENCE_EMBEDDING = """\
+texts = [{text}, {other}]
+inputs = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
+embeddings = model(**inputs).pooler_output  # (texts, width)
+print(embeddings @ embeddings.T)  # {products}"""

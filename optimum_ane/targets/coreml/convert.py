@@ -1,0 +1,99 @@
+"""From a traced module to a saved ML Program of one function."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import coremltools as ct
+import numpy as np
+import torch
+from torch import Tensor
+
+from optimum_ane.targets.coreml.passes import pass_pipeline
+from optimum_ane.targets.coreml.quiet import quiet, writing
+
+PROBABILITIES = "probabilities"
+"""The output that a Core ML classifier takes its label from; coremltools replaces it by the label and a dictionary."""
+
+_TYPES = {torch.float16: np.float16, torch.float32: np.float32}
+"""Every other type is an integer or a flag, and int32 in Core ML."""
+
+
+def convert(
+    traced: torch.jit.ScriptModule,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    path: Path,
+    *,
+    precision: str,
+    minimum_deployment_target: str,
+    class_labels: Sequence[str] | None = None,
+    states: Mapping[str, Sequence[int]] | None = None,
+) -> Any:
+    """Converts a traced module to an ML Program and saves it, its function called `main`.
+
+    Beside the module's own memory this takes that of the converted weights, which is free again afterwards.
+
+    Args:
+        traced: From `trace`; with the probabilities as last output where there are class labels.
+        inputs: The example inputs; the program's have the same names, shapes and types (integers become int32).
+        outputs: The names of what the module returns, in order, the probabilities left out.
+        path: The `.mlpackage` to write.
+        precision: Of weights and arithmetic, `"float16"` or `"float32"`.
+        minimum_deployment_target: Oldest system that runs the program, by coremltools' name.
+        class_labels: Makes it a Core ML classifier with these labels.
+        states: What the function keeps between predictions, float16: shapes by the names of the module's buffers.
+
+    Returns:
+        The `Model` protobuf that was written.
+
+    Raises:
+        OutputError: coremltools could not write the weights to the directory for temporary files.
+    """
+    classifier = None
+    if class_labels is not None:
+        classifier = ct.ClassifierConfig(list(class_labels), predicted_probabilities_output=PROBABILITIES)
+    names = [*outputs] if class_labels is None else [*outputs, PROBABILITIES]
+    kept = [ct.StateType(ct.TensorType(shape=tuple(s), dtype=np.float16), name=n) for n, s in (states or {}).items()]
+    with quiet(), writing(), _collecting_what_is_new():
+        model = ct.convert(
+            traced,
+            inputs=[_input(name, value) for name, value in inputs.items()],
+            outputs=[ct.TensorType(name=name) for name in names],
+            states=kept or None,
+            classifier_config=classifier,
+            minimum_deployment_target=ct.target[minimum_deployment_target],
+            compute_precision=getattr(ct.precision, precision.upper()),
+            pass_pipeline=pass_pipeline(precision, class_labels is not None),
+            package_dir=str(path),
+            skip_model_load=True,
+        )
+        specification = model.get_spec()
+        # The model holds the program with all its constants, in circles of references.
+        del model
+        gc.collect()
+    return specification
+
+
+def _input(name: str, value: Tensor) -> ct.TensorType:
+    return ct.TensorType(name=name, shape=tuple(value.shape), dtype=_TYPES.get(value.dtype, np.int32))
+
+
+@contextmanager
+def _collecting_what_is_new() -> Iterator[None]:
+    """Lets collections of garbage pass by all objects that exist already, which are most: a conversion makes many.
+
+    An application that has frozen its objects itself has done the same, and they stay frozen.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

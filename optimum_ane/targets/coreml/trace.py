@@ -1,0 +1,55 @@
+"""The graph of a module, captured by running it once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from optimum_ane.nn import raise_epsilons_for_float16
+from optimum_ane.targets.coreml.hidden_states import named_hidden_states
+
+
+class _WithProbabilities(nn.Module):
+    """Adds the softmax of the first output, from which Core ML makes the label and the probabilities, as the last."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        answer = self.module(*inputs)
+        outputs = (answer,) if isinstance(answer, Tensor) else tuple(answer)
+        return *outputs, outputs[0].softmax(dim=1)
+
+
+def trace(
+    module: nn.Module, inputs: Mapping[str, Tensor], *, precision: str, with_probabilities: bool = False
+) -> torch.jit.ScriptModule:
+    """Traces a module for one fixed shape, with names on its hidden states.
+
+    `torch.jit.trace` and not `torch.export`: the latter decomposes the einsums, which Core ML maps as they are.
+
+    Args:
+        module: In float32 and evaluation mode. Its epsilons are raised, in place, where float16 could not hold them.
+        inputs: Example inputs by name, in the order of the module's arguments.
+        precision: Of the program to be, `"float16"` or `"float32"`.
+        with_probabilities: Whether the probabilities of a classifier are added as the last output; the module's first
+            output are its logits (B, labels).
+
+    Returns:
+        The traced module; it shares the parameters of `module`.
+
+    Raises:
+        UnsupportedModelError: The module does not declare its layers, or other ones than it has.
+    """
+    if precision == "float16":
+        raise_epsilons_for_float16(module)
+    traced = _WithProbabilities(module) if with_probabilities else module
+    examples = tuple(value.float() if value.is_floating_point() else value for value in inputs.values())
+    with torch.no_grad(), named_hidden_states(module), warnings.catch_warnings():
+        # The tracer warns of every shape that becomes a constant; all of ours are meant to.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return torch.jit.trace(traced, examples, check_trace=False)

@@ -210,7 +210,7 @@ def show(result: dict[str, Any]) -> None:
         table.add_row(label, limit, value, "met" if is_met else "missed")
     console.print(table)
     taken = ", ".join(f"{count} rows at {length}" for length, count in result["rows_by_length"].items())
-    console.print(f"{taken}: by tokens alone {result['ratio_of_tokens']:.2f} × as fast")
+    console.print(f"{taken}: counted in tokens {result['ratio_of_tokens']:.2f} × as fast")
     console.print(f"batches of {result['batch']} rows, {result['rounds']} rounds; {result['machine']}")
     console.print(", ".join(f"{name} {number}" for name, number in result["versions"].items()))
 

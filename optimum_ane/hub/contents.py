@@ -13,7 +13,7 @@ from pathlib import Path
 from optimum_ane.errors import PackageError, PublishError, UnsupportedOperationError
 from optimum_ane.package.file_names import check_files, show
 from optimum_ane.package.files import verify_files
-from optimum_ane.package.layout import ANE_CONFIG, CARD, DOCUMENTS, HTML_REPORT, MLPACKAGE_SUFFIX
+from optimum_ane.package.layout import ANE_CONFIG, CARD, CARD_AND_REPORT, HTML_REPORT, MLPACKAGE_SUFFIX
 from optimum_ane.package.manifest import FunctionEntry, Manifest, TensorEntry
 from optimum_ane.runtimes import Session, TensorSpec, open_session
 
@@ -105,14 +105,14 @@ def read_package(directory: Path) -> LocalPackage:
     if not directory.is_dir():
         raise PackageError(f"{directory} is no directory; give one that `optimum-cli export ane` wrote")
     manifest = Manifest.read(directory)
-    names = [name for name in check_files(manifest, str(directory)) if name not in DOCUMENTS]
+    names = [name for name in check_files(manifest, str(directory)) if name not in CARD_AND_REPORT]
     names += [ANE_CONFIG, *([HTML_REPORT] if (directory / HTML_REPORT).is_file() else [])]
     files = {name: directory / name for name in names}
     for path in (*files.values(), directory / CARD):
         _refuse_link(path, directory)
     verify_files(directory, manifest)
     warnings = _check_programs(directory, manifest)
-    left_out = _find_others(directory, {*files, *DOCUMENTS})
+    left_out = _find_others(directory, {*files, *CARD_AND_REPORT})
     published: dict[str, Path | bytes] = {**files, ANE_CONFIG: manifest.as_published().encode()}
     return LocalPackage(directory, manifest, published, _read_readme(directory), left_out, warnings)
 

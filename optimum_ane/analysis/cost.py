@@ -12,7 +12,7 @@ change of device. How the numbers were found and how far off they are: docs/cost
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -20,7 +20,7 @@ from optimum_ane.analysis.chips import Chip, Engine, assume
 from optimum_ane.analysis.cost_parameters import CostParameters, cost_parameters
 from optimum_ane.analysis.operations import Operation, Program, Tensor
 from optimum_ane.analysis.partition import Region
-from optimum_ane.analysis.workload import Step, is_converting, read_steps
+from optimum_ane.analysis.steps import Step, is_converting, read_steps
 
 Bound = Literal["weights", "activations", "arithmetic", "crossings", "dispatch"]
 BOUNDS: tuple[str, ...] = get_args(Bound)
@@ -192,25 +192,6 @@ def step_cost(step: Step, engine: Engine, parameters: CostParameters) -> Parts:
 def fixed_cost(uses_engine: bool, crossings: int, engine: Engine, parameters: CostParameters) -> Parts:
     """Prices what does not depend on the operations: dispatch, if the engine is used at all, and changes of device."""
     return Parts(dispatch=engine.dispatch_ms * uses_engine, crossings=crossings * parameters.crossing_ms)
-
-
-def total_cost(steps: Iterable[tuple[Step, int]], crossings: int, engine: Engine, parameters: CostParameters) -> Parts:
-    """Prices a program of which only its distinct steps are kept.
-
-    Args:
-        steps: Each with how often it occurs.
-        crossings: Changes of device.
-        engine: From `assume`.
-        parameters: Of the model.
-    """
-    weights = activations = arithmetic = hosted = 0.0
-    for step, count in steps:
-        parts = step_cost(step, engine, parameters)
-        weights += count * parts.weights
-        activations += count * parts.activations
-        arithmetic += count * parts.arithmetic
-        hosted += count * parts.crossings
-    return fixed_cost(True, crossings, engine, parameters).plus(Parts(weights, activations, arithmetic, hosted))
 
 
 def _share(step: Step, parameters: CostParameters) -> float:

@@ -43,7 +43,9 @@ class Gates:
         self.check_chip(None if inspection.chip is None else inspection.chip.name)
         broken = [*self._residency(inspection), *self._regions(inspection), *self._latency(inspection)]
         if broken:
-            raise ValidationError(f"the prediction breaks {'; '.join(broken)}")
+            program = inspection.program
+            whose = f" for function {program.function}" if program.others else ""
+            raise ValidationError(f"the prediction{whose} breaks {'; '.join(broken)}")
 
     def _residency(self, inspection: Inspection) -> list[str]:
         if self.min_residency is None:

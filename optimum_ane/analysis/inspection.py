@@ -26,7 +26,7 @@ from optimum_ane.analysis.partition import (
 )
 from optimum_ane.analysis.residency import Placement, place
 from optimum_ane.analysis.rules import Rule
-from optimum_ane.analysis.workload import read_steps
+from optimum_ane.analysis.steps import read_steps
 from optimum_ane.package.layout import find_mlpackage
 
 VERDICTS = ("ane", "conditional", "fallback")

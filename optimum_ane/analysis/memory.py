@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from optimum_ane.analysis.operations import Program, Tensor
 from optimum_ane.analysis.residency import Placement
-from optimum_ane.analysis.workload import padded_bytes
+from optimum_ane.analysis.steps import padded_bytes
 
 _WORST = 10
 _CACHE_WORDS = ("cache", "past", "key", "value", "kv")
@@ -152,7 +152,7 @@ def _weights(tensors: Iterable[Tensor]) -> tuple[WeightGroup, ...]:
 
 
 def _peak(program: Program, sizes: Mapping[Tensor, int]) -> tuple[int, str]:
-    """Walks through the program and returns the most bytes that are alive at once, and at which operation.
+    """Goes through the program and returns the most bytes that are alive at once, and at which operation.
 
     Args:
         program: The program.

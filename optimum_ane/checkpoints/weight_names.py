@@ -23,11 +23,13 @@ class WeightNames:
     Attributes:
         stored: The name in the files, by the name in the model's state dict. Tied weights share one.
         missing: Names of the state dict that the files do not hold.
+        computed: Those that the model's class computes where they are missing, sinusoidal positions say.
         surplus: Names in the files that the model has no place for, by what they would be called in it.
     """
 
     stored: dict[str, str]
     missing: tuple[str, ...]
+    computed: tuple[str, ...]
     surplus: dict[str, str]
 
 
@@ -68,8 +70,9 @@ def match_names(model: PreTrainedModel, names: Iterable[str]) -> WeightNames | N
         else:
             stored[renamed] = name
     _add_tied(model, stored)
-    missing = expected.keys() - stored.keys() - _made_by_the_model(model, expected)
-    return WeightNames(stored, tuple(sorted(missing)), surplus)
+    missing = expected.keys() - stored.keys()
+    computed = _computed(model, missing)
+    return WeightNames(stored, tuple(sorted(missing - computed)), tuple(sorted(computed)), surplus)
 
 
 def _add_tied(model: PreTrainedModel, stored: dict[str, str]) -> None:
@@ -83,7 +86,6 @@ def _add_tied(model: PreTrainedModel, stored: dict[str, str]) -> None:
             stored.setdefault(name, stored[present[0]])
 
 
-def _made_by_the_model(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
-    """Weights that the model's class computes where they are missing."""
+def _computed(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
     patterns = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_missing or ()]
     return {name for name in names if any(pattern.search(name) for pattern in patterns)}

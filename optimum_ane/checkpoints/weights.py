@@ -130,7 +130,7 @@ def open_stored_weights(model: str, task: str, config: PretrainedConfig, hub: Hu
 
     Returns:
         None where transformers has to load them: there are no safetensors files, the class is the repository's own
-        code or names other files, or weights of the model are made of several tensors.
+        code or names other files, or weights of the model are made of several tensors or computed.
 
     Raises:
         CheckpointError: See `match_weights`; or a file is missing, truncated or corrupt.
@@ -155,7 +155,7 @@ def match_weights(checkpoint: str, task: str, empty: PreTrainedModel, files: Saf
         files: What the checkpoint holds.
 
     Returns:
-        The weights; None where renaming is not enough to make them.
+        The weights; None where renaming is not enough to make them, or the model's class computes some of them.
 
     Raises:
         CheckpointError: Weights are missing, left over, or of another shape or type than the model's.
@@ -164,7 +164,7 @@ def match_weights(checkpoint: str, task: str, empty: PreTrainedModel, files: Saf
         names = match_names(empty, files)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from error
-    if names is None:
+    if names is None or names.computed:
         return None
     expected = empty.state_dict()
     shapes = {name: (files[stored].shape, tuple(expected[name].shape)) for name, stored in names.stored.items()}

@@ -23,7 +23,7 @@ from optimum_ane.hub.picture import caption
 from optimum_ane.hub.python import python_snippet
 from optimum_ane.hub.swift import swift_snippet
 from optimum_ane.hub.swift_tokenizer import is_readable
-from optimum_ane.package.layout import DOCUMENTS, PICTURE
+from optimum_ane.package.layout import CARD_AND_REPORT, PICTURE
 
 _MARKER = re.compile(r"<!-- written by optimum-ane, sha256:([0-9a-f]{64})\.[^>]*-->")
 _MARKER_TEXT = (
@@ -156,7 +156,7 @@ def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str |
         "has_tokenizer": main.has_tokenizer,
         "is_tokenizer_readable_in_swift": is_readable(manifest),
         "files": [
-            (code(name), code(digest)) for name, digest in sorted(manifest.files.items()) if name not in DOCUMENTS
+            (code(name), code(digest)) for name, digest in sorted(manifest.files.items()) if name not in CARD_AND_REPORT
         ],
     }
 

@@ -65,7 +65,7 @@ def _tags(packages: Sequence[CardPackage]) -> list[str]:
         if manifest.compression is not None:
             tags.append(plain(manifest.compression))
     if packages[0].manifest.form.pools:
-        tags += ["feature-extraction", "sentence-embedding"]
+        tags += [packages[0].task.name, "sentence-embedding"]
     return list(dict.fromkeys(tags))
 
 

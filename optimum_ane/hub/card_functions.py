@@ -15,21 +15,15 @@ _KINDS = ("input", "output", "state")
 
 
 def named_functions(manifest: Manifest) -> list[tuple[str, FunctionEntry]]:
-    """The functions of all programs, by the names that tell them apart: `"seq_32"`, `"text"` or `"decoder.infer"`.
+    """The functions of all programs, by the names that tell them apart.
 
     Those of one program stand in the order of their inputs' sizes.
     """
     return [
-        (_function_name(manifest, program.name, function.name, len(program.functions)), function)
+        (manifest.function_name(program, function), function)
         for program in manifest.programs
         for function in sorted(program.functions, key=lambda function: [tensor.shape for tensor in function.inputs])
     ]
-
-
-def _function_name(manifest: Manifest, program: str, function: str, functions: int) -> str:
-    if len(manifest.programs) == 1:
-        return function
-    return program if functions == 1 else f"{program}.{function}"
 
 
 def tensors(package: CardPackage) -> list[dict[str, str]]:

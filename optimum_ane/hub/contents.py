@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,9 @@ from pathlib import Path
 from optimum_ane.errors import PackageError, PublishError, UnsupportedOperationError
 from optimum_ane.package.file_names import check_files, show
 from optimum_ane.package.files import verify_files
-from optimum_ane.package.layout import ANE_CONFIG, CARD, DOCUMENTS, HTML_REPORT, MLPACKAGE_SUFFIX
-from optimum_ane.package.manifest import FunctionEntry, Manifest
-from optimum_ane.runtimes import Session, open_session
+from optimum_ane.package.layout import ANE_CONFIG, CARD, CARD_AND_REPORT, HTML_REPORT, MLPACKAGE_SUFFIX
+from optimum_ane.package.manifest import FunctionEntry, Manifest, TensorEntry
+from optimum_ane.runtimes import Session, TensorSpec, open_session
 
 _MAX_README_BYTES = 1 << 20
 
@@ -105,14 +105,14 @@ def read_package(directory: Path) -> LocalPackage:
     if not directory.is_dir():
         raise PackageError(f"{directory} is no directory; give one that `optimum-cli export ane` wrote")
     manifest = Manifest.read(directory)
-    names = [name for name in check_files(manifest, str(directory)) if name not in DOCUMENTS]
+    names = [name for name in check_files(manifest, str(directory)) if name not in CARD_AND_REPORT]
     names += [ANE_CONFIG, *([HTML_REPORT] if (directory / HTML_REPORT).is_file() else [])]
     files = {name: directory / name for name in names}
     for path in (*files.values(), directory / CARD):
         _refuse_link(path, directory)
     verify_files(directory, manifest)
     warnings = _check_programs(directory, manifest)
-    left_out = _find_others(directory, {*files, *DOCUMENTS})
+    left_out = _find_others(directory, {*files, *CARD_AND_REPORT})
     published: dict[str, Path | bytes] = {**files, ANE_CONFIG: manifest.as_published().encode()}
     return LocalPackage(directory, manifest, published, _read_readme(directory), left_out, warnings)
 
@@ -150,11 +150,17 @@ def _check_function(path: Path, session: Session, function: FunctionEntry) -> No
         ("outputs", session.outputs, function.outputs),
         ("states", session.states, function.states),
     ):
-        if set(specs) != {entry.name for entry in entries}:
+        found, said = _describe(specs.values()), _describe(entries)
+        if found != said:
             raise PackageError(
-                f"{path}, function {function.name}: its {kind} are {', '.join(sorted(specs))}, and {ANE_CONFIG} says "
-                f"{', '.join(sorted(entry.name for entry in entries))}; export it again"
+                f"{path}, function {function.name}: its {kind} are {', '.join(found)}, and {ANE_CONFIG} says "
+                f"{', '.join(said)}; export it again"
             )
+
+
+def _describe(tensors: Iterable[TensorSpec | TensorEntry]) -> list[str]:
+    """`"input_ids int32 (1, 128)"`, sorted."""
+    return sorted(f"{tensor.name} {tensor.dtype} {tensor.shape}" for tensor in tensors)
 
 
 def _find_others(directory: Path, known: set[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from optimum_ane.hub.download_errors import explain
 from optimum_ane.hub.publish_errors import check_token
 from optimum_ane.package.file_names import check_files, check_subfolder, show, show_all
 from optimum_ane.package.files import verify_files
-from optimum_ane.package.layout import ANE_CONFIG, DOCUMENTS
+from optimum_ane.package.layout import ANE_CONFIG, CARD_AND_REPORT
 from optimum_ane.package.manifest import Manifest
 
 _MAX_CONFIG_BYTES = 2**20
@@ -132,7 +132,7 @@ class _Repository:
             raise PackageError(f"{where}: {ANE_CONFIG} has {size:,} bytes; a package's has fewer than 100,000")
         manifest = Manifest.read(path.parent)
         for name in check_files(manifest, where):
-            if name in DOCUMENTS:
+            if name in CARD_AND_REPORT:
                 continue
             try:
                 self._download(commit, folder, name)

@@ -9,7 +9,7 @@ from optimum_ane.errors import PublishError
 from optimum_ane.hub.contents import LocalFile
 from optimum_ane.hub.remote import Remote
 from optimum_ane.package.file_names import show_all
-from optimum_ane.package.layout import ANE_CONFIG, CARD, DOCUMENTS, HTML_REPORT, PICTURE
+from optimum_ane.package.layout import ANE_CONFIG, CARD, CARD_AND_REPORT, HTML_REPORT, PICTURE
 from optimum_ane.package.manifest import Manifest
 
 
@@ -90,10 +90,10 @@ def make_plan(
     _refuse_places(wanted, changed, others, prefix, remote)
     known = [manifest] if old_manifest is None else [manifest, old_manifest]
     stale = set() if old_manifest is None else {f"{prefix}{name}" for name in old_manifest.files}
-    stale -= {f"{prefix}{name}" for name in DOCUMENTS}
+    stale -= {f"{prefix}{name}" for name in CARD_AND_REPORT}
     programs = tuple(f"{prefix}{program.path}/" for each in known for program in each.programs)
     stale |= {path for path in remote.files if path.startswith(programs)}
-    if any(change.path.startswith(prefix) and change.path not in DOCUMENTS for change in (*added, *changed)):
+    if any(change.path.startswith(prefix) and change.path not in CARD_AND_REPORT for change in (*added, *changed)):
         stale.add(f"{prefix}{HTML_REPORT}")  # it tells of another package
     removed = [
         Change(path, None, remote.files[path].size)

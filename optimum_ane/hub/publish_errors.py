@@ -113,7 +113,7 @@ def _explain_status(error: HfHubHTTPError, repo_id: str, has_token: bool, state:
     if status == 412:
         return f"somebody else commits to {repo_id} all the time{quoted}. {UNTOUCHED}; run it again"
     if status == 413:
-        return f"the Hub takes no files of this size{quoted}; compress the weights, or ask the Hub for more room"
+        return f"the Hub takes no files of this size{quoted}; compress the weights, or ask the Hub for more space"
     if status == 429:
         return f"there were too many requests (429). {UNTOUCHED}; run it again {when_again(error)}"
     if status >= 500:

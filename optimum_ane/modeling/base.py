@@ -18,7 +18,7 @@ from optimum_ane.errors import PackageError, UnsupportedModelError
 from optimum_ane.hub.download import fetch_package
 from optimum_ane.package.file_names import check_files
 from optimum_ane.package.form import ExportForm, form_from_options
-from optimum_ane.package.layout import ANE_CONFIG, DOCUMENTS
+from optimum_ane.package.layout import ANE_CONFIG, CARD_AND_REPORT
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.staging import staged
 from optimum_ane.runtimes import Session, open_session
@@ -262,7 +262,7 @@ class ANEModel(OptimizedModel):
     def _copy_package(self, target: Path) -> None:
         """Copies the package alone, as real files: in the Hub's cache it is symlinks, with others beside it."""
         source = self._package_directory()
-        for name in (*check_files(self.manifest, str(source)), ANE_CONFIG, *DOCUMENTS):
+        for name in (*check_files(self.manifest, str(source)), ANE_CONFIG, *CARD_AND_REPORT):
             if (source / name).is_file():
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / name, target / name)

@@ -54,8 +54,8 @@ class ModernBertAttention(nn.Module):
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
         width, self.num_heads = config.hidden_size, config.num_attention_heads
-        scales = ((width // self.num_heads) ** -0.5, 1.0, 1.0)
-        self.Wqkv = PackedProjection(width, (width, width, width), config.attention_bias, scales)
+        parts, scales = dict.fromkeys(("query", "key", "value"), width), {"query": (width // self.num_heads) ** -0.5}
+        self.Wqkv = PackedProjection(width, parts, config.attention_bias, scales)
         self.Wo = Projection(width, width, config.attention_bias)
 
     def forward(self, x: Tensor, mask: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
@@ -71,7 +71,7 @@ class ModernBertMLP(nn.Module):
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
         width, inner = config.hidden_size, config.intermediate_size
-        self.Wi = PackedProjection(width, (inner, inner), config.mlp_bias)
+        self.Wi = PackedProjection(width, {"input": inner, "gate": inner}, config.mlp_bias)
         self.activation = get_activation(config.hidden_activation)
         self.Wo = Projection(inner, width, config.mlp_bias)
 

@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from optimum_ane.errors import PackageError
-from optimum_ane.package.layout import ANE_CONFIG, DOCUMENTS
+from optimum_ane.package.layout import ANE_CONFIG, CARD_AND_REPORT
 from optimum_ane.package.manifest import Manifest
 
 
 def hash_files(directory: Path) -> dict[str, str]:
-    """The SHA-256 of each file below a directory but `ane_config.json` and `DOCUMENTS`, by relative path, sorted."""
+    """The SHA-256 of each file below a directory but `ane_config.json` and `CARD_AND_REPORT`, by relative path, sorted."""
     digests = {}
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
-        if path.is_file() and name not in (ANE_CONFIG, *DOCUMENTS):
+        if path.is_file() and name not in (ANE_CONFIG, *CARD_AND_REPORT):
             digests[name] = _hash_file(path)
     return digests
 
@@ -24,7 +24,7 @@ def hash_files(directory: Path) -> dict[str, str]:
 def verify_files(directory: Path, config: Manifest, names: Iterable[str] | None = None) -> None:
     """Compares files of a package with the SHA-256 that its `ane_config.json` records.
 
-    Symlinks are followed: in the Hub's cache all files are symlinks. `DOCUMENTS` that a package of an earlier version
+    Symlinks are followed: in the Hub's cache all files are symlinks. `CARD_AND_REPORT` that a package of an earlier version
     lists are passed over.
 
     Args:
@@ -38,7 +38,7 @@ def verify_files(directory: Path, config: Manifest, names: Iterable[str] | None 
     if not config.files:
         raise PackageError(f"{directory / ANE_CONFIG} lists no files, so nothing can be verified; export it again")
     for name in config.files if names is None else names:
-        if name in DOCUMENTS:
+        if name in CARD_AND_REPORT:
             continue
         if name not in config.files:
             raise PackageError(f"{name} is not listed in {directory / ANE_CONFIG}; it is no file of this package")

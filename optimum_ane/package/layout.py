@@ -24,7 +24,7 @@ EXPORT_REPORT = "export_report.json"
 CARD = "README.md"
 
 
-DOCUMENTS = ("README.md", "card.svg", "export_report.html")
+CARD_AND_REPORT = ("README.md", "card.svg", "export_report.html")
 """What is in a package for people: it may be edited or made anew, so `files` leaves it out."""
 
 

@@ -193,6 +193,12 @@ class Manifest:
         known = ", ".join(program.name for program in self.programs)
         raise PackageError(f"the package has no program {name!r}; it has {known}")
 
+    def function_name(self, program: ProgramEntry, function: FunctionEntry) -> str:
+        """What tells a function from all others of the package: `"seq_32"`, `"text"` or `"decoder.infer"`."""
+        if len(self.programs) == 1:
+            return function.name
+        return program.name if len(program.functions) == 1 else f"{program.name}.{function.name}"
+
     def original(self) -> tuple[str, str | None]:
         """The checkpoint that the package was made from: Hub id and commit, or directory and None.
 

@@ -23,7 +23,7 @@ from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import get_ane_config_class
 from optimum_ane.package.environment import machine_kind, tool_versions
 from optimum_ane.package.files import verify_files
-from optimum_ane.package.layout import DOCUMENTS, EXPORT_REPORT
+from optimum_ane.package.layout import CARD_AND_REPORT, EXPORT_REPORT
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.report import ExportReport
 from optimum_ane.package.staging import check_output, staged
@@ -269,7 +269,7 @@ class _Compression:
         """Copies what compression does not touch, and writes what says something of the new package."""
         made = {program.path for program in draft.manifest.programs}
         for name in draft.manifest.files:
-            if name.split("/")[0] not in (*made, EXPORT_REPORT, *DOCUMENTS):
+            if name.split("/")[0] not in (*made, EXPORT_REPORT, *CARD_AND_REPORT):
                 (draft.directory / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self.source / name, draft.directory / name)
         versions = {**draft.manifest.versions, **tool_versions()}

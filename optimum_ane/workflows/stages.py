@@ -140,16 +140,15 @@ def predict_residency(draft: PackageDraft, chip: str | None, gates: Gates) -> No
     Raises:
         ValidationError: A limit is not kept.
     """
-    draft.inspections = tuple(
-        inspect(draft.directory / program.path, chip, function.name)
+    inspections = {
+        draft.manifest.function_name(program, function): inspect(draft.directory / program.path, chip, function.name)
         for program in draft.manifest.programs
         for function in program.functions
-    )
+    }
+    draft.inspections = tuple(inspections.values())
     draft.report.residency = draft.inspections[0].summary()
-    if len(draft.inspections) > 1:
-        draft.report.functions = {
-            inspection.program.function: inspection.summary() for inspection in draft.inspections
-        }
+    if len(inspections) > 1:
+        draft.report.functions = {name: inspection.summary() for name, inspection in inspections.items()}
     for inspection in draft.inspections:
         gates.check(inspection)
 

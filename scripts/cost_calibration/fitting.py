@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import differential_evolution, minimize
 
-from optimum_ane.analysis.anchors import Anchor, Anchors, Series
+from cost_calibration.published_latencies import PublishedLatencies, PublishedLatency, Series
 from optimum_ane.analysis.cost_parameters import CostParameters
 
 BOUNDS = {
@@ -45,9 +45,9 @@ class Fit:
     left_out: dict[str, float]
 
 
-def fit(anchors: Anchors) -> Fit:
+def fit(latencies: PublishedLatencies) -> Fit:
     """Fits all parameters, then again without each family in turn."""
-    rows, series = anchors.used, [each for each in anchors.series if not each.judged_only]
+    rows, series = latencies.used, [each for each in latencies.series if not each.held_out]
     parameters = _search(rows, series)
     left_out = {}
     for family in dict.fromkeys(row.family for row in rows):
@@ -59,7 +59,7 @@ def fit(anchors: Anchors) -> Fit:
     return Fit(replace(parameters, low=_rounded(min(low, 1.0)), high=_rounded(max(high, 1.0))), left_out)
 
 
-def loss(parameters: CostParameters, rows: Sequence[Anchor], series: Sequence[Series]) -> float:
+def loss(parameters: CostParameters, rows: Sequence[PublishedLatency], series: Sequence[Series]) -> float:
     """Mean absolute error of the logarithm; each family counts once, however many rows it has, and so each series."""
     families: dict[str, list[float]] = {}
     for row in rows:
@@ -72,7 +72,7 @@ def loss(parameters: CostParameters, rows: Sequence[Anchor], series: Sequence[Se
     return sum(sum(errors) / len(errors) for errors in families.values()) / len(families)
 
 
-def _search(rows: Sequence[Anchor], series: Sequence[Series]) -> CostParameters:
+def _search(rows: Sequence[PublishedLatency], series: Sequence[Series]) -> CostParameters:
     bounds = [tuple(map(math.log, BOUNDS[name])) for name in BOUNDS]
     found = differential_evolution(
         lambda x: loss(_parameters(x), rows, series), bounds, seed=_SEED, maxiter=30, popsize=6, polish=False
@@ -80,7 +80,7 @@ def _search(rows: Sequence[Anchor], series: Sequence[Series]) -> CostParameters:
     return _refine(_parameters(found.x), rows, series)
 
 
-def _refine(start: CostParameters, rows: Sequence[Anchor], series: Sequence[Series]) -> CostParameters:
+def _refine(start: CostParameters, rows: Sequence[PublishedLatency], series: Sequence[Series]) -> CostParameters:
     bounds = [tuple(map(math.log, BOUNDS[name])) for name in BOUNDS]
     x = [math.log(getattr(start, name)) for name in BOUNDS]
     for _ in range(3):  # Nelder-Mead stops early on a loss with kinks; restarted, it goes on

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cost_calibration.fitting import median_error
-from optimum_ane.analysis.anchors import Anchor, Anchors, Series
+from cost_calibration.published_latencies import PublishedLatencies, PublishedLatency, Series
 from optimum_ane.analysis.cost_parameters import CostParameters
 
 BEGIN = "<!-- made by scripts/calibrate_cost_model.py: begin -->"
@@ -32,24 +32,26 @@ def generated_part(text: str) -> str:
     return text.split(BEGIN)[1].split(END)[0].strip("\n")
 
 
-def table(anchors: Anchors, parameters: CostParameters, left_out: Mapping[str, float] | None) -> str:
+def table(latencies: PublishedLatencies, parameters: CostParameters, left_out: Mapping[str, float] | None) -> str:
     """Writes the generated part.
 
     Args:
-        anchors: The published latencies.
+        latencies: The published latencies.
         parameters: Of the model.
         left_out: What fits without a row's family predict for it; None leaves the columns empty.
     """
     parts = [
-        _summary(anchors.used, parameters, left_out),
-        _rows(anchors.used, parameters, left_out),
-        *(_series(each, parameters) for each in anchors.series),
-        _left_out(anchors),
+        _summary(latencies.used, parameters, left_out),
+        _rows(latencies.used, parameters, left_out),
+        *(_series(each, parameters) for each in latencies.series),
+        _left_out(latencies),
     ]
     return "\n\n".join(parts)
 
 
-def _summary(rows: Sequence[Anchor], parameters: CostParameters, left_out: Mapping[str, float] | None) -> str:
+def _summary(
+    rows: Sequence[PublishedLatency], parameters: CostParameters, left_out: Mapping[str, float] | None
+) -> str:
     lines = [
         "### Errors",
         "",
@@ -66,7 +68,7 @@ def _summary(rows: Sequence[Anchor], parameters: CostParameters, left_out: Mappi
     return "\n".join(lines)
 
 
-def _rows(rows: Sequence[Anchor], parameters: CostParameters, left_out: Mapping[str, float] | None) -> str:
+def _rows(rows: Sequence[PublishedLatency], parameters: CostParameters, left_out: Mapping[str, float] | None) -> str:
     lines = [
         "### Predicted against published",
         "",
@@ -86,7 +88,7 @@ def _rows(rows: Sequence[Anchor], parameters: CostParameters, left_out: Mapping[
 def _series(series: Series, parameters: CostParameters) -> str:
     predicted = series.predict(parameters)
     lengths = [name.rsplit("-", 1)[1] for name in series.published]
-    seen = "not seen by the fit" if series.judged_only else "seen by the fit"
+    seen = "not seen by the fit" if series.held_out else "seen by the fit"
     return "\n".join(
         [
             f"### Latency by length: {series.model}",
@@ -102,14 +104,14 @@ def _series(series: Series, parameters: CostParameters) -> str:
     )
 
 
-def _left_out(anchors: Anchors) -> str:
+def _left_out(latencies: PublishedLatencies) -> str:
     lines = [
         "### Rows left out",
         "",
         "| model | device | published ms | why it is left out | source |",
         "| --- | --- | --: | --- | --- |",
     ]
-    for row in anchors.rows:
+    for row in latencies.rows:
         if row.left_out is not None:
             published = "–" if row.ms is None else f"{row.ms:.4g}"
             lines.append(f"| {row.model}, {row.shape} | {row.device} | {published} | {row.left_out} | {row.source} |")

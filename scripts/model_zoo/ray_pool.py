@@ -52,7 +52,7 @@ class RayPool:
 
     Args:
         address: Of the cluster; `"local"` starts one on this machine.
-        slots: How many at once; None takes as many as the cluster has room for.
+        slots: How many at once; None takes as many as the cluster has CPUs for.
         threads: CPUs that each task asks for, and threads that it uses.
 
     Raises:

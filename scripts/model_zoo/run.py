@@ -98,7 +98,7 @@ def run(plans: Sequence[Plan], pool: Pool, display: Display, workplace: Workplac
             waiting.append(plan.order)
     running: dict[str, tuple[Job, Running, float]] = {}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGTERM, signal.dereason_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or running:
             while waiting and len(running) < pool.slots:

@@ -227,7 +227,7 @@ class Mutator:
             block.operations[index].CopyFrom(copy)
 
     def _descend(self, message: Any, rng: Random) -> None:
-        """Walks down at random and damages the field where the walk ends."""
+        """Goes down at random and damages the field that it ends at."""
         while True:
             fields = message.ListFields()
             if not fields:

@@ -6,12 +6,12 @@ from types import MappingProxyType
 import pytest
 
 from optimum_ane.analysis.chips import Engine, assume, get_chip
-from optimum_ane.analysis.cost import BOUNDS, Parts, device_changes, estimate, step_cost, total_cost
+from optimum_ane.analysis.cost import BOUNDS, Parts, device_changes, estimate, step_cost
 from optimum_ane.analysis.cost_parameters import CostParameters, cost_parameters, read_parameters
 from optimum_ane.analysis.flops import count_flops
 from optimum_ane.analysis.operations import Operation, Program, Tensor
 from optimum_ane.analysis.partition import Region
-from optimum_ane.analysis.workload import Step, padded_bytes, read_steps, tally
+from optimum_ane.analysis.steps import Step, padded_bytes, read_steps
 
 # 10^13 operations and 10^11 bytes a second: 10^10 and 10^8 a millisecond.
 ENGINE = Engine(get_chip("M1"), tflops=10, bandwidth_gbs=100, dispatch_ms=0.25, assumptions=())
@@ -246,13 +246,6 @@ def test_a_longer_sequence_is_never_faster():
 def test_unknown_extents_are_said_to_make_a_lower_bound():
     one = operation("softmax", tensor(1, None), x=tensor(1, None))
     assert any("lower bound" in assumption for assumption in price(one).assumptions)
-
-
-def test_counted_steps_cost_what_single_ones_cost():
-    one = convolution(tensor(1, 768, 1, 128), 768)
-    steps = read_steps([one, one, one])
-    counted = total_cost(tally(steps).items(), 1, ENGINE, PARAMETERS)
-    assert counted.total == pytest.approx(3 * step_cost(steps[0], ENGINE, PARAMETERS).total + 0.25 + 0.5)
 
 
 def test_the_estimate_of_a_real_export_names_its_parts(tiny_package):

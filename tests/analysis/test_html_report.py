@@ -77,6 +77,26 @@ def test_the_page_holds_the_numbers_of_the_report_and_of_the_inspection(package)
         assert stage in page.texts
 
 
+def test_of_several_functions_the_page_has_a_table_and_names_the_one_that_it_predicts(tiny_package):
+    model = {"num_hidden_layers": 1}
+    directory = tiny_package("distilbert", "text-classification", model=model, sequence_length=(8, 16))
+    page = Outline(render_html(inspect(directory, function="seq_8"), read_package(directory)))
+    assert any("1 × 8, 16 tokens" in text and "predictions of function seq_8" in text for text in page.texts)
+    texts = [text for text in page.texts if text]
+    counts = inspect(directory, function="seq_8").shares
+    start = texts.index("seq_8")
+    assert texts[start + 1 : start + 6] == [
+        "1 × 8",
+        str(sum(share.operations for share in counts.values())),
+        *(str(share.operations) for share in counts.values()),
+    ]
+    assert "seq_16, the default" in texts
+
+
+def test_of_one_function_the_page_has_no_table_of_them(package):
+    assert "Functions" not in Outline(render_html(inspect(package), read_package(package))).texts
+
+
 def test_the_page_needs_no_network_and_runs_no_script(package):
     page = Outline(render_html(inspect(package), read_package(package)))
     assert not {"script", "link", "img", "iframe", "object"} & set(page.seen)

@@ -1,6 +1,7 @@
 """The whole of an inspection, and the limits that it is held to."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tiny_models import make_original
 from optimum_ane import export
 from optimum_ane.analysis.gates import Gates
 from optimum_ane.analysis.inspection import inspect
+from optimum_ane.analysis.operations import count_operations
 from optimum_ane.errors import InputError, PackageError, ValidationError
 
 
@@ -82,6 +84,42 @@ def test_everything_is_json(package):
     assert answer["cost"]["chip"] == "A15"
     assert answer["residency"]["latency_ms"]["typical"] > 0
     assert answer["memory"]["weight_bytes"] == 2 * (64 + 24 * 8 + 24)  # coremltools adds a bias
+
+
+class TestSeveralFunctions:
+    @pytest.fixture(scope="class")
+    def directory(self, tiny_package):
+        """An export of two lengths, whose default is the longer one."""
+        model = {"num_hidden_layers": 1}
+        return tiny_package("distilbert", "text-classification", model=model, sequence_length=(8, 16))
+
+    def test_each_is_inspected_by_its_name(self, directory):
+        short, long = (inspect(directory, "A15", f"seq_{length}") for length in (8, 16))
+        assert (short.program.function, short.program.others) == ("seq_8", ("seq_16",))
+        assert [short.program.inputs[0].shape, long.program.inputs[0].shape] == [(1, 8), (1, 16)]
+        # Products of tokens with weights double with the length, those of tokens with tokens grow fourfold.
+        assert 2 * short.program.flops < long.program.flops < 4 * short.program.flops
+        assert short.memory.weight_bytes == pytest.approx(long.memory.weight_bytes, rel=0.02)  # a table of positions
+        assert short.cost.typical_ms < long.cost.typical_ms
+        for inspection in (short, long):
+            counted = count_operations(directory / "model.mlpackage", inspection.program.function)
+            assert counted == Counter(operation.type for operation in inspection.program.operations)
+
+    def test_without_a_name_it_is_the_default(self, directory):
+        assert inspect(directory).program.function == "seq_16"
+
+    def test_a_name_that_there_is_not(self, directory):
+        with pytest.raises(PackageError, match=r"no function 'seq_9'.*seq_16, seq_8"):
+            inspect(directory, function="seq_9")
+
+    def test_a_broken_limit_names_the_function(self, directory):
+        with pytest.raises(ValidationError, match="prediction for function seq_8 breaks --max-regions 1"):
+            Gates(max_regions=1).check(inspect(directory, function="seq_8"))
+
+    def test_the_report_of_an_export_holds_each(self, directory):
+        report = json.loads((directory / "export_report.json").read_text())
+        assert report["residency"] == inspect(directory).summary()
+        assert report["functions"] == {name: inspect(directory, None, name).summary() for name in ("seq_16", "seq_8")}
 
 
 def test_an_unknown_chip_and_a_missing_package_are_named(package, tmp_path):

@@ -220,6 +220,22 @@ def test_a_conversion_that_is_more_than_a_renaming_is_left_to_transformers(tmp_p
     assert_same(checkpoint.weights, loaded(tmp_path, "feature-extraction")[0])
 
 
+def test_weights_that_a_class_computes_are_left_to_transformers(tmp_path):
+    """Marian's files hold no positions."""
+    sizes = {
+        f"{side}_{what}": 2 for side in ("encoder", "decoder") for what in ("layers", "attention_heads", "ffn_dim")
+    }
+    config = transformers.MarianConfig(
+        d_model=16, vocab_size=32, pad_token_id=0, decoder_start_token_id=0, eos_token_id=1, **sizes
+    )
+    torch.manual_seed(0)
+    transformers.MarianMTModel(config).save_pretrained(tmp_path)
+    assert not any("embed_positions" in name for name in load_file(tmp_path / "model.safetensors"))
+    weights = open_checkpoint(str(tmp_path), task="text2text-generation").weights
+    assert isinstance(weights, ModelWeights)
+    assert weights["model.encoder.embed_positions.weight"].abs().max() > 0
+
+
 def test_renamings_of_transformers_5_are_followed(tmp_path):
     """ViT's modules have other names in transformers 5 than in its files."""
     config = transformers.ViTConfig(

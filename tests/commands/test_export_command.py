@@ -11,9 +11,14 @@ import pytest
 from command_line import run_command
 from tiny_models import save_checkpoint
 
+from optimum_ane.analysis.gates import Gates
+from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.commands.export import ANEExportCommand
 from optimum_ane.exporters.config import supported_tasks
-from optimum_ane.workflows import export as road
+from optimum_ane.package.form import ExportForm
+from optimum_ane.workflows import export as export_workflow
+from optimum_ane.workflows import stages
+from optimum_ane.workflows.export import ExportChecks
 
 HEAVY = {"torch", "transformers", "coremltools", "numpy", "datasets", "evaluate", "scipy", "sklearn", "rich"}
 
@@ -52,17 +57,17 @@ def test_every_option_reaches_the_package(command, checkpoint, tmp_path):
         "--minimum-deployment-target iOS17 --no-validate out"
     )
     command("--model", checkpoint, *line.split())
-    config = json.loads((tmp_path / "out" / "ane_config.json").read_text())
+    form = json.loads((tmp_path / "out" / "ane_config.json").read_text())["form"]
     expected = {
         "task": "text-classification",
-        "sequence_length": 8,
+        "sequence_length": [8],
         "batch_size": 2,
         "precision": "float32",
         "compute_units": "all",
         "minimum_deployment_target": "iOS17",
         "class_labels": False,
     }
-    assert {name: config[name] for name in expected} == expected
+    assert {name: form[name] for name in expected} == expected
     assert json.loads((tmp_path / "out" / "export_report.json").read_text())["package_psnr"] == {}
 
 
@@ -70,30 +75,32 @@ def test_arguments_of_the_command_are_those_of_the_function(command, checkpoint,
     """Every option arrives under its own name, and the defaults are the ones that are promised."""
     seen = {}
 
-    def export(model, output, **options):
-        seen.update(options, model=model, output=output)
+    def export_checkpoint(model, output, form, checks, **options):
+        seen.update(options, model=model, output=output, form=form, checks=checks)
         raise SystemExit(0)
 
-    monkeypatch.setattr(road, "export", export)
+    monkeypatch.setattr(export_workflow, "export_checkpoint", export_checkpoint)
     with pytest.raises(SystemExit):
         command("--model", "some/one", "out")
-    assert seen["hub"].revision is None
-    assert (seen["task"], seen["sequence_length"], seen["batch_size"]) == ("auto", 128, 1)
-    assert (seen["precision"], seen["minimum_deployment_target"]) == ("float16", "iOS16")
-    assert (seen["compute_units"], seen["class_labels"], seen["validate"]) == ("cpu_and_ne", False, True)
-    assert (seen["psnr_threshold"], seen["overwrite"], seen["eval_dataset"]) == (None, False, None)
-    assert "max_accuracy_drop" not in seen  # the function's own default
+    assert (seen["model"], str(seen["output"]), seen["overwrite"]) == ("some/one", "out", False)
+    assert (seen["hub"], seen["compress"], seen["adapter"], seen["gguf_file"]) == (HubOptions(), None, None, None)
+    assert (seen["form"], seen["checks"]) == (ExportForm(), ExportChecks())
+    form = ExportForm()
+    assert (form.task, form.sequence_length, form.batch_size, form.target) == ("auto", (128,), 1, "iOS16")
+    assert (form.precision, form.compute_units, form.class_labels) == ("float16", "cpu_and_ne", False)
     line = (
         "--revision v1 --cache-dir c --token t --trust-remote-code --class-labels --psnr-threshold 70 --overwrite "
-        "--eval-dataset dev.tsv --max-accuracy-drop 0.5 --pooling mean --normalize"
+        "--eval-dataset dev.tsv --max-accuracy-drop 0.5 --pooling mean --normalize --adapter a --gguf-file g "
+        "--compress int8 --max-latency-ms 2 --chip A15"
     )
     with pytest.raises(SystemExit):
-        command("--model", "some/one", *line.split(), "out")
-    hub = seen["hub"]
-    assert (hub.revision, hub.cache_dir, hub.token, hub.trust_remote_code) == ("v1", "c", "t", True)
-    assert (seen["class_labels"], seen["overwrite"], seen["psnr_threshold"]) == (True, True, 70.0)
-    assert (seen["pooling"], seen["normalize"], seen["max_accuracy_drop"]) == ("mean", True, 0.5)
-    assert seen["eval_dataset"].dataset == "dev.tsv"
+        command("--model", "some/one", *line.split(), "--sequence-length", "32", "out")
+    assert seen["hub"] == HubOptions("v1", "c", "t", True)
+    assert (seen["compress"], seen["adapter"], seen["gguf_file"], seen["overwrite"]) == ("int8", "a", "g", True)
+    assert seen["form"] == ExportForm(sequence_length=(32,), class_labels=True, pooling="mean", normalize=True)
+    checks = seen["checks"]
+    assert (checks.dataset.dataset, checks.max_accuracy_drop, checks.psnr_threshold) == ("dev.tsv", 0.5, 70.0)
+    assert (checks.chip, checks.gates) == ("A15", Gates(max_latency_ms=2.0))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +140,7 @@ def test_faults_of_no_known_kind_are_one_line_too(command, checkpoint, tmp_path,
     def fail(*_, **__):
         raise fault
 
-    monkeypatch.setattr(road, "build_module", fail)
+    monkeypatch.setattr(stages, "build_module", fail)
     line = ("--model", checkpoint, "--sequence-length", 16, "out")
     printed = command(*line, code=1)
     assert printed.err.splitlines()[-1].startswith(f"error: {words}")

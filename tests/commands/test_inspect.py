@@ -69,6 +69,19 @@ def test_a_chip_adds_an_estimate_of_latency(run):
     assert json.loads(run("--chip", "M2", "--json"))["cost"]["chip"] == "M2"
 
 
+def test_each_function_of_a_package_is_inspected_by_its_name(run, tiny_package):
+    model = {"num_hidden_layers": 1}
+    directory = tiny_package("distilbert", "text-classification", model=model, sequence_length=(8, 16))
+    said = run(where=directory)
+    assert "model.mlpackage, function seq_16: a prediction" in said
+    assert "other functions, with --function: seq_8" in said
+    answer = json.loads(run("--function", "seq_8", "--json", where=directory))
+    assert answer["function"] == "seq_8"
+    assert {tuple(output["shape"]) for operation in answer["operations"] for output in operation["outputs"]} >= {
+        (1, 8)
+    }
+
+
 def test_a_limit_that_is_not_kept_ends_with_code_1_and_the_reason(run):
     assert "--max-regions 1: there are 2" in run("--max-regions", "1", code=1)
     assert "--min-residency 0.9" in run("--min-residency", "0.9", "--json", code=1)

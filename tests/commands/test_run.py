@@ -75,6 +75,15 @@ def test_random_inputs_are_announced_and_seeded(run):
     assert not np.array_equal(np.load("a.npz")["y"], np.load("c.npz")["y"])
 
 
+def test_each_function_of_a_package_runs_by_its_name(run, tiny_package):
+    model = {"num_hidden_layers": 1}
+    directory = tiny_package("distilbert", "token-classification", model=model, sequence_length=(4, 8))
+    assert "function seq_8, precision program" in run(where=directory)
+    said = run("--function", "seq_4", where=directory)
+    assert "function seq_4" in said
+    assert "logits: float16 (1, 4, 2) [" in said
+
+
 def test_precision(run):
     run("--intermediates", "scaled", "--intermediates-file", "a.npz")
     run("--intermediates", "scaled", "--intermediates-file", "b.npz", "--precision", "float32")

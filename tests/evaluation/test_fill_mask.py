@@ -36,19 +36,19 @@ def guesses(**scores):
 
 
 def test_by_hand():
-    data = texts("film film", "plot", "dull")
+    data = texts("film film", "plot", "poor")
     package = guesses(film=3, plot=2, fine=2, story=2, great=2, poor=1)
-    report = run(data, package, guesses(film=3, plot=2, fine=2, story=2, dull=2))
-    # Four tokens are masked, each alone. The likeliest is "film"; among the five likeliest are "film" and "plot".
+    report = run(data, package, guesses(film=3, plot=2, fine=2, story=2, poor=2))
+    # Four tokens are masked, each alone. The likeliest is "film", "plot" is among the best five, "poor" is the sixth.
     assert report.package.metrics["top_1_accuracy"] == 0.5
     assert (report.package.metrics["top_5_accuracy"], report.original.metrics["top_5_accuracy"]) == (0.75, 1.0)
     total = math.exp(3) + 4 * math.exp(2) + math.exp(1) + len(VOCABULARY) - 6
-    mean = (2 * 3 + 2 + 0) / 4 - math.log(total)
+    mean = (2 * 3 + 2 + 1) / 4 - math.log(total)
     assert report.package.metrics["pseudo_perplexity"] == pytest.approx(math.exp(-mean))
     assert (report.rows, report.counts, report.unit) == (3, {"masked tokens": 4}, "masked tokens")
     assert (report.primary_metric, report.drop, report.agreement) == ("top_1_accuracy", 0.0, 1.0)
-    # Of one masked token two numbers of the vocabulary are 2 off, and one is 1 off.
-    assert report.psnr == pytest.approx(20 * math.log10(3 / math.sqrt((4 + 4 + 1) / len(VOCABULARY))))
+    # Of each masked token one number of the vocabulary is 2 off ("great"), and one is 1 off ("poor").
+    assert report.psnr == pytest.approx(20 * math.log10(3 / math.sqrt((4 + 1) / len(VOCABULARY))))
 
 
 def test_tokens_are_masked_one_at_a_time_and_neither_special_nor_unknown_ones():

@@ -89,8 +89,9 @@ def test_an_embedding_of_zeros_is_like_nothing():
 
 
 def test_a_row_is_cut_once():
-    data = pairs(("1 2 3 4 5", "1 2 3 4 5 6", 1.0), (1, 2, 0.0), ("1 2 3 4 5", 2, 0.5))
-    assert run(data, np.eye(7)).truncated == 2
+    both, none, first = ("1 2 3 4 5", "1 2 3 4 5 6", 1.0), (1, 2, 0.0), ("1 2 3 4 5", 2, 0.5)
+    second = (2, "1 2 3 4 5", 0.1)
+    assert run(pairs(both, none, first, second), np.eye(7)).truncated == 3
 
 
 def test_a_package_that_does_not_pool_is_refused_with_what_to_do():

@@ -7,6 +7,7 @@ def test_answers_are_compared_without_case_articles_and_punctuation():
     assert normalize_answer(" The  Statue, of\tLiberty's (an) A-frame!") == "statue of libertys aframe"
     assert normalize_answer("An another theme") == "another theme"
     assert normalize_answer("the a an .") == ""
+    assert normalize_answer("Rome–the–city") == "rome– –city"  # a dash is no punctuation to the official scripts
 
 
 def test_by_hand():
@@ -34,6 +35,7 @@ def test_the_versions_differ_on_answers_that_are_nothing_but_articles():
     """As the two official scripts do: 1.1 finds no shared word, 2.0 takes such an answer for none."""
     assert question_scores(["the"], [["a"]], "squad").tolist() == [[0, 1]]
     assert question_scores(["the"], [["a"]], "squad_v2").tolist() == [[1, 1]]
+    assert question_scores([""], [["a", "x"]], "squad_v2").tolist() == [[0, 0]]
     assert question_scores(["x"], [["a", "x y"]], "squad_v2").tolist() == [[pytest.approx(2 / 3), 0]]
 
 

@@ -8,7 +8,7 @@ import json
 PUBLISH = ("optimum_ane.workflows.publish", "publish")
 WEIGHTS = "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
 LFS_FILES = {WEIGHTS, "model.mlpackage/Data/com.apple.CoreML/model.mlmodel"}
-DOCUMENTS = {"README.md", "card.svg", "export_report.html"}
+CARD_AND_REPORT = {"README.md", "card.svg", "export_report.html"}
 
 
 def files_of(directory):
@@ -34,7 +34,9 @@ def change(package, **settings):
         else:
             path.write_bytes(data)
     config = json.loads((package / "ane_config.json").read_text())
-    files = {name: data for name, data in files_of(package).items() if name not in DOCUMENTS | {"ane_config.json"}}
+    files = {
+        name: data for name, data in files_of(package).items() if name not in CARD_AND_REPORT | {"ane_config.json"}
+    }
     config["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     (package / "ane_config.json").write_text(json.dumps(config, indent=2) + "\n")
     return package

@@ -6,13 +6,13 @@ VISIBLE = 60.0
 """dB. Answers nearer to each other than this count as the same; modules are held to 100 dB."""
 
 
-def assert_each_matters(name, task, settings, room=None, **inputs):
+def assert_each_matters(name, task, settings, others=None, **inputs):
     """Fails unless each setting, beside the others, changes the answer of the original.
 
-    `room` holds settings that the others need and that are not tried themselves; `inputs` are `make_inputs`'.
+    `others` holds settings that the others need and that are not tried themselves; `inputs` are `make_inputs`'.
     """
     for key in settings:
-        changed, plain = _originals(name, task, settings | (room or {}), key)
+        changed, plain = _originals(name, task, settings | (others or {}), key)
         given = make_inputs(changed, **inputs)
         answers = zip(answer(changed, given), answer(plain, make_inputs(plain, **inputs)), strict=True)
         if not any(_differ(*pair, given["attention_mask"].bool()) for pair in answers):

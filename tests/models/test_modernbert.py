@@ -69,8 +69,8 @@ def test_every_bias(task):
 
 
 def test_the_window_is_seen_and_its_radius_is_exact():
-    room = {key: value for key, value in LONG.items() if key != "local_attention"}
-    assert_each_matters("modernbert", "feature-extraction", {"local_attention": 128}, room, rows=2, length=390)
+    others = {key: value for key, value in LONG.items() if key != "local_attention"}
+    assert_each_matters("modernbert", "feature-extraction", {"local_attention": 128}, others, rows=2, length=390)
     assert_each_matters("modernbert", "feature-extraction", {"local_attention": 6})
     original = make_original("modernbert", "feature-extraction", **LONG)
     inputs = make_inputs(original, rows=2, length=390)

@@ -56,18 +56,18 @@ def parity(original, **inputs):
 @pytest.mark.parametrize("task", TASKS)
 def test_settings_that_all_architectures_have(name, task):
     settings = {"layer_norm_eps": 0.5, "hidden_act": "relu", "num_hidden_layers": 1}
-    room = {}
+    others = {}
     if name == "distilbert":
         del settings["layer_norm_eps"]  # its epsilon is no entry of its configuration
     if name == "albert":
-        room["num_hidden_groups"] = 1
+        others["num_hidden_groups"] = 1
     if name in PADDING_MATTERS:
         settings["pad_token_id"] = 3
-        room["max_position_embeddings"] = 80
+        others["max_position_embeddings"] = 80
     if task in ("text-classification", "token-classification"):
         settings["num_labels"] = 5
-    assert_each_matters(name, task, settings, room)
-    assert parity(make_original(name, task, **settings, **room)) >= THRESHOLD
+    assert_each_matters(name, task, settings, others)
+    assert parity(make_original(name, task, **settings, **others)) >= THRESHOLD
 
 
 @pytest.mark.parametrize(("name", "task", "settings"), SETTINGS, ids=[f"{n}-{t}-{s}" for n, t, s in SETTINGS])
@@ -81,9 +81,9 @@ def test_a_setting(name, task, settings):
 def test_buckets_of_distances_near_and_far(buckets, farthest):
     """A bucket too far shifts a score by one: long rows, few buckets, many, and an odd range."""
     settings = {"position_buckets": buckets, "max_relative_positions": farthest}
-    room = {"max_position_embeddings": 400, "num_hidden_layers": 1}
-    assert_each_matters("deberta-v2", "feature-extraction", settings, room, rows=2, length=390)
-    original = make_original("deberta-v2", "feature-extraction", **settings, **room)
+    others = {"max_position_embeddings": 400, "num_hidden_layers": 1}
+    assert_each_matters("deberta-v2", "feature-extraction", settings, others, rows=2, length=390)
+    original = make_original("deberta-v2", "feature-extraction", **settings, **others)
     assert parity(original, rows=2, length=390) >= THRESHOLD
 
 

@@ -91,22 +91,24 @@ def test_a_scaled_projection_survives_a_copy():
 @pytest.mark.parametrize(("rows", "scales"), [((4, 4, 4), (0.25, 1.0, 1.0)), ((5, 2), None), ((3,), (-2.0,))])
 def test_a_packed_projection_loads_and_answers_as_one_linear_layer(has_bias, rows, scales):
     linear = randomise(nn.Linear(6, sum(rows), bias=has_bias))
-    ours = PackedProjection(6, rows, has_bias, scales)
+    names = ("query", "key", "value")[: len(rows)]
+    factors = dict(zip(names, scales or [1.0] * len(rows), strict=True))
+    ours = PackedProjection(6, dict(zip(names, rows, strict=True)), has_bias, factors if scales else {})
     weights = linear.state_dict()
     ours.load_state_dict(weights, strict=True)
     x = torch.randn(2, 5, 6)
     expected = linear(x).split(rows, dim=2)
-    for part, theirs, scale in zip(ours(to_bc1s(x)), expected, scales or [1.0] * len(rows), strict=True):
+    for part, theirs, scale in zip(ours(to_bc1s(x)), expected, factors.values(), strict=True):
         close(from_bc1s(part), theirs * scale)
     assert all(torch.equal(weights[name], value) for name, value in linear.state_dict().items())
 
 
 def test_a_packed_projection_shares_the_weights_that_it_does_not_scale():
     linear = nn.Linear(6, 8)
-    ours = PackedProjection(6, (4, 4), scales=(0.5, 1.0))
+    ours = PackedProjection(6, {"input": 4, "gate": 4}, scales={"input": 0.5})
     ours.load_state_dict(linear.state_dict(), assign=True)
-    assert ours[1].weight.untyped_storage().data_ptr() == linear.weight.untyped_storage().data_ptr()
-    assert ours[0].weight.untyped_storage().data_ptr() != linear.weight.untyped_storage().data_ptr()
+    assert ours.gate.weight.untyped_storage().data_ptr() == linear.weight.untyped_storage().data_ptr()
+    assert ours.input.weight.untyped_storage().data_ptr() != linear.weight.untyped_storage().data_ptr()
 
 
 @pytest.mark.parametrize(
@@ -120,12 +122,12 @@ def test_a_packed_projection_shares_the_weights_that_it_does_not_scale():
 )
 def test_a_packed_projection_refuses_weights_that_do_not_fit(weights, named):
     with pytest.raises(RuntimeError, match=named):
-        PackedProjection(6, (4, 4)).load_state_dict(weights, strict=True)
+        PackedProjection(6, {"input": 4, "gate": 4}).load_state_dict(weights, strict=True)
 
 
-def test_scales_of_another_number_than_projections_are_refused():
-    with pytest.raises(ValueError, match="argument"):
-        PackedProjection(6, (4, 4), scales=(1.0,))
+def test_a_scale_for_no_part_is_refused():
+    with pytest.raises(ValueError, match=r"\['output'\], and the parts are \['input', 'gate'\]"):
+        PackedProjection(6, {"input": 4, "gate": 4}, scales={"output": 1.0})
 
 
 @pytest.mark.parametrize("vocabulary", [7, 8, 9, 16, 17, 23, 24, 25])

@@ -93,7 +93,7 @@ def ranges(values: Mapping[str, tuple[float, float, float]], unit: str, notes: M
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(axis="x")
-        # Room for the words on the right.
+        # Space for the words on the right.
         left, right = axes.get_xlim()
         axes.set_xlim(left, right * (right / left) ** 0.25)
         axes.set_xlabel(unit)
@@ -101,12 +101,12 @@ def ranges(values: Mapping[str, tuple[float, float, float]], unit: str, notes: M
 
 
 def _short(name: str) -> str:
-    """A name that leaves room for the bars; names come from packages."""
+    """A name that leaves space for the bars; names come from packages."""
     return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[-_NAME // 2 :]}"
 
 
 def _runs(verdicts: Sequence[str], widths: Sequence[float]) -> Iterator[tuple[str, float]]:
-    """Joins neighbours of one verdict, so that a program of thousands of operations is a handful of shapes."""
+    """Joins runs of one verdict, so that a program of thousands of operations is a handful of shapes."""
     current, length = "", 0.0
     for verdict, width in zip(verdicts, widths, strict=True):
         if verdict != current and current:

@@ -1,4 +1,4 @@
-"""Writes programs down operation by operation, without weights: for models that are too large to convert here."""
+"""Builds programs operation by operation, without weights: for models that are too large to convert here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optimum_ane.analysis.operations import Operation, Tensor
 Shape = tuple[int, ...]
 
 
-class Tape:
+class ProgramBuilder:
     """Collects operations as a converted program would hold them, in fp16.
 
     Args:

@@ -1,14 +1,13 @@
 """What the cost model sees of a program: for each operation its kind, arithmetic, weights and activations.
 
-Nothing here depends on a chip. Programs whose layers repeat reduce to few distinct steps, so that the published
-measurements which the model is fitted to can be kept as small tables instead of as packages.
+Nothing here depends on a chip.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -202,8 +201,3 @@ def padded_bytes(tensor: Tensor) -> int:
     row = (tensor.shape[-1] or 1) if tensor.shape else 1
     row_bytes = row * tensor.dense_bytes / tensor.elements
     return tensor.elements // row * math.ceil(row_bytes / ALIGNMENT) * ALIGNMENT
-
-
-def tally(steps: Iterable[Step]) -> dict[Step, int]:
-    """Counts equal steps, those that cost nothing left out."""
-    return dict(Counter(step for step in steps if step.kind != "free"))

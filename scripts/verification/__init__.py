@@ -1,0 +1,1 @@
+"""The measurements that `make verify` takes, one module for each group of rows."""

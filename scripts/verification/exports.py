@@ -1,0 +1,120 @@
+"""Time and peak memory of whole export commands, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from verification.row import REPOSITORY, MissingError, Row, shared
+
+BEFORE = "d4f7b7b"
+"""The commit before programs, functions and states: what the export is compared with."""
+MOST_TIME, MOST_MEMORY = 0.85, 0.9
+_ROUNDS = 3
+_LARGE_SHARDS = "200MB"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One command: seconds, and the peak of its resident memory in bytes."""
+
+    seconds: float
+    peak: int
+
+
+def measure(folder: Path) -> Iterator[Row]:
+    """Exports a DistilBERT-base with the code of then and of now, by turns, and a BERT-large in bfloat16."""
+    yield from _beside_before(folder)
+    yield from _large(folder)
+
+
+def _beside_before(folder: Path) -> Iterator[Row]:
+    checkpoint = shared("models/distilbert-sst2")
+    before = folder / "before"
+    worktree = ["git", "-C", str(REPOSITORY), "worktree"]
+    done = subprocess.run(
+        [*worktree, "add", "--detach", str(before), BEFORE], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise MissingError(f"needs the commit {BEFORE} in this clone: {done.stderr.strip().splitlines()[-1]}")
+    try:
+        runs: dict[Path, list[Run]] = {before: [], REPOSITORY: []}
+        for _ in range(_ROUNDS):
+            for code, found in runs.items():
+                found.append(_export(code, checkpoint, folder / "package"))
+    finally:
+        subprocess.run([*worktree, "remove", "--force", str(before)], check=True)
+    seconds, peaks = ({code: [getattr(run, name) for run in found] for code, found in runs.items()}
+                      for name in ("seconds", "peak"))  # fmt: skip
+    for what, values, most, show in (
+        ("time", seconds, MOST_TIME, lambda value: f"{value:.1f} s"),
+        ("peak memory", peaks, MOST_MEMORY, lambda value: f"{value / 1e9:.2f} GB"),
+    ):
+        ratio = statistics.median(now / then for now, then in zip(values[REPOSITORY], values[before], strict=True))
+        middle = {code: show(statistics.median(found)) for code, found in values.items()}
+        yield Row(
+            f"export of DistilBERT-base, whole command: {what}, over that of {BEFORE}",
+            f"≤ {most}",
+            f"{ratio:.2f} ({middle[REPOSITORY]} and {middle[before]}; {_ROUNDS} turns)",
+            ratio <= most,
+        )
+
+
+def _large(folder: Path) -> Iterator[Row]:
+    tokenizer = shared("models/distilbert-sst2")
+    checkpoint = folder / "large"
+    # In a process of its own, or its memory would count as the export's: a child starts with its parent's peak.
+    subprocess.run([sys.executable, "-c", _MAKE_LARGE, checkpoint, tokenizer, _LARGE_SHARDS], check=True)
+    files = [*checkpoint.glob("*.safetensors")]
+    size = sum(path.stat().st_size for path in files)
+    limit = 3 * size + 10**9
+    run = _export(REPOSITORY, checkpoint, folder / "package")
+    yield Row(
+        f"export of BERT-large, bfloat16 in {len(files)} files, with validation: peak memory",
+        f"≤ 3 × {size / 1e6:.0f} MB + 1 GB = {limit / 1e9:.2f} GB",
+        f"{run.peak / 1e9:.2f} GB ({run.seconds:.0f} s)",
+        run.peak <= limit,
+    )
+
+
+_MAKE_LARGE = """
+import sys, torch, transformers
+checkpoint, tokenizer, shards = sys.argv[1:]
+torch.manual_seed(0)
+config = transformers.BertConfig(
+    hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, vocab_size=30522
+)
+model = transformers.BertForSequenceClassification(config).to(torch.bfloat16)
+model.save_pretrained(checkpoint, max_shard_size=shards)
+transformers.AutoTokenizer.from_pretrained(tokenizer).save_pretrained(checkpoint)
+"""
+
+
+def _export(code: Path, checkpoint: Path, output: Path) -> Run:
+    """Runs `optimum-cli export ane` with the code of a directory, which goes before what is installed."""
+    shutil.rmtree(output, ignore_errors=True)
+    command = [Path(sys.executable).with_name("optimum-cli"), "export", "ane", "--model", checkpoint, output]
+    return _timed(command, {**os.environ, "PYTHONPATH": str(code)})
+
+
+def _timed(command: Sequence[str | Path], environment: Mapping[str, str]) -> Run:
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/"
+    )
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{errors.decode(errors='replace')[-2000:]}")
+    # Kilobytes on Linux, bytes on macOS.
+    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))

@@ -1,0 +1,78 @@
+"""Takes the measurements that the project promises, and prints each beside what was asked.
+
+    python scripts/verify.py                  # all of them: half an hour on two cores
+    python scripts/verify.py imports lengths  # some
+
+Run it on a machine that does nothing else. What needs checkpoints or data that are not there is said to be missing.
+The exit code is 1 where a limit is not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import multiprocessing
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from verification.row import MissingError, Row
+
+MEASUREMENTS = {
+    "imports": "the import contract; what light code loads",
+    "architectures": "ModernBERT in every task; what a new architecture takes",
+    "lengths": "a package of several lengths: size, accuracy, speed",
+    "exports": "time and peak memory of exports",
+    "suite": "the tests and their time",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["measurements:", *(f"  {name:<15}{what}" for name, what in MEASUREMENTS.items())]),
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="measurements to take (default: all)")
+    names = parser.parse_args().names or [*MEASUREMENTS]
+    unknown = [name for name in names if name not in MEASUREMENTS]
+    if unknown:
+        parser.error(f"no measurement {', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
+    rows = []
+    console = Console(stderr=True, highlight=False)
+    for name in names:
+        console.print(f"measuring {name}: {MEASUREMENTS[name]} …")
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            rows.extend(process.submit(take, name).result())
+    show(rows)
+    return int(any(row.is_met is False for row in rows))
+
+
+def take(name: str) -> list[Row]:
+    """Takes one group of measurements, in a process of its own: its memory would count as that of what it starts."""
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="optimum-ane-") as folder:
+        measurements = importlib.import_module(f"verification.{name}").measure(Path(folder))
+        try:
+            rows.extend(measurements)  # what was measured stays where the next lacks something
+        except MissingError as error:
+            rows.append(Row(f"{name}: what follows", "", str(error), None))
+    return rows
+
+
+def show(rows: list[Row]) -> None:
+    """Prints the table."""
+    table = Table("what", "asked", "measured", "")
+    words = {True: "met", False: "missed", None: "not measured"}
+    for row in rows:
+        table.add_row(row.what, row.asked, row.measured, words[row.is_met])
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

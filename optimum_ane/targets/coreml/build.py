@@ -65,7 +65,8 @@ def build_program(
 
     Raises:
         UnsupportedModelError: Several functions for an older target, or a module that does not declare its layers.
-        OutputError: The weights could not be written.
+        OSError: The package could not be written.
+        OutputError: coremltools could not write to the directory for temporary files.
     """
     if [function.name for function in functions] != [MAIN]:
         check_several_functions(minimum_deployment_target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,7 @@ def convert(
         The `Model` protobuf that was written.
 
     Raises:
+        OSError: The package could not be written.
         OutputError: coremltools could not write the weights to the directory for temporary files.
     """
     classifier = None
@@ -69,9 +71,10 @@ def convert(
             minimum_deployment_target=ct.target[minimum_deployment_target],
             compute_precision=getattr(ct.precision, precision.upper()),
             pass_pipeline=pass_pipeline(precision, class_labels is not None),
-            package_dir=str(path),
             skip_model_load=True,
         )
+        # Moved, where `save` would copy the weights once more.
+        shutil.move(model.package_path, path)
         specification = model.get_spec()
         # The model holds the program with all its constants, in circles of references.
         del model

@@ -17,7 +17,7 @@ from optimum_ane.errors import PackageError, UnsupportedModelError
 from optimum_ane.package.deployment_targets import is_older
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.values import tensor_type
-from optimum_ane.targets.coreml.package_files import WEIGHT_FILE, WEIGHTS_IN_PROGRAM, write_package
+from optimum_ane.targets.coreml.package_files import WEIGHTS_IN_PROGRAM, write_package
 from optimum_ane.targets.coreml.weight_writer import WeightWriter
 
 MAIN = "main"
@@ -67,7 +67,7 @@ def merge_functions(sources: Mapping[str, Path], target: Path, *, default: str) 
     Raises:
         PackageError: A package is damaged or has several functions, or they are for different systems.
         UnsupportedModelError: A package is for a system that knows one function only.
-        OutputError: The result could not be written.
+        OSError: The result could not be written.
     """
     packages = {name: Package(path) for name, path in sources.items()}
     versions = {name: package.spec.specificationVersion for name, package in packages.items()}
@@ -85,7 +85,8 @@ def merge_functions(sources: Mapping[str, Path], target: Path, *, default: str) 
     for name, value in program.attributes.items():
         merged.mlProgram.attributes[name].CopyFrom(value)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="weights-") as folder:
-        with WeightWriter(Path(folder) / WEIGHT_FILE) as weights:
+        file = Path(folder) / "weight.bin"
+        with WeightWriter(file) as weights:
             for name, package in packages.items():
                 if functions_of(package.spec) != (MAIN,):
                     raise PackageError(f"{package.path} has the functions {', '.join(functions_of(package.spec))}")
@@ -95,7 +96,7 @@ def merge_functions(sources: Mapping[str, Path], target: Path, *, default: str) 
                 described = merged.description.functions.add(name=name)
                 _copy_description(package.spec.description, described)
         _check_opsets(merged, target)
-        write_package(merged, Path(folder), target)
+        write_package(merged, file, target)
 
 
 def split_function(source: Path, name: str, target: Path) -> None:
@@ -108,7 +109,7 @@ def split_function(source: Path, name: str, target: Path) -> None:
 
     Raises:
         PackageError: The package is damaged, or has no such function.
-        OutputError: The result could not be written.
+        OSError: The result could not be written.
     """
     package = Package(source)
     specification = package.spec
@@ -125,9 +126,10 @@ def split_function(source: Path, name: str, target: Path) -> None:
     function = single.mlProgram.functions[MAIN]
     function.CopyFrom(specification.mlProgram.functions[name])
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="weights-") as folder:
-        with WeightWriter(Path(folder) / WEIGHT_FILE) as weights:
+        file = Path(folder) / "weight.bin"
+        with WeightWriter(file) as weights:
             _move_weights(function, package, weights)
-        write_package(single, Path(folder), target)
+        write_package(single, file, target)
 
 
 def _copy_description(source: Any, target: Any) -> None:
@@ -140,7 +142,7 @@ def _copy_description(source: Any, target: Any) -> None:
 
 
 def _check_opsets(specification: Any, target: Path) -> None:
-    opsets = {name: function.opset for name, function in specification.mlProgram.functions.items()}
+    opsets = {name: function.opset for name, function in sorted(specification.mlProgram.functions.items())}
     if len(set(opsets.values())) > 1:
         each = ", ".join(f"{name}: {opset}" for name, opset in opsets.items())
         raise PackageError(f"{target}: functions for different systems do not go together ({each})")

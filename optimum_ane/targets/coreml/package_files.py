@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from optimum_ane.targets.coreml.quiet import quiet, writing
 
-WEIGHT_FILE = "weight.bin"
-WEIGHTS_IN_PROGRAM = f"@model_path/weights/{WEIGHT_FILE}"
+WEIGHTS_IN_PROGRAM = "@model_path/weights/weight.bin"
 """How a program refers to its weight file."""
 
 
@@ -27,13 +27,14 @@ def write_package(specification: Any, weights: Path, path: Path) -> None:
 
     Args:
         specification: The `Model` protobuf of an ML Program.
-        weights: The folder that holds the weight file; it is copied.
+        weights: The weight file, on the same disk; it is moved.
         path: The `.mlpackage` to write; it does not exist.
 
     Raises:
-        OutputError: It could not be written.
+        OSError: It could not be written.
     """
     import coremltools as ct
 
-    with quiet(), writing():
-        ct.utils.save_spec(specification, str(path), weights_dir=str(weights))
+    with tempfile.TemporaryDirectory(dir=weights.parent) as empty, quiet(), writing(path):
+        ct.utils.save_spec(specification, str(path), weights_dir=empty)
+    weights.rename(path / "Data" / "com.apple.CoreML" / "weights" / "weight.bin")

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
+import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 from optimum_ane.errors import OutputError
 
+_LITTLE = 2**24
+"""Bytes. Where so little is left on a disk, that is why nothing could be written."""
+
 
 @contextlib.contextmanager
-def writing() -> Iterator[None]:
-    """Explains what coremltools' writer raises when it cannot write: a bare RuntimeError without a reason."""
+def writing(package: Path | None = None) -> Iterator[None]:
+    """Explains what coremltools' writer raises when it cannot write: a bare RuntimeError.
+
+    Args:
+        package: The package that is written; None stands for one among the temporary files.
+
+    Raises:
+        OSError: The package could not be written; who chose the place can tell what to do.
+        OutputError: The temporary files could not.
+    """
     try:
         yield
     except RuntimeError as error:
-        if "FileWriter" not in str(error) and "filesystem error" not in str(error):
+        reason = str(error)
+        if "FileWriter" not in reason and "filesystem error" not in reason:
             raise
+        if package is not None and str(package) in reason:
+            # It copies with a call that tells of a full disk as of any other error.
+            number = errno.ENOSPC if shutil.disk_usage(package.parent).free < _LITTLE else errno.EIO
+            raise OSError(number, os.strerror(number), str(package)) from error
         directory = tempfile.gettempdir()
         free = shutil.disk_usage(directory).free / 1e6
         raise OutputError(

@@ -156,7 +156,9 @@ def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str |
         "has_tokenizer": main.has_tokenizer,
         "is_tokenizer_readable_in_swift": is_readable(manifest),
         "files": [
-            (code(name), code(digest)) for name, digest in sorted(manifest.files.items()) if name not in CARD_AND_REPORT
+            (code(name), code(digest))
+            for name, digest in sorted(manifest.files.items())
+            if name not in CARD_AND_REPORT
         ],
     }
 

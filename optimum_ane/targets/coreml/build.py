@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimum_ane.targets.coreml.convert import convert
+from optimum_ane.targets.coreml.garbage import what_is_new_collected
 from optimum_ane.targets.coreml.metadata import Metadata, write_meanings, write_metadata
 from optimum_ane.targets.coreml.multifunction import MAIN, check_several_functions, merge_functions
 from optimum_ane.targets.coreml.package_files import write_specification
@@ -74,9 +75,10 @@ def build_program(
         saved = {}
         for function in functions:
             saved[function.name] = Path(folder) / f"{function.name}.mlpackage"
-            specification = _convert(
-                function, saved[function.name], precision, minimum_deployment_target, class_labels
-            )
+            with what_is_new_collected():
+                specification = _convert(
+                    function, saved[function.name], precision, minimum_deployment_target, class_labels
+                )
             write_metadata(specification, metadata)
             write_meanings(specification.description, function.meanings)
             write_specification(specification, saved[function.name])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +35,8 @@ def convert(
 ) -> Any:
     """Converts a traced module to an ML Program and saves it, its function called `main`.
 
-    Beside the module's own memory this takes that of the converted weights, which is free again afterwards.
+    Beside the module's own memory this takes that of the converted weights. coremltools holds them in circles of
+    references: they are free again after a collection of garbage.
 
     Args:
         traced: From `trace`; with the probabilities as last output where there are class labels.
@@ -61,7 +60,7 @@ def convert(
         classifier = ct.ClassifierConfig(list(class_labels), predicted_probabilities_output=PROBABILITIES)
     names = [*outputs] if class_labels is None else [*outputs, PROBABILITIES]
     kept = [ct.StateType(ct.TensorType(shape=tuple(s), dtype=np.float16), name=n) for n, s in (states or {}).items()]
-    with quiet(), writing(), _collecting_what_is_new():
+    with quiet(), writing():
         model = ct.convert(
             traced,
             inputs=[_input(name, value) for name, value in inputs.items()],
@@ -75,28 +74,8 @@ def convert(
         )
         # Moved, where `save` would copy the weights once more.
         shutil.move(model.package_path, path)
-        specification = model.get_spec()
-        # The model holds the program with all its constants, in circles of references.
-        del model
-        gc.collect()
-    return specification
+    return model.get_spec()
 
 
 def _input(name: str, value: Tensor) -> ct.TensorType:
     return ct.TensorType(name=name, shape=tuple(value.shape), dtype=_TYPES.get(value.dtype, np.int32))
-
-
-@contextmanager
-def _collecting_what_is_new() -> Iterator[None]:
-    """Lets collections of garbage pass by all objects that exist already, which are most: a conversion makes many.
-
-    An application that has frozen its objects itself has done the same, and they stay frozen.
-    """
-    if gc.get_freeze_count():
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

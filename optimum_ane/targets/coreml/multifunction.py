@@ -92,7 +92,8 @@ def merge_functions(sources: Mapping[str, Path], target: Path, *, default: str) 
                     raise PackageError(f"{package.path} has the functions {', '.join(functions_of(package.spec))}")
                 function = merged.mlProgram.functions[name]
                 function.CopyFrom(package.spec.mlProgram.functions[MAIN])
-                _move_weights(function, package, weights)
+                # Opened anew, so that its weights are mapped no longer than they are copied.
+                _move_weights(function, Package(package.path), weights)
                 described = merged.description.functions.add(name=name)
                 _copy_description(package.spec.description, described)
         _check_opsets(merged, target)

@@ -12,7 +12,7 @@ from optimum_ane.package.manifest import Manifest
 
 
 def hash_files(directory: Path) -> dict[str, str]:
-    """The SHA-256 of each file below a directory but `ane_config.json` and `CARD_AND_REPORT`, by relative path, sorted."""
+    """The SHA-256 of each file but `ane_config.json` and `CARD_AND_REPORT`, by relative path, sorted."""
     digests = {}
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
@@ -24,8 +24,8 @@ def hash_files(directory: Path) -> dict[str, str]:
 def verify_files(directory: Path, config: Manifest, names: Iterable[str] | None = None) -> None:
     """Compares files of a package with the SHA-256 that its `ane_config.json` records.
 
-    Symlinks are followed: in the Hub's cache all files are symlinks. `CARD_AND_REPORT` that a package of an earlier version
-    lists are passed over.
+    Symlinks are followed: in the Hub's cache all files are symlinks. `CARD_AND_REPORT` that a package of an earlier
+    version lists are passed over.
 
     Args:
         directory: The package.

@@ -18,7 +18,6 @@ BEFORE = "d4f7b7b"
 """The commit before programs, functions and states: what the export is compared with."""
 MOST_TIME, MOST_MEMORY = 0.85, 0.9
 _ROUNDS = 3
-_LARGE_SHARDS = "200MB"
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def measure(folder: Path) -> Iterator[Row]:
 
 
 def _beside_before(folder: Path) -> Iterator[Row]:
-    checkpoint = shared("models/distilbert-sst2")
+    checkpoint = _make(folder / "base", _BASE)
     before = folder / "before"
     worktree = ["git", "-C", str(REPOSITORY), "worktree"]
     done = subprocess.run(
@@ -68,10 +67,7 @@ def _beside_before(folder: Path) -> Iterator[Row]:
 
 
 def _large(folder: Path) -> Iterator[Row]:
-    tokenizer = shared("models/distilbert-sst2")
-    checkpoint = folder / "large"
-    # In a process of its own, or its memory would count as the export's: a child starts with its parent's peak.
-    subprocess.run([sys.executable, "-c", _MAKE_LARGE, checkpoint, tokenizer, _LARGE_SHARDS], check=True)
+    checkpoint = _make(folder / "large", _LARGE)
     files = [*checkpoint.glob("*.safetensors")]
     size = sum(path.stat().st_size for path in files)
     limit = 3 * size + 10**9
@@ -84,17 +80,36 @@ def _large(folder: Path) -> Iterator[Row]:
     )
 
 
-_MAKE_LARGE = """
-import sys, torch, transformers
-checkpoint, tokenizer, shards = sys.argv[1:]
-torch.manual_seed(0)
+_BASE = """
+model = transformers.DistilBertForSequenceClassification(transformers.DistilBertConfig())
+model.save_pretrained(checkpoint)
+"""
+_LARGE = """
 config = transformers.BertConfig(
     hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, vocab_size=30522
 )
 model = transformers.BertForSequenceClassification(config).to(torch.bfloat16)
-model.save_pretrained(checkpoint, max_shard_size=shards)
+model.save_pretrained(checkpoint, max_shard_size="200MB")
+"""
+_SEED = """
+import sys, torch, transformers
+checkpoint, tokenizer = sys.argv[1:]
+torch.manual_seed(0)
+transformers.logging.disable_progress_bar()
+"""
+_TOKENIZER = """
 transformers.AutoTokenizer.from_pretrained(tokenizer).save_pretrained(checkpoint)
 """
+
+
+def _make(checkpoint: Path, model: str) -> Path:
+    """Writes a checkpoint with random weights and a real tokenizer.
+
+    In a process of its own, or its memory would count as the export's: a child starts with its parent's peak.
+    """
+    tokenizer = shared("models/distilbert-sst2")
+    subprocess.run([sys.executable, "-c", _SEED + model + _TOKENIZER, checkpoint, tokenizer], check=True)
+    return checkpoint
 
 
 def _export(code: Path, checkpoint: Path, output: Path) -> Run:

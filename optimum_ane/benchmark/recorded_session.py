@@ -81,6 +81,10 @@ class RecordedSession:
         """See `Session`."""
         return RecordedSession(self._session.function(name), self._recorder)
 
+    def with_rows(self, rows: int) -> RecordedSession:
+        """See `Session`."""
+        return RecordedSession(self._session.with_rows(rows), self._recorder)
+
     def make_state(self) -> Any:
         """See `Session`."""
         return self._session.make_state()

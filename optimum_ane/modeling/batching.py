@@ -72,16 +72,10 @@ def run_rows(
         if not rows and index == 0:
             own = np.zeros(0, np.int64)
             _run(function, own, inputs, padding, per_token, with_hidden_states, collected)
-        for start in range(0, len(own), function.batch):
-            _run(
-                function,
-                own[start : start + function.batch],
-                inputs,
-                padding,
-                per_token,
-                with_hidden_states,
-                collected,
-            )
+        while own.size:
+            wide = FixedLength(function.length, function.session.with_rows(len(own)))
+            _run(wide, own[: wide.batch], inputs, padding, per_token, with_hidden_states, collected)
+            own = own[wide.batch :]
     return collected.outputs, [collected.hidden[index] for index in sorted(collected.hidden)]
 
 

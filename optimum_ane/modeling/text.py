@@ -177,5 +177,11 @@ def _by_length(session: Session) -> list[FixedLength]:
                 f"function {function.function_name} takes {', '.join(function.inputs)}; a text encoder takes "
                 "input_ids and attention_mask"
             )
+        shapes = {spec.shape for spec in function.inputs.values()}
+        if len(shapes) > 1 or any(len(shape) != 2 or min(shape) < 1 for shape in shapes):
+            raise PackageError(
+                f"the inputs of function {function.function_name} have the shapes "
+                f"{', '.join(map(str, sorted(shapes)))}; those of a text encoder have one, of rows and tokens"
+            )
         found.append(FixedLength(function.inputs["input_ids"].shape[1], function))
     return sorted(found, key=lambda each: each.length)

@@ -147,6 +147,10 @@ class CoreMLSession:
         """See `Session`. Core ML shares the weights of a package's functions by itself."""
         return CoreMLSession(self._path, self._compute_units, self._load, name)
 
+    def with_rows(self, rows: int) -> CoreMLSession:
+        """See `Session`: a package runs in its own shape only."""
+        return self
+
     def make_state(self) -> CoreMLState:
         """See `Session`."""
         return CoreMLState(self._model.make_state, self.states)

@@ -91,6 +91,10 @@ class TorchSession:
         """See `Session`."""
         return TorchSession(self._functions, name)
 
+    def with_rows(self, rows: int) -> TorchSession:
+        """See `Session`: a module runs in its own shape only."""
+        return self
+
     def make_state(self) -> TorchState:
         """See `Session`; states are float32 here."""
         return TorchState({name: torch.zeros(spec.shape) for name, spec in self.states.items()})

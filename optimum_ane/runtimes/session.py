@@ -79,6 +79,17 @@ class Session(Protocol):
         """
         ...
 
+    def with_rows(self, rows: int) -> Session:
+        """Returns the same function for more rows at once, where the engine can and gains by it; else the session.
+
+        Args:
+            rows: How many there are to run.
+
+        Returns:
+            A session whose inputs and outputs declare at most so many rows on axis 0, or those of the program.
+        """
+        ...
+
     def make_state(self) -> Any:
         """Returns a new `State`, all zeros."""
         ...

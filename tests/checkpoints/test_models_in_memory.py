@@ -104,7 +104,7 @@ def test_a_module_shares_the_original_where_it_is_loaded_and_keeps_what_it_took(
     assert shared.data_ptr() == original.state_dict()[KEY].data_ptr() != read.data_ptr()
     assert torch.equal(shared, read)
     config = get_ane_config_class("bert", checkpoint.task)(checkpoint.config, checkpoint.task)
-    module = build_module(config, checkpoint.weights).module
+    module = build_module(config, "model", checkpoint.weights).module
     del original, shared
     checkpoint.release_original()
     assert torch.equal(module.state_dict()[KEY][:, :, 0, 0], read)

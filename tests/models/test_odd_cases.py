@@ -11,9 +11,14 @@ from optimum_ane import convert_to_ane
 from optimum_ane.errors import CheckpointError, ShapeError, UnsupportedModelError
 from optimum_ane.exporters.config import get_ane_config_class, supported_tasks
 from optimum_ane.nn import raise_epsilons_for_float16
+from optimum_ane.package.form import ExportForm
 
 THRESHOLD = 100.0
 HAVE_NORM_BIASES = [name for name in ARCHITECTURES if name != "modernbert"]
+
+
+def form(length):
+    return ExportForm("feature-extraction", sequence_length=(length,))
 
 
 def parity(original, inputs):
@@ -86,7 +91,7 @@ def test_one_head_few_heads_and_as_many_as_can_be(name, heads):
 def test_heads_that_do_not_divide_the_width_are_refused_with_both_numbers(name, heads):
     config = make_config(name, num_attention_heads=heads)
     with pytest.raises(ShapeError, match=rf"(?s)^(?=.*{heads})(?=.*48)"):
-        get_ane_config_class(config.model_type, "feature-extraction")(config, "feature-extraction").check(8)
+        get_ane_config_class(config.model_type, "feature-extraction")(config, "feature-extraction").check(form(8))
 
 
 @pytest.mark.parametrize("name", ["albert", "bert", "deberta-v2:convolution", "electra"])
@@ -191,9 +196,9 @@ def test_another_padding_id_moves_the_positions_of_roberta():
 def test_a_length_above_the_position_table_is_refused_with_both_numbers(name, longest):
     config = make_config(name)
     ane_config = get_ane_config_class(config.model_type, "fill-mask")(config, "fill-mask")
-    ane_config.check(longest)
+    ane_config.check(form(longest))
     with pytest.raises(ShapeError, match=rf"length {longest + 1} is above the {longest} positions"):
-        ane_config.check(longest + 1)
+        ane_config.check(form(longest + 1))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -216,3 +216,9 @@ class TestIntermediates:
         session = PortableSession(package)
         with pytest.raises(InputError, match="no value of the program that ran is named 'nothing'"):
             session.predict(row(1, 2, 3), session.make_state(), intermediates=["nothing"])
+
+
+def test_what_keeps_states_between_rows_runs_as_declared_on_every_engine(session):
+    assert session.with_rows(4) is session
+    twice = session.function("twice")
+    assert twice.with_rows(1) is twice

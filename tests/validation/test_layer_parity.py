@@ -37,14 +37,14 @@ def damaged(monkeypatch):
     """Changes the module, after it was compared with the original or before."""
 
     def with_change(change, before_comparison=False):
-        name = "load_module" if before_comparison else "build_program"
+        name = "build_module" if before_comparison else "build_program"
         right = getattr(stages, name)
         if before_comparison:
 
             def load(*arguments):
-                module = right(*arguments)
-                change(module)
-                return module
+                loaded = right(*arguments)
+                change(loaded.module)
+                return loaded
 
             monkeypatch.setattr(stages, name, load)
             return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.program import Observer, Program
 from optimum_ane.runtimes.portable.recorder import Recorder
 from optimum_ane.runtimes.portable.registry import Cell
+from optimum_ane.runtimes.portable.row_axis import rows_at_once
 from optimum_ane.runtimes.portable.values import TensorType, by_name, volume
 from optimum_ane.runtimes.session import TensorSpec
 
@@ -135,6 +138,7 @@ class PortableSession:
         self.states: Mapping[str, TensorSpec] = {name: f.spec for name, f in self._state_features.items()}
         # Of outputs the program may have more than the description names; what is not described is not returned.
         self._output_names = graph.names
+        self._rows, self._rows_at_once = self._count_rows(graph)
         with torch.inference_mode():
             self._program = Program(graph, rounds=self.precision == "program", source=str(self.path))
 
@@ -156,6 +160,31 @@ class PortableSession:
             Its session. Weights that both functions use, packed for multiplication or not, are in memory once.
         """
         return PortableSession(self._package, name, self.precision)
+
+    def with_rows(self, rows: int) -> PortableSession:
+        """See `Session`: more rows than declared where the graph shows that they do not see each other."""
+        granted = min(rows, self._rows_at_once)
+        if granted <= self._rows:
+            return self
+        wide = copy.copy(self)
+        wide._input_features = {
+            name: replace(feature, spec=_of_rows(feature.spec, granted))
+            for name, feature in self._input_features.items()
+        }
+        wide.inputs = {name: feature.spec for name, feature in wide._input_features.items()}
+        wide.outputs = {name: _of_rows(spec, granted) for name, spec in self.outputs.items()}
+        wide._rows = granted
+        return wide
+
+    def _count_rows(self, graph: Graph) -> tuple[int, int]:
+        """The rows that the function declares, and those that it may be run with."""
+        features = self._input_features.values()
+        extents = {feature.spec.shape[:1] for feature in features}
+        is_fixed = not self.states and not any(feature.shapes or feature.ranges for feature in features)
+        if not is_fixed or len(extents) != 1 or extents == {()}:
+            return 0, 0
+        ((declared,),) = extents
+        return declared, rows_at_once(graph, declared)
 
     def make_state(self) -> PortableState:
         """Returns a new state, all zeros."""
@@ -271,6 +300,10 @@ def _with_shape(spec: TensorSpec, declared: TensorType | None) -> TensorSpec:
     if spec.dtype in ("string", "dictionary", "int64"):
         return spec
     return TensorSpec(spec.name, declared.shape or (1,), spec.dtype)
+
+
+def _of_rows(spec: TensorSpec, rows: int) -> TensorSpec:
+    return replace(spec, shape=(rows, *spec.shape[1:])) if spec.shape else spec
 
 
 def _result(value: Any, spec: TensorSpec, path: Path) -> Any:

@@ -178,7 +178,7 @@ def refused(kind, base, adapter, **options):
         open_checkpoint(str(base), adapter=str(adapter), **options).original()
     message = str(caught.value)
     assert "\n" not in message
-    assert len(message) < 500
+    assert len(message) < 700  # the paths of tests are long
     return message
 
 

@@ -130,16 +130,40 @@ def load_adapter(name: str, hub: HubOptions) -> Adapter:
     """See `find_adapter`; what is no adapter is refused.
 
     Raises:
-        CheckpointError: It is no adapter, or peft is not installed.
+        CheckpointError: It is no adapter.
     """
     adapter = find_adapter(name, hub)
     if adapter is None:
         raise CheckpointError(f"{name} holds no {_CONFIG}; give the directory or Hub id of a PEFT adapter")
+    return adapter
+
+
+def check_peft_is_installed(adapter: Adapter) -> None:
+    """Says what to install where an adapter could not be merged.
+
+    Raises:
+        CheckpointError: See above.
+    """
     if find_spec("peft") is None:
         raise CheckpointError(
-            f"the adapter {name} is merged with peft; install it with `pip install optimum-ane[peft]`"
+            f"the adapter {adapter.name} is merged with peft; install it with `pip install optimum-ane[peft]`"
         )
-    return adapter
+
+
+def base_of(adapter: Adapter) -> str:
+    """The base of an adapter that was given as the model itself.
+
+    Raises:
+        CheckpointError: It does not say its base, or a directory that is not here.
+    """
+    remedy = "give its base with --model and the adapter with --adapter"
+    if adapter.base is None:
+        raise CheckpointError(f"{adapter.name} is an adapter and does not say what it was trained on; {remedy}")
+    try:
+        check_place(adapter.base)
+    except CheckpointError as error:
+        raise CheckpointError(f"{adapter.name} is an adapter, and its base is not here: {error}; {remedy}") from error
+    return adapter.base
 
 
 def with_labels_of(config: PretrainedConfig, task: str, empty: PreTrainedModel, adapter: Adapter) -> PretrainedConfig:

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optimum_ane.models  # noqa: F401 - registers the architectures, which say what weights their tasks do not use
-from optimum_ane.checkpoints.adapter import Adapter, find_adapter, load_adapter, merge_adapter, with_labels_of
+from optimum_ane.checkpoints.adapter import (
+    Adapter,
+    base_of,
+    check_peft_is_installed,
+    find_adapter,
+    load_adapter,
+    merge_adapter,
+    with_labels_of,
+)
 from optimum_ane.checkpoints.configuration import infer_task, load_config, resolve_task
-from optimum_ane.checkpoints.hub_files import find_file, is_unknown
+from optimum_ane.checkpoints.hub_files import is_unknown
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.original import as_original, check_is_plain, load_original, make_empty_model
 from optimum_ane.checkpoints.sentence_transformers import SentenceTransformers
 from optimum_ane.checkpoints.sentence_transformers_files import MODULES, read_sentence_transformers
 from optimum_ane.checkpoints.source import Source, commit_of, describe_source
-from optimum_ane.checkpoints.tokenizer import load_tokenizer
+from optimum_ane.checkpoints.tokenizer import fetch_tokenizer, load_tokenizer
 from optimum_ane.checkpoints.weights import CheckpointWeights, ModelWeights, open_stored_weights
 from optimum_ane.errors import CheckpointError
 
@@ -156,14 +163,15 @@ def open_checkpoint(
             tell its task.
     """
     hub = hub or HubOptions()
-    hub = hub or HubOptions()
     if adapter is not None:
         if gguf_file is not None:
             raise CheckpointError("an adapter is not merged into a GGUF file; give the base that it was trained on")
-        return _open_with_adapter(model, hub, load_adapter(adapter, replace(hub, revision=None)), task)
+        adapters_hub = replace(hub, revision=None)
+        return _open_with_adapter(model, hub, load_adapter(adapter, adapters_hub), adapters_hub, task)
     own = None if gguf_file is not None else find_adapter(model, hub)
     if own is not None:
-        return _open_with_its_base(load_adapter(model, hub), hub, task)
+        base = base_of(own)
+        return _open_with_adapter(base, replace(hub, revision=own.base_revision), own, hub, task)
     config = load_config(model, hub, gguf_file)
     task, hub = resolve_task(task, config), _pinned(model, hub)
     return Checkpoint(
@@ -177,32 +185,25 @@ def open_checkpoint(
     )
 
 
-def _open_with_its_base(adapter: Adapter, hub: HubOptions, task: str) -> Checkpoint:
-    """An adapter that was given as the model itself, as transformers takes it."""
-    base = adapter.base
-    if base is None or (not Path(base).is_dir() and (base.startswith((".", "/", "~")) or base.count("/") != 1)):
-        trained_on = (
-            "does not say what it was trained on" if base is None else f"was trained on {base}, which is not here"
-        )
-        raise CheckpointError(
-            f"{adapter.name} is an adapter and {trained_on}; give its base with --model and the adapter with --adapter"
-        )
-    return _open_with_adapter(base, replace(hub, revision=adapter.base_revision), adapter, task)
-
-
-def _open_with_adapter(model: str, hub: HubOptions, adapter: Adapter, task: str) -> Checkpoint:
+def _open_with_adapter(
+    model: str, hub: HubOptions, adapter: Adapter, adapters_hub: HubOptions, task: str
+) -> Checkpoint:
+    check_peft_is_installed(adapter)
     config = load_config(model, hub)
     if task == "auto" and adapter.task is not None:
         task = adapter.task
     task, hub = resolve_task(task, config), _pinned(model, hub)
     config = with_labels_of(config, task, make_empty_model(task, config, hub), adapter)
-    adapters_hub = replace(hub, revision=None)
-    has_tokenizer = find_file(adapter.name, "tokenizer_config.json", adapters_hub) is not None
+    adapters_hub = _pinned(adapter.name, adapters_hub)
 
     def load() -> tuple[PreTrainedModel, tuple[str, ...]]:
         supplied = adapter.supplied(make_empty_model(task, config, hub))
         base, left_out = load_original(model, task, config, hub, supplied=supplied)
         return merge_adapter(base, adapter), left_out
+
+    def load_its_tokenizer() -> PreTrainedTokenizerBase | None:
+        is_its_own = fetch_tokenizer(adapter.name, adapters_hub)
+        return load_tokenizer(str(adapter.directory) if is_its_own else model, hub)
 
     def read(notes: list[str]) -> SentenceTransformers | None:
         settings = _read_sentence_transformers(adapter.name, adapters_hub, [])
@@ -213,9 +214,7 @@ def _open_with_adapter(model: str, hub: HubOptions, adapter: Adapter, task: str)
         task,
         config,
         load=load,
-        load_tokenizer=lambda: (
-            load_tokenizer(adapter.name, adapters_hub) if has_tokenizer else load_tokenizer(model, hub)
-        ),
+        load_tokenizer=load_its_tokenizer,
         read_sentence_transformers=read,
         notes=[f"the adapter {adapter.name} ({adapter.method}) is merged into the weights of {model}"],
     )

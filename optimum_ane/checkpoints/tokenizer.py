@@ -9,6 +9,7 @@ import transformers
 
 from optimum_ane.checkpoints.errors import checkpoint_errors, first_line
 from optimum_ane.checkpoints.gguf import gguf_argument
+from optimum_ane.checkpoints.hub_files import find_file
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.errors import CheckpointError
 
@@ -16,11 +17,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
+"""A tokenizer has at least one of them."""
+_MORE_FILES = (
+    *("merges.txt", "sentencepiece.bpe.model", "tokenizer.model"),
+    *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+)
 
 
-def has_tokenizer(directory: Path) -> bool:
-    """Whether a directory holds a tokenizer."""
-    return any((directory / name).is_file() for name in _FILES)
+def fetch_tokenizer(model: str, hub: HubOptions) -> bool:
+    """Downloads the tokenizer's files alone, for a repository from which transformers would want a `config.json`.
+
+    Returns:
+        Whether there is a tokenizer.
+    """
+    with checkpoint_errors(model):
+        paths = {name: find_file(model, name, hub) for name in (*_FILES, *_MORE_FILES)}
+    return any(paths[name] is not None for name in _FILES)
 
 
 def load_tokenizer(model: str, hub: HubOptions, gguf_file: str | None = None) -> PreTrainedTokenizerBase | None:
@@ -37,7 +49,7 @@ def load_tokenizer(model: str, hub: HubOptions, gguf_file: str | None = None) ->
     Raises:
         CheckpointError: It cannot be read.
     """
-    if gguf_file is None and Path(model).is_dir() and not has_tokenizer(Path(model)):
+    if gguf_file is None and Path(model).is_dir() and not fetch_tokenizer(model, hub):
         return None
     with checkpoint_errors(model):
         try:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from optimum_ane import export
 from optimum_ane.checkpoints import adapter as adapters
 from optimum_ane.checkpoints.checkpoint import checkpoint_of_model, open_checkpoint
+from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.errors import CheckpointError, UnsupportedModelError
 
 peft = pytest.importorskip("peft", reason="merging adapters needs the extra `peft`")
@@ -193,6 +195,26 @@ def test_a_base_that_is_not_here(copy):
         change_config(copy, base_model_name_or_path=place)
         with pytest.raises(CheckpointError, match="give its base with --model and the adapter with --adapter"):
             open_checkpoint(str(copy))
+
+
+@pytest.mark.parametrize("name", ["bert-tiny", "some-one/bert-tiny"])
+def test_bases_and_adapters_on_the_hub(lora, copy, tmp_path, name):
+    """In a cache as the Hub's client leaves it; each has revisions of its own."""
+    base, _, wrapped = lora
+    change_config(copy, base_model_name_or_path=name, revision=None)
+    make_tokenizer(model_max_length=33).save_pretrained(copy)
+    places = ((base, name, "b" * 40, "main"), (copy, "else/adapter", "a" * 40, "v2"))
+    for source, repository, commit, branch in places:
+        cache = tmp_path / "cache" / f"models--{repository.replace('/', '--')}"
+        shutil.copytree(source, cache / "snapshots" / commit)
+        (cache / "refs").mkdir()
+        (cache / "refs" / branch).write_text(commit)
+    checkpoint = open_checkpoint("else/adapter", hub=HubOptions("v2", cache_dir=str(tmp_path / "cache")))
+    assert checkpoint.source.model == name
+    assert checkpoint.source.revision == "b" * 40
+    assert checkpoint.tokenizer.model_max_length == 33
+    inputs = inputs_for(base)
+    assert psnr(outputs(wrapped, inputs), outputs(checkpoint.original(), inputs)) > 110
 
 
 def test_a_tensor_that_the_base_has_no_place_for(lora, copy):

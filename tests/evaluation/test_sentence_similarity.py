@@ -12,8 +12,9 @@ from tiny_models import make_inputs, make_original
 from optimum_ane.errors import DatasetError, UnsupportedModelError, ValidationError
 from optimum_ane.evaluation.accuracy import check_accuracy_drop
 from optimum_ane.evaluation.datasets import DatasetSpec
-from optimum_ane.evaluation.reference import as_reference
 from optimum_ane.evaluation.sentence_similarity import ScoredPairs, SentenceSimilarity
+from optimum_ane.package.form import ExportForm
+from optimum_ane.validation.pooled_original import as_reference
 
 EVALUATOR = SentenceSimilarity(SimpleNamespace())
 
@@ -112,21 +113,26 @@ def test_the_original_is_pooled_over_its_tokens_alone(side):
     """BERT's own pooler_output, of another layer, is not what is compared."""
     model = make_original("bert", "feature-extraction")
     inputs = make_inputs(model, side=side)
+
+    def form(pooling, normalize):
+        return ExportForm(task="feature-extraction", pooling=pooling, normalize=normalize)
+
     with torch.no_grad():
         answer = model(**inputs)
         mean, cls, unit = (
-            as_reference(model, *form)(**inputs).pooler_output
-            for form in (("mean", False), ("cls", False), ("cls", True))
+            as_reference(model, form(pooling, normalize))(**inputs).pooler_output
+            for pooling, normalize in (("mean", False), ("cls", False), ("cls", True))
         )
     rows = [
         hidden[mask.bool()].mean(0)
         for hidden, mask in zip(answer.last_hidden_state, inputs["attention_mask"], strict=True)
     ]
     torch.testing.assert_close(mean, torch.stack(rows))
-    torch.testing.assert_close(cls, answer.last_hidden_state[:, 0])
+    first = inputs["attention_mask"].argmax(dim=1)
+    torch.testing.assert_close(cls, answer.last_hidden_state[torch.arange(len(first)), first])
     torch.testing.assert_close(unit, cls / cls.norm(dim=1, keepdim=True))
     assert not torch.allclose(cls, answer.pooler_output, atol=0.1)
-    assert as_reference(model, None, False) is model
+    assert as_reference(model, form(None, False)) is model
 
 
 # The dataset

@@ -273,16 +273,10 @@ def _recipes(section: Section) -> tuple[str, ...]:
 
 
 def _evaluation(section: Section) -> Evaluation | None:
-    from optimum_ane.evaluation.evaluator import get_evaluator_class
-
     inner = section.section("evaluation")
     if inner is None:
         return None
     inner.only(_EVALUATION_KEYS)
-    try:
-        get_evaluator_class(section.text("task")).check_pooling(section.optional_text("pooling"))
-    except ANEError as error:
-        raise section.error(str(error), "evaluation") from error
     return Evaluation(
         dataset=_path_or_id(inner, "dataset", inner.text("dataset")),
         config=inner.optional_text("config"),

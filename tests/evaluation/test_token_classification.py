@@ -305,7 +305,7 @@ def test_parquet_of_endless_lists_and_words(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"tokens": many, "tags": many}), path, compression="zstd")
     with pytest.raises(DatasetError, match="row 1, column tokens: the list has 200,000 entries"):
         evaluator().load(DatasetSpec(str(path)))
-    long = pyarrow.array([["a"], ["a", "x" * 1_000_000]] + [["x" * 1_000_000] * 10] * 50)
+    long = pyarrow.array([["a"], ["a", "x" * 1_000_000], ["a"]])
     pyarrow.parquet.write_table(pyarrow.table({"tokens": long, "tags": long}), path, compression="zstd")
     with pytest.raises(DatasetError, match="row 2, column tokens: the text has 1,000,000 bytes"):
         evaluator().load(DatasetSpec(str(path)))

@@ -131,11 +131,6 @@ def test_paths_are_relative_to_the_list(tmp_path):
         (GOOD + "    repository: '{org}/{name:>99}'\n", 6, "may use {org} and {name} alone"),
         (GOOD + "    evaluation: {dataset: glue, confg: sst2}\n", 6, "'one', evaluation, confg: unknown key 'confg'"),
         (GOOD + "    evaluation: glue\n", 6, "'glue' is a text; a mapping is expected"),
-        (
-            GOOD.replace("text-classification", "feature-extraction") + "    evaluation: {dataset: glue}\n",
-            6,
-            "sentence similarity needs one vector a text: export with --pooling mean",
-        ),
         (GOOD + "extra: 1\n", 6, "extra: unknown key 'extra'. Allowed: defaults, models"),
         ("defaults: {name: x}\n" + GOOD, 1, "defaults, name: unknown key 'name'"),
         ("models: {}\n", 1, "'models' must be a list"),

@@ -13,6 +13,7 @@ from optimum_ane.package.report import ExportReport
 from optimum_ane.progress import Stages
 from optimum_ane.tasks import OutputField, compared_fields
 from optimum_ane.validation.pooled_original import as_reference
+from optimum_ane.workflows.freed_memory import give_back_freed_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -117,4 +118,5 @@ def run_stages(stages: Sequence[Stage], draft: PackageDraft, progress: Stages) -
     for stage in stages:
         with progress.stage(stage.name):
             stage.run(draft)
+            give_back_freed_memory()
         draft.report.seconds = dict(progress.seconds)

@@ -74,8 +74,8 @@ def _large(folder: Path) -> Iterator[Row]:
     run = _export(REPOSITORY, checkpoint, folder / "package")
     yield Row(
         f"export of BERT-large, bfloat16 in {len(files)} files, with validation: peak memory",
-        f"≤ 3 × {size / 1e6:.0f} MB + 1 GB = {limit / 1e9:.2f} GB",
-        f"{run.peak / 1e9:.2f} GB ({run.seconds:.0f} s)",
+        f"≤ 3 × {size / 1e6:.0f} MB + 1 GB = {limit / 1e9:.3f} GB",
+        f"{run.peak / 1e9:.3f} GB ({run.seconds:.0f} s)",
         run.peak <= limit,
     )
 

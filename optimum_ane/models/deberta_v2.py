@@ -20,10 +20,10 @@ from optimum_ane.models.bert import bert_masked_lm, make_layer
 from optimum_ane.models.heads import Head, Transform
 from optimum_ane.models.text import TextEncoder, text_modules
 from optimum_ane.nn import (
+    MASKED,
     LayerNorm,
     LayerStack,
     Projection,
-    additive_mask,
     first_position,
     get_activation,
     skew,
@@ -113,20 +113,33 @@ class DisentangledSelfAttention(nn.Module):
         """(B, C, 1, S) → (B, H, C / H, S)."""
         return x.reshape(x.shape[0], self.num_heads, -1, x.shape[3])
 
-    def forward(self, x: Tensor, mask: Tensor, position_embeddings: Tensor | None) -> Tensor:
-        """(B, C, 1, S) → (B, C, 1, S); `mask` is (B, S, 1, 1), `position_embeddings` (1, C, 1, 2 · span)."""
-        query, key, value = self.query_proj(x), self.key_proj(x), self.value_proj(x)
+    def forward(self, x: Tensor, mask: Tensor, is_token: Tensor, position_embeddings: Tensor | None) -> Tensor:
+        """(B, C, 1, S) → (B, C, 1, S).
+
+        Args:
+            x: (B, C, 1, S).
+            mask: From `disentangled_mask`, (B, S, 1, S).
+            is_token: (B, 1, 1, S), 1 for a token and 0 for padding.
+            position_embeddings: (1, C, 1, 2 · span); None where they are laid out already, or there are none.
+        """
+        # A query of padding scores 0 with every key: the original fills the rows of its scores as well as the columns.
+        query, key, value = self.query_proj(x) * is_token, self.key_proj(x), self.value_proj(x)
         masks: Tensor | tuple[Tensor, ...] = mask
         if self.content_to_position or self.position_to_content:
             tables = self.tables
             if tables is None:
                 assert position_embeddings is not None
                 tables = self.position_tables(position_embeddings, x.shape[3])
-            masks = self._relative_scores(query, key, mask, tables).split(1, dim=2)
+            masks = self._relative_scores(query, key, mask, is_token, tables).split(1, dim=2)
         return split_head_attention(query, key, value, masks, self.num_heads)
 
     def _relative_scores(
-        self, query: Tensor, key: Tensor, mask: Tensor, tables: tuple[Tensor | None, Tensor | None]
+        self,
+        query: Tensor,
+        key: Tensor,
+        mask: Tensor,
+        is_token: Tensor,
+        tables: tuple[Tensor | None, Tensor | None],
     ) -> Tensor:
         """The relative terms and the mask, (B, K, H, Q)."""
         keys, queries = tables
@@ -136,8 +149,31 @@ class DisentangledSelfAttention(nn.Module):
             scores = scores + skew(by_distance).permute(0, 3, 1, 2)
         if queries is not None:
             by_distance = torch.matmul(self._by_head(key).transpose(2, 3), queries)
-            scores = scores + skew(by_distance).permute(0, 2, 1, 3)
+            scores = scores + skew(by_distance).permute(0, 2, 1, 3) * is_token
         return scores
+
+
+def disentangled_mask(attention_mask: Tensor) -> Tensor:
+    """Turns a padding mask into scores to add, for queries of tokens and of padding.
+
+    A token attends to tokens. Padding attends to all positions alike, tokens or not, since the original fills the
+    scores of a masked query with one number; that shows where a head reads the first position and it is padding, as
+    with padding on the left. The original's answer then depends on how far its batch is padded beyond a row's last
+    token; here it is as if the batch ended there.
+
+    Args:
+        attention_mask: (B, S), integer, 1 for a token and 0 for padding.
+
+    Returns:
+        (B, K, 1, Q), float, 0 or −1e4. The scores of a masked query must be 0 for it.
+    """
+    is_key = attention_mask[:, :, None, None].float()
+    length = int(attention_mask.shape[1])
+    # Tokens at each position or after it: one product stays on the engine where a cumulative sum does not.
+    following = nn.functional.conv2d(is_key, torch.ones(length, length).triu()[:, :, None, None])
+    for_tokens = (1.0 - is_key) * MASKED
+    for_padding = (1.0 - following.clamp(max=1.0)) * MASKED
+    return for_padding + (for_tokens - for_padding) * attention_mask[:, None, None, :].float()
 
 
 class DebertaV2ConvLayer(nn.Module):
@@ -203,11 +239,11 @@ class DebertaV2Encoder(nn.Module):
                 layer.attention.self.tables = layer.attention.self.position_tables(embeddings, length)
 
     def forward(self, x: Tensor, mask: Tensor, is_token: Tensor) -> Tensor:
-        """(B, C, 1, S) → (B, C, 1, S); `mask` is (B, S, 1, 1), `is_token` (B, 1, 1, S)."""
+        """(B, C, 1, S) → (B, C, 1, S); `mask` is (B, S, 1, S), `is_token` (B, 1, 1, S)."""
         embedded = x
         for index, layer in enumerate(self.layer):
             needs_table = layer.attention.self.tables is None
-            x = layer(x, mask, self.position_embeddings() if needs_table else None)
+            x = layer(x, mask, is_token, self.position_embeddings() if needs_table else None)
             if index == 0 and self.has_conv:
                 x = self.conv(embedded, x, is_token)
         return x
@@ -255,7 +291,7 @@ class DebertaV2Model(TextEncoder):
         """See `TextEncoder.encode`."""
         is_token = attention_mask[:, None, None, :].float()
         x = self.embeddings(input_ids, token_type_ids) * is_token
-        return self.encoder(x, additive_mask(attention_mask), is_token)
+        return self.encoder(x, disentangled_mask(attention_mask), is_token)
 
     def layer_stack(self) -> LayerStack:
         """See `TextEncoder.layer_stack`."""

@@ -9,7 +9,7 @@ from optimum_ane.nn.embeddings import TextEmbeddings
 from optimum_ane.nn.fixed_length import at_length
 from optimum_ane.nn.layer_stack import LayerStack
 from optimum_ane.nn.layout import from_bc1s, to_bc1s
-from optimum_ane.nn.mask import additive_mask, window_mask
+from optimum_ane.nn.mask import MASKED, additive_mask, window_mask
 from optimum_ane.nn.norm import LayerNorm, raise_epsilons_for_float16
 from optimum_ane.nn.packed_projection import PackedProjection
 from optimum_ane.nn.pooling import SentenceDense, SentencePooling, first_position, first_token, mean_over_tokens
@@ -19,6 +19,7 @@ from optimum_ane.nn.rotary import apply_rotary, rotary_tables
 from optimum_ane.nn.submodules import add_submodule
 
 __all__ = [
+    "MASKED",
     "LayerNorm",
     "LayerStack",
     "PackedProjection",

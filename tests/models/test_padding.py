@@ -39,7 +39,7 @@ def padded_inputs(original, mask):
 
 def padded_further(inputs, padding_id):
     fill = {"input_ids": padding_id}
-    return {name: torch.nn.functional.pad(value, (0, 5), value=fill.get(name, 0)) for name, value in inputs.items()}
+    return {name: torch.nn.functional.pad(value, (0, LENGTH), value=fill.get(name, 0)) for name, value in inputs.items()}
 
 
 def is_defined(original, inputs, reference):
@@ -58,7 +58,7 @@ def equal_rows(reference, outputs):
     equal = torch.ones(len(reference[0]), dtype=torch.bool)
     for expected, other in zip(reference, outputs, strict=True):
         if expected.shape[1] != LENGTH:
-            equal &= torch.isclose(expected, other, rtol=1e-3, atol=1e-3).flatten(1).all(1)
+            equal &= torch.isclose(expected, other, rtol=1e-4, atol=1e-5).flatten(1).all(1)
     return equal
 
 

@@ -12,7 +12,7 @@ from tiny_models import ARCHITECTURES, TASKS, answer, as_tuple, make_inputs, mak
 from optimum_ane import convert_to_ane
 
 THRESHOLD = 100.0
-LENGTH = 30
+LENGTH = 19  # twice that is what the position tables hold
 LEFT = (torch.arange(LENGTH) >= torch.tensor([[0], [5], [11], [LENGTH - 1]])).long()
 FIRST_IS_MASKED = torch.ones(4, LENGTH, dtype=torch.long).index_fill(1, torch.tensor([0]), 0)
 HOLES = (

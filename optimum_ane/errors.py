@@ -1,8 +1,56 @@
-"""What can go wrong in a user's hands. Each message says what was wrong, where, and what to do, in one line."""
+"""What can go wrong in a user's hands. Each message says what was wrong, where, and what to do, in one line.
+
+Messages are written with the options of the command line, `--sequence-length`. A caller from Python reads the
+arguments of the functions in their place, `sequence_length`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_on_command_line = ContextVar("on_command_line", default=False)
+_COMMAND_OR_OPTION = re.compile(r"`[^`]*`|(?<![\w-])--[a-z][a-z-]*[a-z](?![\w-])")
+"""A command to copy is left as it is."""
+_SWITCHES = {
+    "--class-labels": "class_labels=True",
+    "--create-pr": "create_pr=True",
+    "--eval-dataset": "eval_dataset",
+    "--no-compare": "with_original=False",
+    "--no-reference": "with_reference=False",
+    "--no-validate": "validate=False",
+    "--normalize": "normalize=True",
+    "--overwrite": "overwrite=True",
+    "--private": "private=True",
+    "--trust-remote-code": "trust_remote_code=True",
+}
+"""Options without a value, and those that Python calls otherwise."""
+
+
+@contextmanager
+def for_command_line() -> Iterator[None]:
+    """While the block runs, errors name the options of the command line."""
+    token = _on_command_line.set(True)
+    try:
+        yield
+    finally:
+        _on_command_line.reset(token)
+
+
+def _in_python(match: re.Match[str]) -> str:
+    text = match[0]
+    return text if text.startswith("`") else _SWITCHES.get(text, text[2:].replace("-", "_"))
 
 
 class ANEError(Exception):
     """Base of every error that a user can mend; the command line prints it without a traceback and exits with 1."""
+
+    def __str__(self) -> str:
+        """The message, in the words of the caller: of the command line, or of Python."""
+        text = super().__str__()
+        return text if _on_command_line.get() else _COMMAND_OR_OPTION.sub(_in_python, text)
 
 
 class CheckpointError(ANEError, ValueError):

@@ -17,10 +17,10 @@ from optimum_ane.checkpoints.adapter import (
     merge_adapter,
     with_labels_of,
 )
-from optimum_ane.checkpoints.configuration import infer_task, load_config, resolve_task
+from optimum_ane.checkpoints.configuration import expand_home, infer_task, load_config, resolve_task
 from optimum_ane.checkpoints.hub_files import is_unknown
 from optimum_ane.checkpoints.hub_options import HubOptions
-from optimum_ane.checkpoints.original import as_original, check_is_plain, load_original, make_empty_model
+from optimum_ane.checkpoints.original import as_original, check_is_plain, load_original, make_empty_model, unwrap
 from optimum_ane.checkpoints.sentence_transformers import SentenceTransformers
 from optimum_ane.checkpoints.sentence_transformers_files import MODULES, read_sentence_transformers
 from optimum_ane.checkpoints.source import Source, commit_of, describe_source
@@ -163,6 +163,7 @@ def open_checkpoint(
             tell its task.
     """
     hub = hub or HubOptions()
+    model, adapter = expand_home(model), None if adapter is None else expand_home(adapter)
     if adapter is not None:
         if gguf_file is not None:
             raise CheckpointError("an adapter is not merged into a GGUF file; give the base that it was trained on")
@@ -241,14 +242,15 @@ def checkpoint_of_model(
     """The same for a model in memory. It is copied only if it is not in float32 and evaluation mode.
 
     Args:
-        model: A transformers model.
+        model: A transformers model, compiled by `torch.compile` or in a `DataParallel` or not.
         task: Optimum's name or a synonym; `"auto"` takes that of its class.
         tokenizer: Its tokenizer.
 
     Raises:
-        UnsupportedModelError: Its weights are quantised, adapters are not merged into them, or it does not tell its
-            task.
+        UnsupportedModelError: It is no transformers model, its weights are quantised, adapters are not merged into
+            them, or it does not tell its task.
     """
+    model = unwrap(model)
     check_is_plain(model)
     task = infer_task(type(model)) if task == "auto" else resolve_task(task, model.config)
     name = model.name_or_path or type(model).__name__

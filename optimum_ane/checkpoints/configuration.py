@@ -68,6 +68,11 @@ def _check_entries(model: str, entries: Mapping[str, Any], hub: HubOptions) -> N
     check_is_not_quantized(model, entries, hub)
 
 
+def expand_home(place: str) -> str:
+    """A path with the home directory for `~`; a Hub id as it is."""
+    return str(Path(place).expanduser()) if place.startswith("~") else place
+
+
 def check_place(model: str) -> None:
     """Refuses what is neither a directory nor like a Hub id.
 
@@ -75,7 +80,7 @@ def check_place(model: str) -> None:
         CheckpointError: There is no such directory, or it is a file.
     """
     path = Path(model)
-    if not path.exists() and (model.startswith((".", "/", "~")) or model.endswith("/") or model.count("/") > 1):
+    if not path.exists() and (model.startswith((".", "/")) or model.endswith("/") or model.count("/") > 1):
         raise CheckpointError(f"there is no directory {model}")
     if path.is_file():
         named = f" with --model, and the file with --gguf-file {path.name}" if path.suffix == ".gguf" else ""

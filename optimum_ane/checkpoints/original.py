@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from optimum.exporters.tasks import TasksManager
+from torch import nn
+from transformers import PreTrainedModel
 
 from optimum_ane.checkpoints.errors import checkpoint_errors, first_line
 from optimum_ane.checkpoints.gguf import dequantizing_arguments, quiet_reader
@@ -18,7 +20,7 @@ from optimum_ane.checkpoints.weight_checks import check_weights
 from optimum_ane.errors import CheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
 
 def make_empty_model(task: str, config: PretrainedConfig, hub: HubOptions) -> PreTrainedModel:
@@ -71,6 +73,26 @@ def load_original(
         model, task, loaded, info["missing_keys"], info["mismatched_keys"], info["unexpected_keys"], supplied
     )
     return loaded.eval().requires_grad_(False), left_out
+
+
+def unwrap(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside what `torch.compile`, `DataParallel` or `DistributedDataParallel` made of it.
+
+    Raises:
+        UnsupportedModelError: There is none inside.
+    """
+    inner = model
+    while isinstance(inner, nn.Module) and not isinstance(inner, PreTrainedModel):
+        wrapped = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
+        if wrapped is None:
+            break
+        inner = wrapped
+    if not isinstance(inner, PreTrainedModel):
+        raise UnsupportedModelError(
+            f"{type(model).__module__}.{type(model).__name__} is no transformers model; give a PreTrainedModel, a "
+            "directory or a Hub id"
+        )
+    return inner
 
 
 def check_is_plain(model: PreTrainedModel) -> None:

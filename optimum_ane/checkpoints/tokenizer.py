@@ -35,6 +35,27 @@ def fetch_tokenizer(model: str, hub: HubOptions) -> bool:
     return any(paths[name] is not None for name in _FILES)
 
 
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_size: int | None) -> None:
+    """Refuses a tokenizer that gives ids for which the model has no row.
+
+    Args:
+        tokenizer: The checkpoint's, or the one that was given with a model.
+        vocab_size: Rows of the model's table; None where the configuration does not say.
+
+    Raises:
+        CheckpointError: The message names the first such token and both numbers.
+    """
+    if vocab_size is None:
+        return
+    beyond = sorted((index, token) for token, index in tokenizer.get_vocab().items() if index >= vocab_size)
+    if beyond:
+        index, token = beyond[0]
+        raise CheckpointError(
+            f"the tokenizer does not fit the model: it gives {index} for {token!r:.60}, and the vocabulary of "
+            f"config.json has {vocab_size} words; give the tokenizer that the model was trained with"
+        )
+
+
 def load_tokenizer(model: str, hub: HubOptions, gguf_file: str | None = None) -> PreTrainedTokenizerBase | None:
     """Loads the tokenizer of a directory or a Hub id.
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from optimum.commands.base import BaseOptimumCLICommand
 
-from optimum_ane.errors import ANEError
+from optimum_ane.errors import ANEError, for_command_line
 
 
 class BaseANECommand(BaseOptimumCLICommand):
@@ -21,6 +21,8 @@ class BaseANECommand(BaseOptimumCLICommand):
 
     DESCRIPTION = ""
     """What `--help` says above the options; plain text, line breaks kept."""
+    LOADS = "PyTorch and transformers"
+    """What takes seconds to load before anything else can be said; empty for a command that loads little."""
     INTERRUPTED = "nothing was written. Run the command again to start over"
     """What Ctrl-C leaves behind, and what to do then."""
 
@@ -49,14 +51,17 @@ class BaseANECommand(BaseOptimumCLICommand):
 
     def run(self) -> None:
         """Runs the command; any error ends the process with exit code 1 and one line on stderr."""
-        try:
-            self.execute()
-        except ANEError as error:
-            self._fail(str(error))
-        except KeyboardInterrupt:
-            self._fail(f"interrupted; {self.INTERRUPTED}")
-        except Exception as error:  # noqa: BLE001 - the last line of defence of a command line
-            self._fail(f"{type(error).__name__}: {error} (run again with --verbose for the traceback)")
+        if self.LOADS and "torch" not in sys.modules:
+            print(f"loading {self.LOADS} …", file=sys.stderr, flush=True)
+        with for_command_line():
+            try:
+                self.execute()
+            except ANEError as error:
+                self._fail(str(error))
+            except KeyboardInterrupt:
+                self._fail(f"interrupted; {self.INTERRUPTED}")
+            except Exception as error:  # noqa: BLE001 - the last line of defence of a command line
+                self._fail(f"{type(error).__name__}: {error} (run again with --verbose for the traceback)")
 
     def _fail(self, message: str) -> NoReturn:
         if self.args is not None and self.args.verbose:

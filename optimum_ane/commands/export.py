@@ -46,6 +46,7 @@ class ANEExportCommand(BaseANECommand):
 
     COMMAND = CommandInfo(name="ane", help="Export a transformers model to the Apple Neural Engine (Core ML).")
     DESCRIPTION = DESCRIPTION
+    LOADS = "PyTorch, transformers and coremltools"
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:

@@ -35,8 +35,6 @@ class TextEncoderANEConfig(ANEConfig):
     """Shared by all text encoders."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
-    HAS_TOKEN_TYPES: ClassVar[bool] = True
-    """Whether the architecture's tokenizers give token types."""
     POSITIONS_AFTER_PADDING: ClassVar[bool] = False
     """Whether positions are counted from the padding id on, as RoBERTa does."""
 
@@ -45,7 +43,7 @@ class TextEncoderANEConfig(ANEConfig):
         """Input names and axes, in the order of the module's arguments."""
         axes = {0: "batch_size", 1: "sequence_length"}
         names = ["input_ids", "attention_mask"]
-        if self.HAS_TOKEN_TYPES and self._config.type_vocab_size > 1:
+        if getattr(self._config, "type_vocab_size", 0) > 1:
             names.append("token_type_ids")
         return {name: dict(axes) for name in names}
 

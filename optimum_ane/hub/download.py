@@ -18,7 +18,7 @@ from optimum_ane.hub.download_errors import explain
 from optimum_ane.hub.publish_errors import check_token
 from optimum_ane.package.file_names import check_files, check_subfolder, show, show_all
 from optimum_ane.package.files import verify_files
-from optimum_ane.package.layout import ANE_CONFIG, CARD_AND_REPORT
+from optimum_ane.package.layout import ANE_CONFIG, CARD_AND_REPORT, package_directory
 from optimum_ane.package.manifest import Manifest
 
 _MAX_CONFIG_BYTES = 2**20
@@ -60,7 +60,7 @@ def fetch_package(
         check_token(token)
     except PublishError as error:
         raise PackageError(str(error)) from None
-    path = Path(model_id).expanduser()
+    path = package_directory(model_id)
     if path.is_dir():
         return _subfolder_of(path, folder)
     name = str(model_id)
@@ -81,6 +81,11 @@ def _subfolder_of(directory: Path, folder: str) -> Path:
     found = sorted(config.parent.name for config in directory.glob(f"*/{ANE_CONFIG}"))
     if found:
         raise PackageError(f"{package} holds no {ANE_CONFIG}; packages are in the subfolders {show_all(found)}")
+    if (package / "config.json").is_file():
+        raise PackageError(
+            f"{package} is a checkpoint, not a package; export it with `optimum-cli export ane --model {package} "
+            "out/`, or pass export=True to from_pretrained"
+        )
     raise PackageError(f"{package} holds no {ANE_CONFIG}; it is not an exported package")
 
 
@@ -169,6 +174,6 @@ class _Repository:
         if "config.json" in paths:
             return (
                 f"{self.id} is a checkpoint, not a package; export it with `optimum-cli export ane --model {self.id} "
-                "out/`, or pass export=True"
+                "out/`, or pass export=True to from_pretrained"
             )
         return f"{self.id} holds no package: there is no {ANE_CONFIG} in it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -285,13 +286,59 @@ class ANEModel(OptimizedModel):
         """Which engine answers: `"coreml"`, `"portable"` or `"torch"`."""
         return next(iter(self.sessions.values())).runtime
 
-    def to(self, *_: Any, **__: Any) -> ANEModel:
-        """Returns the model as it is: the runtime decides where it runs."""
+    def to(self, *args: Any, **kwargs: Any) -> ANEModel:
+        """Returns the model as it is: the runtime decides where it runs, and the package in what precision.
+
+        Warns once where a device other than the CPU is asked for.
+        """
+        for value in (*args, *kwargs.values()):
+            is_device = isinstance(value, str | int | torch.device) and not isinstance(value, bool)
+            if is_device and torch.device(value).type != "cpu":
+                warnings.warn(
+                    f"{type(self).__name__} is not moved to {value}: its tensors come and go on the CPU, and the "
+                    f"{self.runtime} runtime decides where it runs",
+                    stacklevel=2,
+                )
+        return self
+
+    def cpu(self) -> ANEModel:
+        """Returns the model as it is; see `to`."""
+        return self
+
+    def cuda(self, device: int | str = "cuda") -> ANEModel:
+        """Returns the model as it is; see `to`."""
+        return self.to(device)
+
+    def half(self) -> ANEModel:
+        """Returns the model as it is: outputs are float32, the package computes in its own precision."""
+        return self
+
+    def float(self) -> ANEModel:
+        """Returns the model as it is; see `half`."""
         return self
 
     def eval(self) -> ANEModel:
         """Returns the model as it is: a package knows no training."""
         return self
+
+    def train(self, mode: bool = True) -> ANEModel:
+        """Returns the model as it is where `mode` is False.
+
+        Raises:
+            UnsupportedModelError: Training was asked for.
+        """
+        if mode:
+            raise UnsupportedModelError("an exported package cannot be trained; train the checkpoint and export it")
+        return self
+
+    def __repr__(self) -> str:
+        """What it is, in one line: class, architecture, shapes, precision, runtime, and where it comes from."""
+        form = self.manifest.form
+        lengths = ", ".join(map(str, form.sequence_length))
+        return (
+            f"{type(self).__name__}({self.manifest.model_type}, {lengths} tokens × {form.batch_size} rows, "
+            f"{form.precision}, runtime {self.runtime}, from {self.manifest.source.name})"
+        )
 
     def can_generate(self) -> bool:
         """Whether the model generates text; encoders do not."""

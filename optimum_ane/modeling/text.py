@@ -14,9 +14,13 @@ from transformers.modeling_outputs import ModelOutput
 from optimum_ane.errors import InputError, PackageError
 from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.batching import FixedLength, run_rows
+from optimum_ane.modeling.input_checks import check_ids, check_mask
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes import Session
 from optimum_ane.tasks import POOLED, TASKS, resolve
+
+_TABLES = {"input_ids": ("vocab_size", "words"), "token_type_ids": ("type_vocab_size", "token types")}
+"""The entry of a configuration that says how many rows the table of an input has, and what they are."""
 
 
 class ANETextModel(ANEModel):
@@ -46,7 +50,7 @@ class ANETextModel(ANEModel):
         token_type_ids: Tensor | np.ndarray | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> ModelOutput:
+    ) -> ModelOutput | tuple[Any, ...]:
         """Runs the package over a batch of any size.
 
         Args:
@@ -56,14 +60,15 @@ class ANETextModel(ANEModel):
             token_type_ids: Of the same shape; None stands for zeros. Ignored by packages that take none.
             output_hidden_states: Also give the embeddings and the output of each layer, (N, S, C) each. Core ML gives
                 no values in between, so this needs the portable runtime.
-            return_dict: Accepted for transformers' sake; outputs are always an output class.
+            return_dict: False gives a tuple of the outputs in place of the output class.
 
         Returns:
             transformers' own output class of the task, float32 on the inputs' device. Where a row took a function that
             is shorter than S, the positions beyond it, which hold padding, are 0.
 
         Raises:
-            InputError: A row has more tokens than the package takes, or the shapes do not fit each other.
+            InputError: A row has more tokens than the package takes, or none; the shapes do not fit each other; an id
+                is no row of its table, or a mask holds something else than 0 and 1.
         """
         ids = torch.as_tensor(input_ids)
         given = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
@@ -75,7 +80,8 @@ class ANETextModel(ANEModel):
         fields: dict[str, Any] = {name: torch.from_numpy(value).to(ids.device) for name, value in outputs.items()}
         if output_hidden_states:
             fields["hidden_states"] = tuple(torch.from_numpy(state).to(ids.device) for state in hidden)
-        return self._output_class(**fields)
+        answer = self._output_class(**fields)
+        return answer if return_dict is not False else answer.to_tuple()
 
     @property
     def _output_class(self) -> type[ModelOutput]:
@@ -95,8 +101,8 @@ class ANETextModel(ANEModel):
         ids = inputs["input_ids"]
         if ids.ndim != 2:
             raise InputError(f"input_ids has shape {tuple(ids.shape)}; expected rows of token ids, (N, S)")
-        if ids.is_floating_point():
-            raise InputError(f"input_ids holds {ids.dtype}; expected integers")
+        if ids.shape[0] and not ids.shape[1]:
+            raise InputError(f"input_ids has shape {tuple(ids.shape)}: its rows are empty; each needs a token")
         arrays = {}
         for name in self._functions[-1].session.inputs:
             value = inputs.get(name)
@@ -106,8 +112,19 @@ class ANETextModel(ANEModel):
                 raise InputError(
                     f"{name} has shape {tuple(value.shape)}, input_ids {tuple(ids.shape)}; they must be equal"
                 )
+            self._check(name, value)
             arrays[name] = value.numpy().astype(np.int32)
         return arrays
+
+    def _check(self, name: str, value: Tensor) -> None:
+        """Before the cast to int32, which would make a sound id of some that are not."""
+        if name == "attention_mask":
+            check_mask(value)
+            return
+        if value.is_floating_point() or value.dtype == torch.bool:
+            raise InputError(f"{name} holds {value.dtype}; expected integers")
+        table, rows = _TABLES[name]
+        check_ids(name, value, getattr(self.config, table, None), rows)
 
 
 class ANEModelForFeatureExtraction(ANETextModel):
@@ -172,10 +189,11 @@ def _by_length(session: Session) -> list[FixedLength]:
     functions = [session if name == session.function_name else session.function(name) for name in session.functions]
     found = []
     for function in functions:
-        if "input_ids" not in function.inputs or "attention_mask" not in function.inputs:
+        required, known = {"input_ids", "attention_mask"}, {"attention_mask", *_TABLES}
+        if not required <= function.inputs.keys() <= known:
             raise PackageError(
                 f"function {function.function_name} takes {', '.join(function.inputs)}; a text encoder takes "
-                "input_ids and attention_mask"
+                "input_ids and attention_mask, and perhaps token_type_ids"
             )
         shapes = {spec.shape for spec in function.inputs.values()}
         if len(shapes) > 1 or any(len(shape) != 2 or min(shape) < 1 for shape in shapes):

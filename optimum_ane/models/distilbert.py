@@ -96,4 +96,3 @@ class DistilBertANEConfig(TextEncoderANEConfig):
             "text-classification": distilbert_classifier,
         },
     )
-    HAS_TOKEN_TYPES = False

@@ -178,4 +178,3 @@ class ModernBertANEConfig(TextEncoderANEConfig):
             "token-classification": modernbert_head,
         },
     )
-    HAS_TOKEN_TYPES = False

@@ -89,7 +89,6 @@ class MPNetANEConfig(TextEncoderANEConfig):
     """Export configuration of MPNet."""
 
     MODULES = text_modules("mpnet", MPNetModel, roberta_heads("mpnet"))
-    HAS_TOKEN_TYPES = False
 
     @property
     def padding_id(self) -> int:

@@ -44,6 +44,4 @@ class RobertaANEConfig(TextEncoderANEConfig):
     """Export configuration of RoBERTa."""
 
     MODULES = text_modules("roberta", RobertaModel, roberta_heads("roberta"))
-    # The type table has one row in every published checkpoint, and the tokenizers give no token types.
-    HAS_TOKEN_TYPES = False
     POSITIONS_AFTER_PADDING = True

@@ -34,6 +34,8 @@ def canonical_target(name: str) -> str:
     Raises:
         UnsupportedModelError: It is not known, or older than ML Programs.
     """
+    # coremltools' own `ct.target.iOS17` has its name as an attribute.
+    name = str(getattr(name, "name", name))
     found = _SPELLING.get(name.lower())
     if found is None:
         reason = "older than ML Programs" if name.lower() in _OLDER else "unknown"

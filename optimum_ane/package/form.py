@@ -18,6 +18,13 @@ NO_POOLING = "none"
 """Asks for hidden states also where the checkpoint's own files ask for a pooling."""
 
 AUTO = "auto"
+_TASK_NAMES = {
+    "masked-lm": "fill-mask",
+    "ner": "token-classification",
+    "sentiment-analysis": "text-classification",
+    "sequence-classification": "text-classification",
+}
+"""Other names that people know of tasks: those of transformers' pipelines and of its classes."""
 MAX_LENGTH, MAX_BATCH, MAX_LENGTHS = 1 << 20, 1 << 16, 64
 """Larger numbers are no form of a package: they come from a damaged or hostile file."""
 
@@ -89,6 +96,7 @@ class ExportForm:
             ShapeError: A number out of range.
             UnsupportedModelError: Options that contradict each other or are not known.
         """
+        object.__setattr__(self, "task", _TASK_NAMES.get(self.task, self.task))
         object.__setattr__(self, "sequence_length", _lengths(self.sequence_length))
         _check_number("batch size", self.batch_size, MAX_BATCH)
         if self.precision not in PRECISIONS:

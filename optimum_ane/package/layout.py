@@ -28,6 +28,14 @@ CARD_AND_REPORT = ("README.md", "card.svg", "export_report.html")
 """What is in a package for people: it may be edited or made anew, so `files` leaves it out."""
 
 
+def package_directory(package: str | Path) -> Path:
+    """The directory of an exported package, of which the .mlpackage inside may be named as well."""
+    path = Path(package).expanduser()
+    if path.suffix == MLPACKAGE_SUFFIX and (path.parent / ANE_CONFIG).is_file():
+        return path.parent
+    return path
+
+
 def find_mlpackage(package: str | Path) -> Path:
     """Finds the .mlpackage: the path itself, or the one inside an exported directory.
 

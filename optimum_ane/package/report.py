@@ -17,6 +17,8 @@ class ExportReport:
     Attributes:
         runtime: Which engine answered for the package.
         module_psnr: dB by output, the Neural Engine module in float32 PyTorch against the original.
+        original_psnr: dB by output, the original in float32 against itself in float64; measured where the module was
+            further from it than modules usually are.
         package_psnr: dB by output, the saved package against the original.
         psnr_threshold: dB; the package was accepted at or above it.
         accuracy: The accuracy report, as `evaluation` writes it.
@@ -38,6 +40,7 @@ class ExportReport:
     versions: Mapping[str, str]
     runtime: str | None = None
     module_psnr: Mapping[str, float] = field(default_factory=dict)
+    original_psnr: Mapping[str, float] = field(default_factory=dict)
     package_psnr: Mapping[str, float] = field(default_factory=dict)
     psnr_threshold: float | None = None
     accuracy: Mapping[str, Any] | None = None

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from optimum_ane.errors import RuntimeUnavailableError
+from optimum_ane.package.form import COMPUTE_UNITS
 from optimum_ane.runtimes.session import Session, State, TensorSpec
 
 RUNTIMES = ("auto", "coreml", "portable")
@@ -23,10 +24,12 @@ def open_session(package: str | Path, runtime: str = "auto", compute_units: str 
             portable runtime runs on the CPU whatever is asked for.
 
     Raises:
-        RuntimeUnavailableError: The engine is not known, or Core ML was asked for off macOS.
+        RuntimeUnavailableError: The engine or the compute units are not known, or Core ML was asked for off macOS.
         PackageError: The package is damaged.
         UnsupportedOperationError: The portable runtime lacks operations of the program.
     """
+    if compute_units not in COMPUTE_UNITS:
+        raise RuntimeUnavailableError(f"compute units {compute_units!r} are not one of {', '.join(COMPUTE_UNITS)}")
     if runtime not in RUNTIMES:
         raise RuntimeUnavailableError(f"runtime {runtime!r} is not one of {', '.join(RUNTIMES)}")
     if runtime == "coreml" or (runtime == "auto" and sys.platform == "darwin"):

@@ -27,6 +27,9 @@ PACKAGE_PSNR = {"float16": 50.0, "float32": 90.0}
 """dB, by precision. Sound float16 packages of 2 to 12 layers measure 58 to 76; one that computes something else, a
 mask that is not applied or a weight in the wrong place, measures below 40."""
 
+ROUNDING_MARGIN = 6.0
+"""dB. The same sums in another order round about as much; an error of twice that is still rounding."""
+
 _ROWS_OF_LAYERS = 4
 """Rows of each batch whose hidden states are compared: these are many numbers each."""
 
@@ -178,7 +181,7 @@ def find_bad_layer(ratios: Mapping[str, float], limit: float) -> str:
     return f"no layer is bad, the worst is {name} with {ratio:.1f} dB"
 
 
-def check_ratios(ratios: Mapping[str, float], threshold: float, what: str, place: str = "") -> None:
+def check_ratios(ratios: Mapping[str, float], threshold: float, what: str, place: str = "", advice: str = "") -> None:
     """Refuses answers that are too far from the original's.
 
     Args:
@@ -186,6 +189,7 @@ def check_ratios(ratios: Mapping[str, float], threshold: float, what: str, place
         threshold: dB that each must reach.
         what: What answered.
         place: Where it leaves the original, in a few words, if that is known; see `find_bad_layer`.
+        advice: A sentence: why that may be, and what can be done.
 
     Raises:
         ValidationError: A PSNR is below the threshold, the message holds both numbers; or nothing was compared.
@@ -197,9 +201,20 @@ def check_ratios(ratios: Mapping[str, float], threshold: float, what: str, place
         if not ratio >= threshold:
             raise ValidationError(
                 f"the {what} does not answer as the original does: PSNR of {name} is {ratio:.1f} dB, "
-                f"{threshold:.1f} are asked for{where}; nothing was written. Try --precision float32 to tell rounding "
-                "from a wrong export, or set --psnr-threshold"
+                f"{threshold:.1f} are asked for{where}; nothing was written. {advice}".strip()
             )
+
+
+def is_rounding(ratios: Mapping[str, float], noise: Mapping[str, float]) -> bool:
+    """Whether answers in float32 are as close to the exact ones as rounding lets the original itself be.
+
+    A network that amplifies the last bit, by a softmax that is nearly a tie say, answers anyhow within its own noise.
+
+    Args:
+        ratios: dB by field, the candidate against the original in float64.
+        noise: dB by field, the original in float32 against itself in float64.
+    """
+    return all(ratio >= min(MODULE_PSNR, noise[name] - ROUNDING_MARGIN) for name, ratio in ratios.items())
 
 
 def _ratio(name: str, expected: Tensor, actual: Tensor) -> float:

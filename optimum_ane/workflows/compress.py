@@ -23,7 +23,7 @@ from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import get_ane_config_class
 from optimum_ane.package.environment import machine_kind, tool_versions
 from optimum_ane.package.files import verify_files
-from optimum_ane.package.layout import CARD_AND_REPORT, EXPORT_REPORT
+from optimum_ane.package.layout import CARD_AND_REPORT, EXPORT_REPORT, package_directory
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.report import ExportReport
 from optimum_ane.package.staging import check_output, staged
@@ -118,7 +118,7 @@ def compress_package(
     Raises:
         ANEError: What was wrong, where, and what to do; see `optimum_ane.errors` for the kinds.
     """
-    source, output, original = Path(package).expanduser(), Path(output), original or Original()
+    source, output, original = package_directory(package), Path(output).expanduser(), original or Original()
     check_output(output, overwrite)
     if source.resolve() == output.resolve():
         raise CompressionError(f"{output} is the package itself; choose another output")

@@ -8,7 +8,7 @@ from optimum.exporters.tasks import TasksManager
 
 import optimum_ane.models  # noqa: F401 - registers the architectures
 from optimum_ane.checkpoints.configuration import infer_task
-from optimum_ane.checkpoints.original import check_is_plain
+from optimum_ane.checkpoints.original import check_is_plain, unwrap
 from optimum_ane.checkpoints.weights import ModelWeights
 from optimum_ane.exporters.config import get_ane_config_class
 from optimum_ane.exporters.load_module import build_module
@@ -37,6 +37,7 @@ def convert_to_ane(model: PreTrainedModel, task: str | None = None) -> nn.Module
         UnsupportedModelError: The architecture is not known, or not for this task.
         CheckpointError: The weights do not fit the configuration.
     """
+    model = unwrap(model)
     task = infer_task(type(model)) if task is None else TasksManager.map_from_synonym(task)
     ane_config = get_ane_config_class(model.config.model_type, task)(model.config, task)
     ane_config.check(ExportForm(task, sequence_length=(1,)))

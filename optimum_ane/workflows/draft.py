@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +13,14 @@ from optimum_ane.modeling import ANEModel, model_class_of
 from optimum_ane.package.report import ExportReport
 from optimum_ane.progress import Stages
 from optimum_ane.tasks import OutputField, compared_fields
+from optimum_ane.validation.comparison import answer_examples
 from optimum_ane.validation.pooled_original import as_reference
 from optimum_ane.workflows.freed_memory import give_back_freed_memory
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from optimum_ane.analysis.inspection import Inspection
     from optimum_ane.checkpoints.checkpoint import Checkpoint
@@ -96,9 +99,25 @@ class PackageDraft:
 
     def reference_model(self) -> Model:
         """The original as a package of this form is compared with it; loaded if it is not."""
-        checkpoint = self.checkpoint
-        embedding = checkpoint.sentence_transformers if self.form.pools else None
-        return as_reference(checkpoint.original(), self.form, embedding)
+        return self._as_reference(self.checkpoint.original())
+
+    def answers_in(self, dtype: torch.dtype) -> Answers | None:
+        """What the original answers to the examples where it computes in another type.
+
+        Returns:
+            None where PyTorch cannot compute it in that type on a CPU.
+        """
+        # A copy: a model in memory is the caller's own.
+        model = self._as_reference(copy.deepcopy(self.checkpoint.original()).to(dtype=dtype))  # type: ignore[call-arg]
+        self.checkpoint.release_original()
+        try:
+            return answer_examples(model, self.examples, self.fields)
+        except RuntimeError:
+            return None
+
+    def _as_reference(self, original: PreTrainedModel) -> Model:
+        embedding = self.checkpoint.sentence_transformers if self.form.pools else None
+        return as_reference(original, self.form, embedding)
 
 
 class Stage(NamedTuple):

@@ -8,6 +8,7 @@ from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator_class
 from optimum_ane.evaluation.reference import load_reference
 from optimum_ane.evaluation.report import AccuracyReport
+from optimum_ane.package.layout import package_directory
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.progress import row_progress
 from optimum_ane.tasks import TASKS, resolve
@@ -41,7 +42,7 @@ def evaluate_package(
     """
     from transformers import AutoTokenizer
 
-    directory = Path(package).expanduser()
+    directory = package_directory(package)
     manifest = Manifest.read(directory)
     evaluator_class = get_evaluator_class(manifest.form.task)
     evaluator_class.check_pooling(manifest.form.pooling)

@@ -12,7 +12,9 @@ import optimum_ane.models  # noqa: F401 - registers the architectures
 from optimum_ane.analysis.chips import get_chip
 from optimum_ane.analysis.gates import Gates
 from optimum_ane.checkpoints.checkpoint import Checkpoint, checkpoint_of_model, open_checkpoint
+from optimum_ane.checkpoints.configuration import expand_home
 from optimum_ane.checkpoints.hub_options import HubOptions
+from optimum_ane.checkpoints.tokenizer import check_tokenizer, load_tokenizer
 from optimum_ane.compression.recipes import Recipe, get_recipe
 from optimum_ane.errors import CheckpointError, DatasetError
 from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
 
     from optimum_ane.evaluation.evaluator import Evaluator
     from optimum_ane.evaluation.report import AccuracyReport
+
+
+_NO_TOKENIZER = (
+    "no tokenizer was found: the package will have none, and pipelines need one. Put it beside the checkpoint, or "
+    "give it with the model: export(model, output, tokenizer=…)"
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ def export(
     model: str | Path | PreTrainedModel,
     output: str | Path,
     *,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
     eval_dataset: str | DatasetSpec | None = None,
     max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP,
     psnr_threshold: float | None = None,
@@ -117,7 +125,8 @@ def export(
     Args:
         model: Hub id, directory, or a model in memory.
         output: Directory to make; must be empty or absent unless `overwrite`.
-        tokenizer: Goes into the package, for a model in memory; otherwise the checkpoint's own does.
+        tokenizer: Goes into the package, for a model in memory; otherwise the checkpoint's own does. A directory or a
+            Hub id stands for the tokenizer there.
         eval_dataset: A dataset to score the original and the package on; a string is a file or a Hub id.
         max_accuracy_drop: Percentage points that the package may lose on it.
         psnr_threshold: dB that the package's answers must reach; None takes the default of the precision, or the
@@ -169,7 +178,7 @@ def export_checkpoint(
     form: ExportForm,
     checks: ExportChecks | None = None,
     *,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
     compress: str | Path | Recipe | None = None,
     overwrite: bool = False,
     hub: HubOptions | None = None,
@@ -194,14 +203,14 @@ def export_checkpoint(
         quiet: Whether to show no progress.
         command: What the card says that made the package; None writes the Python call down.
     """
-    output, hub, checks = Path(output), hub or HubOptions(), checks or ExportChecks()
+    output, hub, checks = Path(output).expanduser(), hub or HubOptions(), checks or ExportChecks()
     check_output(output, overwrite)
     if isinstance(model, str | Path):
         checkpoint = open_checkpoint(
             str(model), task=form.task, hub=hub, adapter=None if adapter is None else str(adapter), gguf_file=gguf_file
         )
     else:
-        checkpoint = checkpoint_of_model(model, form.task, tokenizer)
+        checkpoint = checkpoint_of_model(model, form.task, _tokenizer_of(tokenizer, hub))
     form = _complete(form, checkpoint)
     ane_config = get_ane_config_class(checkpoint.config.model_type, form.task)(checkpoint.config, form.task)
     ane_config.check(form)
@@ -210,6 +219,10 @@ def export_checkpoint(
     if recipe is not None:
         recipe.check_target(ios_target(form.target), "the export")
     evaluator, rows = _load_rows(checks.dataset, checkpoint, form)
+    if checkpoint.tokenizer is None:
+        checkpoint.notes.append(_NO_TOKENIZER)
+    else:
+        check_tokenizer(checkpoint.tokenizer, getattr(checkpoint.config, "vocab_size", None))
     draft = PackageDraft(
         directory=output,
         name=output.name,
@@ -277,6 +290,18 @@ def list_stages(
             )
         )
     return [*stages, Stage("write the package", _write)]
+
+
+def _tokenizer_of(
+    tokenizer: PreTrainedTokenizerBase | str | Path | None, hub: HubOptions
+) -> PreTrainedTokenizerBase | None:
+    """A tokenizer that may be given as its directory or Hub id."""
+    if not isinstance(tokenizer, str | Path):
+        return tokenizer
+    loaded = load_tokenizer(expand_home(str(tokenizer)), hub)
+    if loaded is None:
+        raise CheckpointError(f"{tokenizer} holds no tokenizer; give a directory or a Hub id that does")
+    return loaded
 
 
 def _complete(form: ExportForm, checkpoint: Checkpoint) -> ExportForm:

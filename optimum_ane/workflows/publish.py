@@ -14,6 +14,7 @@ from optimum_ane.hub.publish_errors import check_token, explained
 from optimum_ane.hub.publisher import Publication, Publisher, say
 from optimum_ane.hub.remote import DEFAULT_BRANCH, is_in_program
 from optimum_ane.package.file_names import check_subfolder
+from optimum_ane.package.layout import package_directory
 
 __all__ = ["Publication", "publish"]
 
@@ -70,7 +71,7 @@ def publish(
     if revision is not None and _COMMIT_ID.fullmatch(revision):
         raise PublishError(f"{revision} is a commit, which cannot be changed; name a branch")
     say(f"checking {package}")
-    contents = read_package(Path(package))
+    contents = read_package(package_directory(package))
     request = PageRequest(license, card, None if template is None else Path(template))
     api = HfApi(token=token, library_name="optimum-ane")
     if "/" not in repo_id:

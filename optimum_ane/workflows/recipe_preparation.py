@@ -21,6 +21,7 @@ from optimum_ane.compression.recipes import Recipe, get_recipe
 from optimum_ane.errors import CompressionError, OutputError
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.package.files import verify_files
+from optimum_ane.package.layout import package_directory
 from optimum_ane.package.manifest import FunctionEntry, Manifest, ProgramEntry
 from optimum_ane.workflows.compress import Original
 
@@ -142,7 +143,7 @@ def prepare_recipe(
             choice of forms is within the budget.
         ANEError: The package, a dataset or the original cannot be used.
     """
-    directory, original = Path(package).expanduser(), original or Original()
+    directory, original = package_directory(package), original or Original()
     calibrating.refuse_useless(name)
     if name not in (MIXED, INT8_ACTIVATIONS):
         return Prepared(get_recipe(name))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from optimum_ane.analysis.gates import Gates
 from optimum_ane.analysis.inspection import inspect
@@ -18,6 +21,7 @@ from optimum_ane.compression.compress import compress_mlpackage
 from optimum_ane.compression.recipes import Recipe
 from optimum_ane.evaluation.accuracy import check_accuracy_drop
 from optimum_ane.exporters.load_module import build_module
+from optimum_ane.exporters.weight_range import check_weight_range
 from optimum_ane.package.environment import peak_memory
 from optimum_ane.package.files import hash_files
 from optimum_ane.package.layout import EXPORT_REPORT
@@ -38,17 +42,30 @@ from optimum_ane.validation.comparison import (
     compare_fields,
     compare_layers,
     find_bad_layer,
+    is_rounding,
 )
+from optimum_ane.validation.overflow import find_overflow
 from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.workflows.card_and_report import write_card_and_report
 from optimum_ane.workflows.command_line import public_name
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedTokenizerBase
 
     from optimum_ane.evaluation.evaluator import Evaluator
     from optimum_ane.exporters.programs import FunctionSpec, ProgramSpec
     from optimum_ane.workflows.draft import PackageDraft
+
+
+_WRONG_MODULE = (
+    "It computes in float32 as the original does, so this is an error of logic and not of rounding: please report it "
+    "with the checkpoint's config.json"
+)
+_ROUNDING_OR_NOT = (
+    "Where that is as far from the original, it is float16 and not the export: set --psnr-threshold to accept it, or "
+    "export with --precision float32 for CPU and GPU, which tells rounding from a wrong export"
+)
 
 
 def ask_original(draft: PackageDraft) -> None:
@@ -68,6 +85,8 @@ def rewrite(draft: PackageDraft) -> None:
     for program in draft.programs:
         built = build_module(draft.ane_config, program.name, checkpoint.weights)
         left_out.update(built.left_out)
+        vocab_size = getattr(draft.config, "vocab_size", None)
+        check_weight_range(built.module, program.precision, vocab_size, _token_of(draft.tokenizer))
         embedding = checkpoint.sentence_transformers if draft.form.pools else None
         if embedding is not None and embeds_as(draft.form, embedding):
             built.module.sentence_pooling = embedding.make_pooling()
@@ -86,11 +105,17 @@ def compare_modules(draft: PackageDraft) -> None:
     answers = answer_examples(driver, draft.examples, draft.fields)
     ratios = compare_fields(draft.reference, answers, draft.examples, draft.fields)
     draft.report.module_psnr = ratios
-    place = ""
-    if not all(ratio >= MODULE_PSNR for ratio in ratios.values()):
-        answers = answer_examples(driver, draft.examples, draft.fields, with_hidden_states=True)
-        place = find_bad_layer(compare_layers(draft.reference, answers, draft.examples), MODULE_PSNR)
-    check_ratios(ratios, MODULE_PSNR, "Neural Engine module", place)
+    if all(ratio >= MODULE_PSNR for ratio in ratios.values()):
+        return
+    exact = draft.answers_in(torch.float64)
+    if exact is not None:
+        noise = compare_fields(exact, draft.reference, draft.examples, draft.fields)
+        if is_rounding(compare_fields(exact, answers, draft.examples, draft.fields), noise):
+            draft.report.original_psnr = noise
+            return
+    answers = answer_examples(driver, draft.examples, draft.fields, with_hidden_states=True)
+    place = find_bad_layer(compare_layers(draft.reference, answers, draft.examples), MODULE_PSNR)
+    check_ratios(ratios, MODULE_PSNR, "Neural Engine module", place, _WRONG_MODULE)
 
 
 def convert(draft: PackageDraft, metadata: Metadata) -> None:
@@ -167,8 +192,29 @@ def compare_package(draft: PackageDraft, threshold: float | None, recipe: Recipe
     layers = compare_layers(draft.reference, answers, draft.examples)
     draft.report.package_psnr, draft.report.psnr_threshold, draft.report.layers = ratios, limit, layers
     draft.report.runtime = PortableSession.runtime
-    what = "package" if recipe is None else f"package compressed with {recipe.name}"
-    check_ratios(ratios, limit, what, find_bad_layer(layers, usual))
+    if not all(ratio >= limit for ratio in ratios.values()):
+        what = "package" if recipe is None else f"package compressed with {recipe.name}"
+        check_ratios(ratios, limit, what, find_bad_layer(layers, usual), _why(draft, ratios, recipe))
+
+
+def _why(draft: PackageDraft, ratios: Mapping[str, float], recipe: Recipe | None) -> str:
+    """Why a package may be far from the original, and what can be done: an overflow, rounding, or an error."""
+    assert draft.reference is not None
+    if recipe is not None:
+        return "Take a recipe with more bits, or set --psnr-threshold"
+    if draft.form.precision != "float16":
+        return _WRONG_MODULE
+    if any(ratio == -math.inf for ratio in ratios.values()):
+        packages = {program.name: draft.directory / program.path for program in draft.manifest.programs}
+        overflow = find_overflow(packages, draft.driver, draft.examples)
+        if overflow is not None:
+            return overflow.describe()
+    half = draft.answers_in(torch.float16)
+    if half is None:
+        return _ROUNDING_OR_NOT
+    rounded = compare_fields(draft.reference, half, draft.examples, draft.fields)
+    given = ", ".join(f"{ratio:.1f} dB for {name}" for name, ratio in rounded.items())
+    return f"PyTorch's own float16 gives {given} on the same inputs. {_ROUNDING_OR_NOT}"
 
 
 def evaluate(
@@ -227,6 +273,10 @@ def write_package(draft: PackageDraft) -> None:
         draft.config.to_dict(),
         draft.inspections[0],
     )
+
+
+def _token_of(tokenizer: PreTrainedTokenizerBase | None) -> Callable[[int], str | None] | None:
+    return None if tokenizer is None else lambda row: str(tokenizer.convert_ids_to_tokens(row))
 
 
 def _torch_session(draft: PackageDraft, program: ProgramSpec) -> TorchSession:

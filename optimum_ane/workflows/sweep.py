@@ -20,6 +20,7 @@ from optimum_ane.compression.sweep import SWEEP_JSON, Estimate, Point, Sweep, sw
 from optimum_ane.compression.sweep_report import draw_sweep, print_sweep
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.package.deployment_targets import is_older
+from optimum_ane.package.layout import package_directory
 from optimum_ane.package.manifest import Manifest
 
 
@@ -50,7 +51,7 @@ def run_sweep(
         CompressionError: A recipe is not known, two have one name, or the package has several programs.
         ANEError: The package, the dataset or the original cannot be used.
     """
-    directory, output = Path(package).expanduser(), Path(output).expanduser()
+    directory, output = package_directory(package), Path(output).expanduser()
     manifest = Manifest.read(directory)
     program = swept_program(directory, manifest)
     chosen = _fitting(manifest) if recipes is None else [get_recipe(name) for name in recipes]

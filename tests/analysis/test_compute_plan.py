@@ -112,5 +112,5 @@ def test_a_plan_of_another_program_is_refused(plan, says, predicted):
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML is here")
 def test_elsewhere_than_on_macos_the_error_says_what_is_needed(predicted):
-    with pytest.raises(RuntimeUnavailableError, match="--device asks Core ML and needs macOS"):
+    with pytest.raises(RuntimeUnavailableError, match="device asks Core ML and needs macOS"):
         ask_device(*predicted)

@@ -113,7 +113,7 @@ class TestSeveralFunctions:
             inspect(directory, function="seq_9")
 
     def test_a_broken_limit_names_the_function(self, directory):
-        with pytest.raises(ValidationError, match="prediction for function seq_8 breaks --max-regions 1"):
+        with pytest.raises(ValidationError, match="prediction for function seq_8 breaks max_regions 1"):
             Gates(max_regions=1).check(inspect(directory, function="seq_8"))
 
     def test_the_report_of_an_export_holds_each(self, directory):
@@ -138,19 +138,19 @@ def test_a_limit_that_is_kept_says_nothing(gates, inspection):
 
 
 def test_what_is_there_under_a_condition_does_not_count_as_resident(inspection):
-    with pytest.raises(ValidationError, match=r"--min-residency 0.3: 0\.2500 .* 0\.7500 more .* rule linear"):
+    with pytest.raises(ValidationError, match=r"min_residency 0.3: 0\.2500 .* 0\.7500 more .* rule linear"):
         Gates(min_residency=0.3).check(inspection)
 
 
 def test_every_broken_limit_is_in_the_one_message(package):
     with pytest.raises(ValidationError) as broken:
         Gates(min_residency=0.98, max_regions=2, max_latency_ms=1e-6).check(inspect(package, "M2"))
-    for part in ("--min-residency 0.98", "--max-regions 2: there are 3", "gather cut", "--max-latency-ms 1e-06", "M2"):
+    for part in ("min_residency 0.98", "max_regions 2: there are 3", "gather cut", "max_latency_ms 1e-06", "M2"):
         assert part in str(broken.value)
 
 
 def test_a_latency_is_limited_for_a_chip_only(package, inspection):
-    with pytest.raises(InputError, match="--max-latency-ms needs --chip"):
+    with pytest.raises(InputError, match="max_latency_ms needs chip"):
         Gates(max_latency_ms=1).check(inspection)
     Gates(max_latency_ms=1e6).check(inspect(package, "M2"))
 
@@ -166,7 +166,7 @@ def test_an_export_reports_what_is_predicted(tiny_package):
 def test_an_export_that_breaks_a_limit_leaves_nothing(tmp_path):
     original = make_original("distilbert", "text-classification")
     options = {"sequence_length": 16, "validate": False, "quiet": True}
-    with pytest.raises(ValidationError, match="--max-regions 1: there are 2"):
+    with pytest.raises(ValidationError, match="max_regions 1: there are 2"):
         export(original, tmp_path / "out", gates=Gates(max_regions=1), **options)
     assert not list(tmp_path.iterdir())
 
@@ -175,5 +175,5 @@ def test_an_export_asks_for_the_chip_before_it_starts(tmp_path):
     original = make_original("distilbert", "text-classification")
     with pytest.raises(InputError, match="no chip is known"):
         export(original, tmp_path / "out", chip="B52", sequence_length=16, quiet=True)
-    with pytest.raises(InputError, match="needs --chip"):
+    with pytest.raises(InputError, match="needs chip"):
         export(original, tmp_path / "out", gates=Gates(max_latency_ms=1), sequence_length=16, quiet=True)

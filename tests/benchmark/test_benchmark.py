@@ -216,7 +216,7 @@ def test_a_bare_program_is_timed_by_itself_in_its_own_shape(made):
 
 
 def test_an_original_that_is_gone_or_another_is_named_with_the_remedy(made, tmp_path):
-    with pytest.raises(CheckpointError, match=r"cannot be loaded: .*--compare.*--no-compare"):
+    with pytest.raises(CheckpointError, match=r"cannot be loaded: .*compare.*with_original=False"):
         benchmark_package(made / "package", compare=str(tmp_path / "gone"), engines=without_processes())
     save_checkpoint(tmp_path / "other", "distilbert", "text-classification")
     with pytest.raises(CheckpointError, match="is a distilbert, the package was made from a bert"):
@@ -224,7 +224,7 @@ def test_an_original_that_is_gone_or_another_is_named_with_the_remedy(made, tmp_
 
 
 def test_another_shape_without_the_checkpoint_is_refused(made):
-    with pytest.raises(InputError, match=r"shape 1 × 16; to time 1 × 32 .*leave out --no-compare"):
+    with pytest.raises(InputError, match=r"shape 1 × 16; to time 1 × 32 .*leave out with_original=False"):
         benchmark_package(made / "package", sequence_lengths=[32], with_original=False, engines=without_processes())
 
 

@@ -193,7 +193,7 @@ def test_what_is_no_adapter(lora):
 def test_a_base_that_is_not_here(copy):
     for place in ("/nowhere/at/all", "./base", "../../no-such", None):
         change_config(copy, base_model_name_or_path=place)
-        with pytest.raises(CheckpointError, match="give its base with --model and the adapter with --adapter"):
+        with pytest.raises(CheckpointError, match="give its base with model and the adapter with adapter"):
             open_checkpoint(str(copy))
 
 

@@ -63,7 +63,7 @@ def test_a_file_that_is_not_there(directory):
 
 
 def test_the_file_itself_in_place_of_its_directory(directory):
-    with pytest.raises(CheckpointError, match=f"is a file; give the directory .*--gguf-file {FILE}"):
+    with pytest.raises(CheckpointError, match=f"is a file; give the directory .*gguf_file {FILE}"):
         open_checkpoint(str(directory / FILE))
 
 

@@ -115,5 +115,5 @@ def test_dataset_options_of_another_command():
     add_dataset_arguments(parser, "--eval-dataset")
     assert dataset_spec_from_args(parser.parse_args([])) is None
     assert dataset_spec_from_args(parser.parse_args(["--eval-dataset", "a.tsv"])) == DatasetSpec("a.tsv")
-    with pytest.raises(DatasetError, match="--split, --max-samples says nothing without a dataset"):
+    with pytest.raises(DatasetError, match="split, max_samples says nothing without a dataset"):
         dataset_spec_from_args(parser.parse_args(["--split", "test", "--max-samples", "3"]))

@@ -188,8 +188,10 @@ def test_the_whole_command_in_a_process_of_its_own(checkpoint, tmp_path):
     done = subprocess_of("export", "ane", "--model", checkpoint, "--sequence-length", 99, tmp_path / "out")
     assert done.returncode == 1
     assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert done.stderr.startswith("error: sequence length 99 is above the 40 positions")
+    first, second = done.stderr.splitlines()
+    assert first == "loading PyTorch, transformers and coremltools …"
+    assert second.startswith("error: sequence length 99 is above the 40 positions")
+    assert "--sequence-length 40" in second
     assert list(tmp_path.iterdir()) == []
 
 

@@ -114,7 +114,7 @@ def test_the_whole_package_says_what_it_is(package, tmp_path):
 
 def test_an_older_target_is_refused_with_the_one_that_can(tmp_path):
     directory = exported(tmp_path / "old", "iOS16")
-    with pytest.raises(CompressionError, match="--minimum-deployment-target iOS17"):
+    with pytest.raises(CompressionError, match="minimum_deployment_target iOS17"):
         quantize_activations(
             directory / MLPACKAGE, tmp_path / "made.mlpackage", calibration_of_random_tokens(directory, rows=1)
         )

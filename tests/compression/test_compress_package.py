@@ -126,7 +126,7 @@ def test_without_the_original_the_package_before_is_the_measure(package, dataset
     assert report["package_psnr"] == {}
     assert report["compression"]["psnr_to_uncompressed"]["logits"] > 20
     assert report["accuracy"]["original"] is None
-    with pytest.raises(CheckpointError, match="--max-accuracy-drop needs the original's score"):
+    with pytest.raises(CheckpointError, match="max_accuracy_drop needs the original's score"):
         compress_package(moved, get_recipe("int8"), tmp_path / "b", dataset=dataset, max_accuracy_drop=1, quiet=True)
     original = Original(str(tmp_path / "nowhere"), "yes")
     with pytest.raises(CheckpointError, match="nowhere"):
@@ -223,9 +223,7 @@ def test_the_gate_of_an_export_is_the_recipes(checkpoint, tmp_path):
 def test_an_export_that_cannot_carry_the_recipe_is_refused_before_the_checkpoint_is_loaded(tmp_path):
     original = make_original("distilbert", "text-classification")
     options = {"sequence_length": 16, "tokenizer": make_tokenizer(), "quiet": True}
-    with pytest.raises(
-        CompressionError, match="the export is for iOS16; export with --minimum-deployment-target iOS18"
-    ):
+    with pytest.raises(CompressionError, match="the export is for iOS16; export with minimum_deployment_target iOS18"):
         export(original, tmp_path / "out", compress="palette4-g16", **options)
     with pytest.raises(CompressionError, match="did you mean 'int8'"):
         export(original, tmp_path / "out", compress="int", **options)

@@ -146,6 +146,6 @@ def test_the_printed_table_names_the_size_and_what_was_left(compress, capsys):
 
 def test_packages_for_older_systems_are_refused_by_their_opset(tiny_package, tmp_path):
     source = tiny_package("distilbert", "text-classification") / "model.mlpackage"
-    with pytest.raises(CompressionError, match=r"needs iOS18 .* the package is for iOS16; export with --minimum-dep"):
+    with pytest.raises(CompressionError, match=r"needs iOS18 .* the package is for iOS16; export with minimum_dep"):
         compress_mlpackage(source, tmp_path / "out.mlpackage", get_recipe("palette4-g16"))
     compress_mlpackage(source, tmp_path / "out.mlpackage", get_recipe("palette4"))

@@ -184,7 +184,7 @@ def test_both_budgets_hold_together_or_the_error_says_so(package, calibration, s
     scorer = Counting(package, calibration.batches)
     found = search_mixed(package, searched, Budget(0.4, 50), calibration, scorer, quiet=True)
     assert found.size_ratio <= 0.4
-    with pytest.raises(CompressionError, match=r"within --max-size-ratio 0\.2 keeps the drop within 0\.1"):
+    with pytest.raises(CompressionError, match=r"within max_size_ratio 0\.2 keeps the drop within 0\.1"):
         search_mixed(package, searched, Budget(0.2, 0.1), calibration, scorer, quiet=True)
 
 
@@ -195,7 +195,7 @@ def test_a_size_that_nothing_reaches_is_refused_with_the_least_one(package, cali
 
 @pytest.mark.parametrize("numbers", [(), (0.0,), (1.5,)])
 def test_a_budget_of_nothing_is_refused(numbers):
-    with pytest.raises(CompressionError, match="--max-size-ratio"):
+    with pytest.raises(CompressionError, match="max_size_ratio"):
         Budget(*numbers)
 
 
@@ -353,8 +353,8 @@ def test_options_are_measured_only_where_they_are_missing(package, calibration, 
 @pytest.mark.parametrize(
     ("recipe", "options", "says"),
     [
-        ("int8", {"dataset": "x.tsv"}, "--calibration-dataset says nothing to the recipe int8"),
-        ("int8-activations", {"max_size_ratio": 0.3}, "--max-size-ratio says nothing"),
+        ("int8", {"dataset": "x.tsv"}, "calibration_dataset says nothing to the recipe int8"),
+        ("int8-activations", {"max_size_ratio": 0.3}, "max_size_ratio says nothing"),
         ("mixed", {}, "needs a budget"),
         ("no-such", {}, "no recipe 'no-such'"),
     ],

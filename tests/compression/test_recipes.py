@@ -68,7 +68,7 @@ def test_a_target_that_cannot_carry_a_recipe_names_the_one_that_can_and_recipes_
     with pytest.raises(CompressionError) as refused:
         get_recipe("palette4-g16").check_target("iOS16", "the export")
     message = str(refused.value)
-    assert "--minimum-deployment-target iOS18" in message
+    assert "minimum_deployment_target iOS18" in message
     assert "palette for each group" in message
     assert "choose one of int8, " in message
     assert "int4-block32" not in message.split("choose one of")[1]

@@ -175,7 +175,7 @@ def test_missing_column(write):
     )
     assert "its columns are: 0, 1" in refusal(write("dev.tsv", "fine\t1\n"), label_column="5")
     message = refusal(write("dev.jsonl", '{"a": 1, "b": 2, "c": 3}'))
-    assert message == ": no text column is recognised among: a, b, c; name it with --text-column"
+    assert message == ": no text column is recognised among: a, b, c; name it with text_column"
 
 
 def test_missing_key_of_a_later_row(write):
@@ -187,7 +187,7 @@ def test_columns_that_cannot_be_told(write):
     message = refusal(write("dev.tsv", "a\tb\t1\n"))
     assert message.startswith(", row 1: 3 column(s) and no header that is recognised; say which is which")
     assert ", row 1: 1 column(s)" in refusal(write("one.tsv", "a\nb\n"))
-    assert "without --text-column" in refusal(write("dev.tsv", "a\tb\t1\n"), text_pair_column="1")
+    assert "without text_column" in refusal(write("dev.tsv", "a\tb\t1\n"), text_pair_column="1")
     assert "one column serves twice" in refusal(write("two.tsv", "a\t1\n"), text_column="1", label_column="1")
 
 
@@ -195,7 +195,7 @@ def test_unknown_label(write):
     message = refusal(write("dev.tsv", "fine\t1\nso so\t2\n"))
     assert message == (
         ", row 2, column 1: the model does not know the label '2'; it knows NEGATIVE (0), POSITIVE (1); "
-        "mend the row, or name another column with --label-column"
+        "mend the row, or name another column with label_column"
     )
     message = refusal(write("dev.csv", "text,label\nfine,positive\nso so,neutral\n"))
     assert message.startswith(", row 3, column label: the model does not know the label 'neutral'")
@@ -205,7 +205,7 @@ def test_unknown_label(write):
 def test_header_of_unknown_names(write):
     message = refusal(write("dev.tsv", "opinion\tstars\nfine\t1\n"))
     assert message.startswith(", row 1, column 1: the model does not know the label 'stars'")
-    assert message.endswith("if this row is a header, name its columns with --text-column and --label-column")
+    assert message.endswith("if this row is a header, name its columns with text_column and label_column")
 
 
 def test_broken_encoding(write):
@@ -315,8 +315,8 @@ def test_too_much_of_it(write, monkeypatch):
 
 def test_options_that_make_no_sense(write):
     path = write("dev.tsv", "fine\t1\n")
-    assert "a file has no splits; leave out --split" in refusal(path, split="validation")
-    assert "'sst3' names no metric of the task; leave out --dataset-config or name one of: cola" in refusal(
+    assert "a file has no splits; leave out split" in refusal(path, split="validation")
+    assert "'sst3' names no metric of the task; leave out dataset_config or name one of: cola" in refusal(
         path, config="sst3"
     )
     assert "the column 'text' occurs twice" in refusal(write("twice.tsv", "text\ttext\tlabel\n"))

@@ -159,7 +159,7 @@ def test_another_reference(made, tmp_path):
 
 def test_a_package_of_hidden_states_is_refused(made, tmp_path):
     folder, spec, _ = made("feature-extraction")
-    with pytest.raises(UnsupportedModelError, match=r"the package gives hidden states, .* export with --pooling mean"):
+    with pytest.raises(UnsupportedModelError, match=r"the package gives hidden states, .* export with pooling mean"):
         export(folder / "source", tmp_path / "out", task="feature-extraction", sequence_length=8, quiet=True,
                eval_dataset=spec)  # fmt: skip
     assert not (tmp_path / "out").exists()
@@ -187,7 +187,9 @@ def test_no_package(tmp_path):
 
 def test_reference_that_cannot_be_had(made, tmp_path):
     folder, spec, _ = made("text-classification")
-    with pytest.raises(CheckpointError, match=r"cannot be loaded: .* name it with --reference, or .* --no-reference"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot be loaded: .* name it with reference, or .* with_reference=False"
+    ):
         evaluate_package(folder / "out", spec, reference=str(tmp_path / "nowhere"))
 
 
@@ -217,7 +219,7 @@ def test_a_drop_beyond_the_limit_ends_the_export(made, tmp_path):
     """No package is so much better than its original."""
     folder, spec, _ = made("token-classification")
     with pytest.raises(
-        ValidationError, match=r"worse than the original by .* points, --max-accuracy-drop allows -90\.00"
+        ValidationError, match=r"worse than the original by .* points, max_accuracy_drop allows -90\.00"
     ):
         export(folder / "source", tmp_path / "out", task="token-classification", sequence_length=16, quiet=True,
                eval_dataset=spec, max_accuracy_drop=-90)  # fmt: skip

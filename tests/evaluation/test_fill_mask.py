@@ -181,5 +181,5 @@ def test_what_is_refused(tmp_path):
     path.write_text('{"text": "a"}\n{"text": null}')
     with pytest.raises(DatasetError, match="row 2, column text: a text is expected, found nothing"):
         EVALUATOR.load(DatasetSpec(str(path)))
-    with pytest.raises(DatasetError, match="--label-column says nothing to fill-mask; leave it out"):
+    with pytest.raises(DatasetError, match="label_column says nothing to fill-mask; leave it out"):
         EVALUATOR.load(DatasetSpec(str(path), label_column="text"))

@@ -99,7 +99,7 @@ def test_secret_labels(hub):
 
 @pytest.mark.parametrize("config", [None, "sst3", "ax"])
 def test_glue_needs_a_task(config):
-    with pytest.raises(DatasetError, match="name one with --dataset-config: cola, sst2"):
+    with pytest.raises(DatasetError, match="name one with dataset_config: cola, sst2"):
         load_examples(DatasetSpec("glue", config), id2label=SENTIMENT, problem_type=SINGLE)
 
 
@@ -107,7 +107,7 @@ def test_glue_needs_a_task(config):
     ("error", "what"),
     [
         (ConnectionError("Couldn't reach 'x'"), "the Hub cannot be reached .*pass a local .tsv.*HF_HUB_OFFLINE=1"),
-        (ValueError("Unknown split \"dev\".\nShould be one of ['train']."), "Should be one of .*check --dataset"),
+        (ValueError("Unknown split \"dev\".\nShould be one of ['train']."), "Should be one of .*check dataset"),
         (datasets.exceptions.DatasetNotFoundError("gated"), "cannot be loaded .*gated"),
         (RuntimeError("Dataset scripts are no longer supported"), "scripts are no longer supported"),
     ],

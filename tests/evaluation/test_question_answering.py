@@ -252,7 +252,7 @@ def test_options(write):
     assert EVALUATOR.load(DatasetSpec(spec.dataset, "squad_v2", max_samples=1)).metric_config == "squad_v2"
     with pytest.raises(DatasetError, match=r"'sst2' names no metric of the task; .* name one of: squad, squad_v2"):
         EVALUATOR.load(DatasetSpec(spec.dataset, "sst2"))
-    with pytest.raises(DatasetError, match="--choices-column says nothing to question-answering"):
+    with pytest.raises(DatasetError, match="choices_column says nothing to question-answering"):
         EVALUATOR.load(DatasetSpec(spec.dataset, choices_columns=("a",)))
     with pytest.raises(DatasetError, match="no answers column is recognised among: a, question, context"):
         EVALUATOR.load(write({"a": 1, "question": "q", "context": "c"}))

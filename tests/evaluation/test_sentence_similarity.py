@@ -100,7 +100,7 @@ def test_a_row_is_cut_once():
 
 
 def test_a_package_that_does_not_pool_is_refused_with_what_to_do():
-    with pytest.raises(UnsupportedModelError, match=r"gives hidden states.*export with --pooling mean \(or cls\)"):
+    with pytest.raises(UnsupportedModelError, match=r"gives hidden states.*export with pooling mean \(or cls\)"):
         SentenceSimilarity.check_pooling(None)
     SentenceSimilarity.check_pooling("cls")
 
@@ -108,7 +108,7 @@ def test_a_package_that_does_not_pool_is_refused_with_what_to_do():
         return SimpleNamespace(last_hidden_state=torch.zeros(*input_ids.shape, 3))
 
     data = pairs((0, 0, 1.0), (0, 1, 2.0))
-    with pytest.raises(ValidationError, match=r"the package gives no pooler_output; .*export with --pooling mean"):
+    with pytest.raises(ValidationError, match=r"the package gives no pooler_output; .*export with pooling mean"):
         EVALUATOR.compare(None, package, make_number_tokenizer(), data, sequence_length=4, runtime="portable")
 
 
@@ -152,7 +152,7 @@ def test_columns_by_option(tmp_path):
     (tmp_path / "dev.csv").write_text("3,a,b\n4,c,d\n")
     spec = DatasetSpec(str(tmp_path / "dev.csv"), text_column="1", text_pair_column="2", label_column="0")
     assert EVALUATOR.load(spec).scores.tolist() == [3.0, 4.0]
-    with pytest.raises(DatasetError, match=r"row 1: 3 column\(s\) and no header .* with --text-column \(from 0\)"):
+    with pytest.raises(DatasetError, match=r"row 1: 3 column\(s\) and no header .* with text_column \(from 0\)"):
         EVALUATOR.load(DatasetSpec(spec.dataset))
 
 
@@ -168,7 +168,7 @@ def test_stsb_of_glue(monkeypatch):
     assert EVALUATOR.load(DatasetSpec("nyu-mll/glue", "stsb")).scores.tolist() == [1.5, 4.0]
     with pytest.raises(DatasetError, match=r"no score \(-1\), as in the test splits"):
         EVALUATOR.load(DatasetSpec("nyu-mll/glue", "stsb", "test"))
-    with pytest.raises(DatasetError, match="GLUE's 'sst2' has no similarity scores; take --dataset-config stsb"):
+    with pytest.raises(DatasetError, match="GLUE's 'sst2' has no similarity scores; take dataset_config stsb"):
         EVALUATOR.load(DatasetSpec("nyu-mll/glue", "sst2"))
 
 

@@ -145,7 +145,7 @@ def test_limit_on_the_drop():
     with pytest.raises(ValidationError) as caught:
         check_accuracy_drop(report)
     message = str(caught.value)
-    assert "worse than the original by 2.00 points, --max-accuracy-drop allows 1.00" in message
+    assert "worse than the original by 2.00 points, max_accuracy_drop allows 1.00" in message
     assert "100.00% → 98.00%" in message
     check_accuracy_drop(run([[1, 0]], [[0, 1]], examples([1])), 0.0)  # a better package
 

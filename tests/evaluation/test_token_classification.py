@@ -318,5 +318,5 @@ def test_options(write):
             evaluator().load(DatasetSpec(spec.dataset, **{field: "tags"}))
     with pytest.raises(DatasetError, match="a file has no configs"):
         evaluator().load(DatasetSpec(spec.dataset, "conll2003"))
-    with pytest.raises(DatasetError, match="no words column is recognised among: a, tags; name it with --text-column"):
+    with pytest.raises(DatasetError, match="no words column is recognised among: a, tags; name it with text_column"):
         evaluator().load(write({"a": ["film"], "tags": ["B-PER"]}))

@@ -39,7 +39,9 @@ def padded_inputs(original, mask):
 
 def padded_further(inputs, padding_id):
     fill = {"input_ids": padding_id}
-    return {name: torch.nn.functional.pad(value, (0, LENGTH), value=fill.get(name, 0)) for name, value in inputs.items()}
+    return {
+        name: torch.nn.functional.pad(value, (0, LENGTH), value=fill.get(name, 0)) for name, value in inputs.items()
+    }
 
 
 def is_defined(original, inputs, reference):

@@ -11,7 +11,8 @@ from coremltools.converters.mil.mil import Block, Operation, Program, Var
 from coremltools.converters.mil.mil.passes.helper import block_context_manager
 from coremltools.converters.mil.mil.passes.pass_registry import register_pass
 
-from optimum_ane.targets.coreml.passes.cast_to_float16 import cast_to_float16
+from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.targets.coreml.passes.cast_to_float16 import cast_to_float16, find_overflow
 
 _LARGEST_STEP = 2.0**-10
 """The scale by which rounding to float16 changes a normal number is within this of 1."""
@@ -46,6 +47,21 @@ class carry_layer_norm_rounding(cast_to_float16):  # noqa: N801 - passes are nam
         for function in prog.functions.values():
             self._scales |= carry_rounding(function)
         super().apply(prog)
+
+    @staticmethod
+    def fp16_overflow(op: Operation) -> bool:
+        """Refuses a constant beyond float16, which would leave the operation in float32, off the engine.
+
+        Raises:
+            UnsupportedModelError: There is one; the message names it and its largest number.
+        """
+        constant = find_overflow(op)
+        if constant is not None:
+            raise UnsupportedModelError(
+                f"the constant {constant.name} of {op.op_type} {op.name} holds {np.abs(constant.val).max():.7g}, and "
+                "float16 ends at 65,504; export with --precision float32 for CPU and GPU"
+            )
+        return False
 
     def is_valid_op(self, op: Operation) -> bool:
         """Tells whether an operation can be cast; one that stays in float32 gets its weight scaled in float32."""

@@ -30,10 +30,18 @@ class cast_to_float16(add_fp16_cast):  # noqa: N801 - passes are named by their 
     @staticmethod
     def fp16_overflow(op: Operation) -> bool:
         """Tells whether a constant that the operation reads has a finite number that float16 cannot hold."""
-        operands = (
-            each for given in op.inputs.values() for each in (given if isinstance(given, list | tuple) else [given])
-        )
-        return any(_is_float32_constant(operand) and exceeds_float16(operand.op.val.val) for operand in operands)
+        return find_overflow(op) is not None
+
+
+def find_overflow(op: Operation) -> Var | None:
+    """The first constant that an operation reads and that has a finite number beyond float16; None without one."""
+    operands = (
+        each for given in op.inputs.values() for each in (given if isinstance(given, list | tuple) else [given])
+    )
+    return next(
+        (each for each in operands if _is_float32_constant(each) and exceeds_float16(each.op.val.val)),
+        None,
+    )
 
 
 def _is_float32_constant(operand: Var) -> bool:

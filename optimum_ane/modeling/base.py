@@ -292,8 +292,10 @@ class ANEModel(OptimizedModel):
         Warns once where a device other than the CPU is asked for.
         """
         for value in (*args, *kwargs.values()):
-            is_device = isinstance(value, str | int | torch.device) and not isinstance(value, bool)
-            if is_device and torch.device(value).type != "cpu":
+            if isinstance(value, bool) or not isinstance(value, str | int | torch.device):
+                continue
+            # A number stands for an accelerator, and torch refuses to make a device of it where there is none.
+            if isinstance(value, int) or torch.device(value).type != "cpu":
                 warnings.warn(
                     f"{type(self).__name__} is not moved to {value}: its tensors come and go on the CPU, and the "
                     f"{self.runtime} runtime decides where it runs",

@@ -1,13 +1,17 @@
 """Models that are given in memory: looked at as they are, and copied only where they have to be changed."""
 
+import coremltools as ct
 import pytest
 import torch
-from tiny_models import make_original, make_tokenizer
+from tiny_models import make_inputs, make_original, make_tokenizer
+from transformers import BertModel
 
+from optimum_ane import convert_to_ane, export
 from optimum_ane.checkpoints.checkpoint import checkpoint_of_model, open_checkpoint
-from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.errors import CheckpointError, ShapeError, UnsupportedModelError
 from optimum_ane.exporters.config import get_ane_config_class
 from optimum_ane.exporters.load_module import build_module
+from optimum_ane.package.form import ExportForm
 
 KEY = "bert.encoder.layer.0.intermediate.dense.weight"
 
@@ -109,3 +113,54 @@ def test_a_module_shares_the_original_where_it_is_loaded_and_keeps_what_it_took(
     checkpoint.release_original()
     assert torch.equal(module.state_dict()[KEY][:, :, 0, 0], read)
     assert checkpoint.weights[KEY].data_ptr() != module.state_dict()[KEY].data_ptr()
+
+
+@pytest.mark.parametrize(
+    "wrap", [torch.compile, torch.nn.DataParallel, lambda model: torch.compile(torch.nn.DataParallel(model))]
+)
+def test_a_wrapped_model_is_taken_out_of_its_wrapper(wrap):
+    model = make_original("bert", "text-classification")
+    assert checkpoint_of_model(wrap(model)).original() is model
+    assert convert_to_ane(wrap(model)).bert is not None
+
+
+@pytest.mark.parametrize("model", [torch.nn.Linear(2, 2), torch.nn.DataParallel(torch.nn.Linear(2, 2)), object()])
+def test_what_is_no_transformers_model_is_refused_by_its_class(model):
+    with pytest.raises(UnsupportedModelError, match=r"\w+\.\w+ is no transformers model; give a PreTrainedModel"):
+        checkpoint_of_model(model)
+
+
+def test_an_encoder_without_its_pooler():
+    config = make_original("bert", "feature-extraction").config
+    model = BertModel(config, add_pooling_layer=False).eval()
+    inputs = make_inputs(model)
+    expected = model(**inputs).last_hidden_state[inputs["attention_mask"].bool()]
+    actual = convert_to_ane(model)(**inputs)[inputs["attention_mask"].bool()]
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+    assert checkpoint_of_model(model).task == "feature-extraction"
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(tmp_path):
+    model = make_original("bert", "text-classification", vocab_size=20)
+    with pytest.raises(CheckpointError, match=r"gives 20 for '\w+', and the vocabulary of config\.json has 20 words"):
+        export(model, tmp_path / "out", tokenizer=make_tokenizer(), sequence_length=8, quiet=True)
+
+
+def test_a_tokenizer_may_be_its_directory_and_a_missing_one_is_told(tmp_path, capsys):
+    make_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    model = make_original("bert", "text-classification", num_hidden_layers=1)
+    with pytest.raises(CheckpointError, match="holds no tokenizer"):
+        export(model, tmp_path / "out", tokenizer=tmp_path)
+    export(model, tmp_path / "out", tokenizer=str(tmp_path / "tokenizer"), sequence_length=8, validate=False)
+    assert (tmp_path / "out" / "tokenizer.json").is_file()
+    assert "no tokenizer" not in capsys.readouterr().err
+    export(model, tmp_path / "without", sequence_length=8, validate=False)
+    assert "no tokenizer was found" in capsys.readouterr().err
+
+
+def test_coremltools_own_target_and_other_names_of_tasks(tmp_path):
+    form = ExportForm("sentiment-analysis", minimum_deployment_target=ct.target.iOS17)
+    assert (form.task, form.minimum_deployment_target) == ("text-classification", "iOS17")
+    assert ExportForm("ner").task == "token-classification"
+    with pytest.raises(ShapeError, match="sequence length is '16'; it must be a whole number"):
+        ExportForm("ner", sequence_length="16")

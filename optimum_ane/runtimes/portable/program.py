@@ -15,7 +15,7 @@ from optimum_ane.runtimes.portable.graph import Graph, Node, Value
 from optimum_ane.runtimes.portable.guard import Guard, limited_list
 from optimum_ane.runtimes.portable.left_out import LEFT_OUT
 from optimum_ane.runtimes.portable.registry import OPERATIONS, PREPARATIONS, Call, Operation, Role
-from optimum_ane.runtimes.portable.values import Constant
+from optimum_ane.runtimes.portable.values import Constant, TensorType
 
 _PLACES_SHOWN = 5
 # What torch and Python raise on operands that do not fit: not our errors, but the package's.
@@ -181,7 +181,7 @@ class Program:
         constants: dict[str, Constant] = {}
         dynamic: list[str] = []
         slots: list[Value | Constant] = []
-        shapes: dict[str, tuple[int, ...]] = {}
+        types: dict[str, TensorType] = {}
         for key in operation.roles:
             operand = node.inputs.get(key)
             if operand is None:
@@ -193,8 +193,8 @@ class Program:
                 dynamic += [key] * len(items)
                 slots += items
             if not isinstance(operand, tuple) and operand.type is not None:
-                shapes[key] = operand.type.shape
-        call = preparation(Call(constants, tuple(dynamic), shapes))
+                types[key] = operand.type
+        call = preparation(Call(constants, tuple(dynamic), types))
         return None if call is None else (call, tuple(self._operand(value) for value in slots))
 
     def _general(self, node: Node, operation: Operation, place: str) -> tuple[Callable[..., Any], tuple[int, ...]]:

@@ -23,7 +23,7 @@ from typing import Annotated, Any, get_type_hints
 import torch
 from torch import Tensor
 
-from optimum_ane.runtimes.portable.values import Constant
+from optimum_ane.runtimes.portable.values import Constant, TensorType
 
 Stored = Annotated[Tensor, "as it is stored"]
 
@@ -78,12 +78,20 @@ class Call:
     Attributes:
         constants: The arguments known at load, by parameter.
         dynamic: The parameters whose tensors the program computes; a variadic one once for each tensor.
-        shapes: The declared shape of each tensor argument, -1 where unknown.
+        types: The declared type of each tensor argument.
     """
 
     constants: Mapping[str, Constant]
     dynamic: tuple[str, ...]
-    shapes: Mapping[str, tuple[int, ...]]
+    types: Mapping[str, TensorType]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the declared shape of a tensor argument, -1 where unknown; () where there is no such argument."""
+        return self.types[name].shape if name in self.types else ()
+
+    def all_float(self, *names: str) -> bool:
+        """Tells whether those of these tensor arguments that the call has are all of floats."""
+        return all(self.types[name].dtype.is_float for name in names if name in self.types)
 
     def python(self, name: str, default: Any) -> Any:
         """Returns a constant argument as a Python value, or the default where the call has none."""

@@ -6,6 +6,8 @@ The annotation of a parameter says how its argument is handed over:
     Stored            a tensor; a constant comes as it lies in the weight file (fp16 as float16, memory-mapped)
     Sequence[Tensor]  a tuple of tensors, for MIL's variadic parameters
     Cell              a state
+    TensorList        a list of tensors
+    Each              the values of a variadic parameter that are known at load, as a list
     anything else     a Python number, string or list; a value computed by the program is turned into one when it runs
 
 Every version of an operation set is served by one function: later versions only add parameters. Parameters that MIL
@@ -23,9 +25,11 @@ from typing import Annotated, Any, get_type_hints
 import torch
 from torch import Tensor
 
+from optimum_ane.runtimes.portable.tensor_list import TensorList
 from optimum_ane.runtimes.portable.values import Constant, TensorType
 
 Stored = Annotated[Tensor, "as it is stored"]
+Each = Annotated[Sequence[Any], "one constant for each"]
 
 
 class Cell:
@@ -48,6 +52,8 @@ class Role(enum.Enum):
     STORED = "stored"
     TENSORS = "tensors"
     CELL = "cell"
+    LIST = "list"
+    EACH = "each"
     PYTHON = "python"
 
 
@@ -165,4 +171,4 @@ def _role(hint: Any) -> Role:
         return Role.STORED
     if hint in (Sequence[torch.Tensor],):
         return Role.TENSORS
-    return Role.CELL if hint is Cell else Role.PYTHON
+    return {Cell: Role.CELL, TensorList: Role.LIST, Each: Role.EACH}.get(hint, Role.PYTHON)

@@ -300,7 +300,7 @@ def test_a_colour_space_that_is_unknown(tmp_path):
 def test_a_description_that_is_not_that_of_the_program(tmp_path, field, number):
     package = _save(tmp_path / "m.mlpackage", Mix("RGB"), "RGB")
     edit(package, lambda spec, block: setattr(spec.description.input[0].type.imageType, field, number))
-    with pytest.raises(PackageError, match="in the description and float32 .* in the program"):
+    with pytest.raises(PackageError, match=r"in the description and float32 .* in the program"):
         PortableSession(package)
 
 

@@ -48,7 +48,7 @@ def _make_list(operands: Operands) -> Cost:
     length = integer(operands, "init_length", 1)
     check_length(length)
     extents = operands.python("elem_shape", [])
-    numbers = [extent for extent in extents if not isinstance(extent, str)]
+    numbers = [n for n in (extents if isinstance(extents, list) else [extents]) if not isinstance(n, str)]
     if not all(isinstance(extent, int) for extent in numbers):
         raise ValueError("elem_shape is no list of integers")
     return check_extents((length, *numbers), "a list"), length

@@ -77,12 +77,10 @@ class TensorList:
         for index, value in changes:
             if index < 0 or (index >= len(elements) and not self.grows):
                 raise IndexError(f"index {index} is outside a list of {len(elements)}")
-            fits = len(value.shape) == len(shape) and all(
-                a in (-1, b) for a, b in zip(shape, value.shape, strict=True)
-            )
-            if not fits:
-                raise ValueError(f"an element of shape {tuple(value.shape)} in a list of shapes {shape}")
-            shape = tuple(value.shape)
+            extents = tuple(value.shape)
+            if len(extents) != len(shape) or any(a not in (-1, b) for a, b in zip(shape, extents, strict=True)):
+                raise ValueError(f"an element of shape {extents} in a list of shapes {shape}")
+            shape = extents
             if index >= len(elements):
                 check_length(index + 1)
                 elements += [None] * (index + 1 - len(elements))

@@ -155,6 +155,15 @@ def test_layouts_of_input_and_output_may_differ(tmp_path, rng):
     np.testing.assert_array_equal(result[..., 2::-1], np.floor(np.asarray(picture) / 2 + 0.5))
 
 
+def test_grey_in_half_precision_is_rounded_before_a_program_of_float32(tmp_path):
+    """Core ML takes the pixels in fp16, whatever the program widens them to."""
+    package = _save(tmp_path / "m.mlpackage", Half(), "GRAYSCALE")
+    edit(package, lambda spec, block: setattr(spec.description.input[0].type.imageType, "colorSpace", 40))
+    picture = Image.new("F", (WIDTH, HEIGHT), 0.1)
+    result = PortableSession(package).predict({"x": picture})["y"]
+    np.testing.assert_array_equal(result, np.full((1, 1, HEIGHT, WIDTH), np.float32(np.float16(0.1)) / 2))
+
+
 def test_numbers_beyond_eight_bits_are_bounded(tmp_path):
     class Stretch(torch.nn.Module):
         def forward(self, x):

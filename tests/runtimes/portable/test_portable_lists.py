@@ -83,6 +83,19 @@ def test_elements_of_every_type_and_shape(run, rng, dtype, shape):
     np.testing.assert_array_equal(picked, np.stack([values[3], values[0] * 0, values[2], values[2]]))
 
 
+def test_integers_are_kept_as_they_are(run):
+    x = np.array([2**24 + 1, -(2**31)], np.int32)
+
+    def build(a):
+        ls = Builder.make_list(init_length=1, elem_shape=(2,), dtype="int32")
+        ls = Builder.list_write(ls=ls, index=1, value=a)
+        return Builder.list_read(ls=ls, index=1), Builder.list_gather(ls=ls, indices=[0, 1])
+
+    read, picked = run(build, x)
+    np.testing.assert_array_equal(read, x)
+    np.testing.assert_array_equal(picked, [x * 0, x])
+
+
 def test_a_list_is_what_it_was_before_it_was_written(run):
     """Both ways of a branch write into one list, and the list itself is read afterwards."""
 

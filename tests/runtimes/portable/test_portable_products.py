@@ -49,8 +49,8 @@ def test_linear(run, rng, bias, shape):
 @pytest.mark.parametrize("types", [(np.int32, np.float32), (np.float32, np.int32), (np.int32, np.int32)])
 def test_linear_of_integers_beside_floats(run, rng, types, bias):
     """numpy multiplies the two in float64, and so does coremltools' value inference; the result has the type of x."""
-    x = rng.integers(-(2**20), 2**20, (2, 4, 7)).astype(types[0])
-    w = rng.integers(-50, 50, (5, 7)).astype(types[1]) + (np.float32(0.25) if types[1] is np.float32 else np.int32(0))
+    x = rng.integers(-(2**26), 2**26, (2, 4, 7)).astype(types[0])
+    w = rng.integers(-2, 3, (5, 7)).astype(types[1]) + (np.float32(0.25) if types[1] is np.float32 else np.int32(0))
     b = rng.integers(-(2**20), 2**20, 5).astype(types[1])
     expected = x @ w.T + (b if bias else 0)
     assert np.abs(expected).max() > 2**24  # beyond what float32 holds
@@ -81,8 +81,10 @@ def test_linear_of_a_large_weight_beside_integers(run, rng, monkeypatch):
 @pytest.mark.parametrize("flags", [(False, False), (True, True)])
 def test_matmul_of_integers_beside_floats(run, rng, types, flags, first):
     """The first type is that of the operand which is no constant, and of the result."""
-    x, y = rng.integers(-99, 99, (4, 7)), rng.integers(-99, 99, (7, 5))
+    bound = 99 if np.float16 in types else 2**13  # of sums that float32 does not hold
+    x, y = rng.integers(-bound, bound, (4, 7)), rng.integers(-bound, bound, (7, 5))
     x, y = (x.astype(types[0]), y.astype(types[1])) if first else (x.astype(types[1]), y.astype(types[0]))
+    assert np.float16 in types or np.abs(x.astype(float) @ y.astype(float)).max() > 2**24
     left, right = (x.T if flags[0] else x), (y.T if flags[1] else y)
     options = {"transpose_x": flags[0], "transpose_y": flags[1]}
 

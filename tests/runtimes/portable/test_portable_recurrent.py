@@ -355,6 +355,13 @@ def test_a_sequence_of_too_many_steps_is_refused_before_it_begins(tmp_path, rng,
     )
 
 
+@pytest.mark.parametrize("op", TORCH)
+def test_the_work_of_a_sequence_is_counted(tmp_path, rng, monkeypatch, op):
+    monkeypatch.setattr(limits, "MAX_WORK", 2**22)  # two steps of three
+    path = _saved(tmp_path / "m.mlpackage", op, rng)
+    refused(path, f"{op} at .*more than 4194304 elementary steps", ExecutionError, (3, 2, INPUTS))
+
+
 @pytest.mark.usefixtures("capped")
 @pytest.mark.parametrize(("steps", "batch"), [(2**19, 2**20), (1, 2**30)])
 def test_gates_that_do_not_fit_in_memory_are_refused(tmp_path, rng, steps, batch):

@@ -230,3 +230,8 @@ def test_a_selection_that_takes_too_long_is_refused_before_it_begins(tmp_path, m
     PortableSession(path).predict({"x": np.ones((1, 8, 6), np.float32)})
     monkeypatch.setattr(limits, "MAX_TURNS", 2)
     refused(path, "a selection of boxes of 3 steps; at most 2", (PackageError, ExecutionError), (1, 8, 6))
+
+
+def test_the_work_of_a_selection_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_WORK", 2**22)  # two steps, of which there may be three
+    refused(_saved(tmp_path / "m.mlpackage"), "more than 4194304 elementary steps", ExecutionError, (1, 8, 6))

@@ -85,6 +85,9 @@ def _input(spec: Any) -> np.ndarray:
 def _check(value: Any, spec: Any) -> None:
     if spec.dtype in ("string", "dictionary"):
         assert isinstance(value, str | dict)
+    elif spec.image:
+        assert value.mode in ("RGBA", "L", "F")
+        np.asarray(value).sum()
     elif not isinstance(value, int):
         assert isinstance(value, np.ndarray)
         assert value.dtype == spec.dtype, (value.dtype, spec)

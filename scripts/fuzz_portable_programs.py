@@ -54,8 +54,8 @@ def make(seed: int, moves: Sequence[str] = ()) -> tuple[Maker, ct.target, list[i
     rng = np.random.default_rng(seed)
     half = bool(rng.random() < 0.5)
     targets = [ct.target.iOS16, ct.target.iOS17, ct.target.iOS18] + ([] if half else [ct.target.iOS15])
-    maker = Maker(rng, np.float16 if half else np.float32)
-    target = maker.choice(targets)
+    target = targets[int(rng.integers(len(targets)))]
+    maker = Maker(rng, np.float16 if half else np.float32, target >= ct.target.iOS17)
     wanted = maker.integer(2, 12)
     names = list(moves or MOVES)
     for _ in range(20 * wanted):

@@ -89,8 +89,8 @@ def _kind(value: Any) -> str:
 def random_arrays(specs: Mapping[str, TensorSpec], seed: int) -> dict[str, np.ndarray]:
     """Makes inputs of the declared shapes, the same for the same seed.
 
-    Floats are normally distributed. Integers are 0 or 1: a package does not say how large its vocabulary is, and these
-    two are in every one, and in every mask.
+    Floats are normally distributed, and those of images the whole numbers of eight bits. Integers are 0 or 1: a
+    package does not say how large its vocabulary is, and these two are in every one, and in every mask.
 
     Args:
         specs: The inputs.
@@ -104,6 +104,9 @@ def random_arrays(specs: Mapping[str, TensorSpec], seed: int) -> dict[str, np.nd
     for name, spec in specs.items():
         if spec.dtype in ("string", "dictionary"):
             raise InputError(f"input {name!r} is a {spec.dtype}, which cannot be made up; give --inputs")
+        if spec.image:
+            arrays[name] = generator.integers(0, 256, spec.shape).astype(spec.dtype)
+            continue
         whole = np.dtype(spec.dtype).kind in "biu"
         numbers = generator.integers(0, 2, spec.shape) if whole else generator.standard_normal(spec.shape)
         arrays[name] = np.asarray(numbers).astype(spec.dtype)

@@ -14,6 +14,7 @@ import coremltools as ct
 import numpy as np
 
 from optimum_ane.errors import InputError, PackageError, RuntimeUnavailableError
+from optimum_ane.runtimes.portable.images import input_picture, is_picture
 from optimum_ane.runtimes.portable.interface import describe_function, read_features
 from optimum_ane.runtimes.session import TensorSpec
 
@@ -133,10 +134,10 @@ class CoreMLSession:
         spec = self._model.get_spec()
         self._functions = tuple(sorted(spec.mlProgram.functions))
         self.function_name, description = describe_function(spec, function_name, path)
-        self._features = read_features(description.input, path)
+        self._features = read_features(description.input, "input", path)
         self.inputs: Mapping[str, TensorSpec] = {name: feature.spec for name, feature in self._features.items()}
-        self.outputs: Mapping[str, TensorSpec] = _specs(description.output, path)
-        self.states: Mapping[str, TensorSpec] = _specs(description.state, path)
+        self.outputs: Mapping[str, TensorSpec] = _specs(description.output, "output", path)
+        self.states: Mapping[str, TensorSpec] = _specs(description.state, "state", path)
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -177,9 +178,17 @@ class CoreMLSession:
         if bool(self.states) != (state is not None):
             states = ", ".join(self.states) or "none"
             raise InputError(f"the package has the states: {states}; pass one from make_state() where there are any")
-        arrays = {name: self._features[name].array(value) for name, value in inputs.items()}
-        return self._model.predict(arrays) if state is None else self._model.predict(arrays, state.mlstate)
+        values = {name: self._checked(name, value) for name, value in inputs.items()}
+        return self._model.predict(values) if state is None else self._model.predict(values, state.mlstate)
+
+    def _checked(self, name: str, value: Any) -> Any:
+        """Returns what Core ML takes for an input: an array of the declared type, or one of PIL's images."""
+        feature = self._features[name]
+        array = feature.array(value)
+        if not feature.spec.image or is_picture(value):
+            return value if feature.spec.image else array
+        return input_picture(array, feature.spec.image)
 
 
-def _specs(descriptions: Iterable[Any], path: str | Path) -> dict[str, TensorSpec]:
-    return {name: feature.spec for name, feature in read_features(descriptions, path).items()}
+def _specs(descriptions: Iterable[Any], kind: str, path: str | Path) -> dict[str, TensorSpec]:
+    return {name: feature.spec for name, feature in read_features(descriptions, kind, path).items()}

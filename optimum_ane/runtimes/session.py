@@ -21,11 +21,16 @@ class TensorSpec:
         shape: Its extents; the default ones where the package accepts several. Empty where the package does not say.
         dtype: numpy's name of the element type (`"int32"`, `"float16"`, `"float32"`), or `"string"` and
             `"dictionary"` for the two outputs of a classifier.
+        image: The colour layout of an image, as `coremltools.colorlayout` names it (`"RGB"`, `"BGR"`, `"GRAYSCALE"`,
+            `"GRAYSCALE_FLOAT16"`); empty for everything else. An input takes a `PIL.Image` of mode RGB, L or F, or an
+            array of this shape, (1, channels, height, width), channels in the layout's order. An output is a
+            `PIL.Image` of mode RGBA, L or F.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    image: str = ""
 
 
 class State(Protocol):

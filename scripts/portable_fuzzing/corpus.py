@@ -169,6 +169,59 @@ def _imaging(x: Any) -> Any:
     return resized, nearest, cropped, sampled, deep, shuffled, batched, pooled, transposed
 
 
+def _detecting(x: Any) -> Any:
+    """The selection of boxes as iOS 15 has it."""
+    boxes, scores = mb.split(x=x, split_sizes=[4, 2], axis=-1)
+    chosen = mb.non_maximum_suppression(
+        boxes=boxes, scores=scores, iou_threshold=0.5, score_threshold=0.1, max_boxes=4, per_class_suppression=True
+    )
+    return (*chosen, mb.upsample_nearest_neighbor(x=x, scale_factor_height=1.3, scale_factor_width=0.7))
+
+
+def _detecting_later(x: Any) -> Any:
+    """The selection of boxes as iOS 17 has it, and its integers beside floats."""
+    boxes, scores = mb.split(x=x, split_sizes=[4, 2], axis=1)
+    chosen = mb.non_maximum_suppression(boxes=boxes, scores=scores, iou_threshold=0.5, max_boxes=4)
+    mixed = mb.linear(x=x, weight=np.ones((3, 5), np.int32), bias=np.ones(3, np.int32))
+    return (*chosen, mixed, mb.matmul(x=np.ones((2, 6), np.int32), y=x))
+
+
+def _recurring(x: Any) -> Any:
+    """Recurrent cells in all directions."""
+    weights: dict[str, Any] = {}
+    for suffix in ("", "_back"):
+        weights |= {
+            f"weight_ih{suffix}": np.ones((8, 3), np.float32),
+            f"weight_hh{suffix}": np.ones((8, 2), np.float32),
+        }
+        weights |= {f"bias{suffix}": np.ones(8, np.float32), f"peephole{suffix}": np.ones(6, np.float32)}
+    start = np.zeros((2, 4), np.float32)
+    options = {"direction": "bidirectional", "output_sequence": True, "clip": np.float32(0.5)}
+    sequence, _, memory = mb.lstm(x=x, initial_h=start, initial_c=start, **weights, **options)
+    gates = {"weight_ih": np.ones((9, 4), np.float32), "weight_hh": np.ones((9, 3), np.float32)}
+    biases = {"bias": np.ones(9, np.float32), "input_bias": np.ones(9, np.float32)}
+    units = np.zeros((2, 3), np.float32)
+    gated, _ = mb.gru(x=sequence, initial_h=units, direction="reverse", reset_after=True, **gates, **biases)
+    plain = {"weight_ih": np.ones((2, 3), np.float32), "weight_hh": np.ones((2, 2), np.float32)}
+    simple, last = mb.rnn(x=gated, initial_h=np.zeros((2, 2), np.float32), activation="relu", **plain)
+    return memory, simple, last
+
+
+def _listing(x: Any) -> Any:
+    """A list that a loop fills, and places that are computed."""
+    blank = mb.make_list(init_length=2, elem_shape=(2, 3))
+
+    def body(count: Any, ls: Any) -> Any:
+        element = mb.mul(x=x, y=mb.cast(x=count, dtype="fp32"))
+        return mb.add(x=count, y=1), mb.list_write(ls=ls, index=count, value=element)
+
+    _, ls = mb.while_loop(_cond=lambda count, ls: mb.less(x=count, y=5), _body=body, loop_vars=(0, blank))
+    ls = mb.list_scatter(ls=ls, indices=[7, 1], value=mb.stack(values=[x, x], axis=0))
+    length = mb.list_length(ls=ls)
+    every = mb.list_gather(ls=ls, indices=mb.range_1d(start=0, end=length, step=1))
+    return every, mb.list_read(ls=ls, index=mb.sub(x=length, y=2)), mb.list_gather(ls=blank, indices=[1, 0])
+
+
 def _controlled(x: Any) -> Any:
     """A loop with a branch in it."""
     zero = np.float32(0)
@@ -225,6 +278,14 @@ def build(folder: Path) -> list[Path]:
         model = _saved(folder / "plain.mlpackage", linear, rows, minimum_deployment_target=target, **fp16)
         function(model, config).save(str(path))
 
+    def pictures(path: Path) -> None:
+        sizes = ct.Shape((1, 3, ct.RangeDim(4, 8, default=5), ct.RangeDim(4, 8, default=6)))
+        inputs = [ct.ImageType("x", sizes, scale=0.5, bias=[1, 2, 3], color_layout=ct.colorlayout.BGR)]
+        outputs = [ct.ImageType("y", color_layout=ct.colorlayout.RGB)]
+        module = nn.Sequential(nn.Conv2d(3, 3, 3, 1, 1), nn.Sigmoid())
+        example = torch.rand(1, 3, 5, 6)
+        _saved(path, module, example, inputs=inputs, outputs=outputs, minimum_deployment_target=t16, **fp32)
+
     def functions(path: Path) -> None:
         one, two = folder / "one.mlpackage", folder / "two.mlpackage"
         _saved(one, linear, rows, minimum_deployment_target=t18, **fp16)
@@ -255,6 +316,11 @@ def build(folder: Path) -> list[Path]:
         "shaping": lambda p: _program(p, [(2, 3)], _shaping, t17, types.fp32),
         "indexing": lambda p: _program(p, [(2, 3)], _indexing, t16, types.fp32),
         "imaging": lambda p: _program(p, [(1, 4, 4, 4)], _imaging, t17, types.fp32),
+        "detecting15": lambda p: _program(p, [(1, 8, 6)], _detecting, t15, types.fp32),
+        "detecting17": lambda p: _program(p, [(1, 6, 5)], _detecting_later, t17, types.fp32),
+        "recurring": lambda p: _program(p, [(4, 2, 3)], _recurring, t18, types.fp32),
+        "listing": lambda p: _program(p, [(2, 3)], _listing, t16, types.fp32),
+        "pictures": pictures,
         "controlled": lambda p: _program(p, [(2, 3)], _controlled, t16, types.fp32),
         "attending": lambda p: _program(p, [(1, 3, 4)] * 3, _attending, t18, types.fp32),
     }

@@ -44,15 +44,17 @@ class Maker:
     Attributes:
         rng: Decides everything.
         dtype: The program's floating-point type, float16 or float32.
+        is_late: Whether the program may use what came with iOS 17.
         inputs: The inputs, of that type or int32.
         steps: The operations.
         exact: The value of each input and operation in float64, int64 or bool.
         rounded: The same, each floating-point result rounded to `dtype`.
     """
 
-    def __init__(self, rng: np.random.Generator, dtype: type[np.floating]) -> None:
+    def __init__(self, rng: np.random.Generator, dtype: type[np.floating], is_late: bool) -> None:
         self.rng = rng
         self.dtype = dtype
+        self.is_late = is_late
         self.name = "fp16" if dtype is np.float16 else "fp32"
         self.margin = 0.02 if dtype is np.float16 else 1e-3
         self.steps: list[Step] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from coremltools.converters.mil import Builder
 
@@ -318,3 +320,39 @@ def band_part(m: Maker) -> bool:
         return np.where(keep & ((upper < 0) | (columns - rows <= upper)), a, 0)
 
     return m.add(f"band_part {lower} {upper}", lambda a: Builder.band_part(x=a, lower=lower, upper=upper), meaning, x)
+
+
+@move
+def listed(m: Maker) -> bool:
+    """Slices along the first axis, written into a list and read from it in some order, places never written too."""
+    x = m.pick("fi", lambda a: 2 <= a.ndim < MAX_RANK)
+    if x is None:
+        return False
+    count, *element = m.shape(x)
+    dtype = m.name if m.kind(x) == "f" else "int32"
+    begin, beyond = m.integer(0, 4), m.integer(0, 3)
+    places = [int(p) for p in m.rng.permutation(count + beyond)[:count]]
+    length = max(begin, *(place + 1 for place in places))
+    reads = [m.integer(0, length) for _ in range(m.integer(1, 5))]
+    one_by_one = m.chance(0.5)
+
+    def emit(a: Any) -> Any:
+        ls = Builder.make_list(init_length=begin, elem_shape=tuple(element), dtype=dtype)
+        if not one_by_one:
+            ls = Builder.list_scatter(ls=ls, indices=places, value=a)
+        for i, place in enumerate(places if one_by_one else []):
+            row = Builder.slice_by_index(
+                x=a,
+                begin=[i] + [0] * len(element),
+                end=[i + 1, *element],
+                squeeze_mask=[True] + [False] * len(element),
+            )
+            ls = Builder.list_write(ls=ls, index=place, value=row)
+        return Builder.list_gather(ls=ls, indices=reads)
+
+    def meaning(a: np.ndarray) -> np.ndarray:
+        whole = np.zeros((length, *element), a.dtype)
+        whole[places] = a
+        return whole[reads]
+
+    return m.add(f"listed {begin} {places} {reads} {one_by_one}", emit, meaning, x)

@@ -138,3 +138,81 @@ def pool(m: Maker) -> bool:
         lambda a: meaning(_windows(a, kernel, strides)),
         x,
     )
+
+
+@move
+def integers_beside_floats(m: Maker) -> bool:
+    """What iOS 17 allows: a weight of integers, or integers times a weight of floats. Their sums are whole."""
+    x = m.pick("fi", lambda a: a.ndim >= 2)
+    if x is None or not m.is_late:
+        return False
+    weight = m.constant((m.shape(x)[-1], m.integer(1, 6)), "i")
+    given = weight if m.kind(x) == "f" else weight.astype(m.dtype)
+    return m.add("mixed", lambda a: Builder.matmul(x=a, y=given), lambda a: a @ weight.astype(a.dtype), x)
+
+
+@move
+def recurrent(m: Maker) -> bool:
+    """A cell of random weights over a sequence; fp16 cells came with iOS 17."""
+    x = m.pick("f", lambda a: a.ndim == 3)
+    if x is None or not (m.is_late or m.dtype is np.float32):
+        return False
+    op = m.choice(["rnn", "gru", "lstm"])
+    direction, keep, units = m.choice(["forward", "reverse"]), m.chance(0.5), m.integer(1, 4)
+    _, batch, inputs = m.shape(x)
+    rows = units * {"rnn": 1, "gru": 3, "lstm": 4}[op]
+    weights = {"weight_ih": m.constant((rows, inputs)), "weight_hh": m.constant((rows, units))}
+    weights["bias"] = m.constant((rows,))
+    states = {name: m.constant((batch, units)) for name in ("initial_h", "initial_c")[: 2 if op == "lstm" else 1]}
+    result = m.integer(0, 1 + len(states))
+    options = {"direction": direction, "output_sequence": keep}
+
+    def meaning(a: np.ndarray) -> np.ndarray:
+        order = a if direction == "forward" else a[::-1]
+        wide = [array.astype(float) for array in (*weights.values(), *states.values())]
+        steps, ends = _CELLS[op](order, *wide)
+        return [steps if keep else steps[-1:], *ends][result]
+
+    return m.add(
+        f"{op} {direction} {keep} {result}",
+        lambda a: getattr(Builder, op)(x=a, **states, **weights, **options)[result],
+        meaning,
+        x,
+    )
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def _rnn(x: np.ndarray, w: np.ndarray, v: np.ndarray, b: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, list]:
+    steps = []
+    for step in x:
+        h = np.tanh(step @ w.T + h @ v.T + b)
+        steps.append(h)
+    return np.stack(steps), [h]
+
+
+def _gru(x: np.ndarray, w: np.ndarray, v: np.ndarray, b: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, list]:
+    (v_r, v_o, v_z), steps = np.split(v, 3), []
+    for step in x:
+        r, o, z = np.split(step @ w.T + b, 3, -1)
+        r, z = _sigmoid(r + h @ v_r.T), _sigmoid(z + h @ v_z.T)
+        h = (1 - z) * np.tanh(o + (r * h) @ v_o.T) + z * h
+        steps.append(h)
+    return np.stack(steps), [h]
+
+
+def _lstm(
+    x: np.ndarray, w: np.ndarray, v: np.ndarray, b: np.ndarray, h: np.ndarray, c: np.ndarray
+) -> tuple[np.ndarray, list]:
+    steps = []
+    for step in x:
+        i, f, o, z = np.split(step @ w.T + h @ v.T + b, 4, -1)
+        c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(z)
+        h = _sigmoid(o) * np.tanh(c)
+        steps.append(h)
+    return np.stack(steps), [h, c]
+
+
+_CELLS = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from optimum_ane.errors import PackageError
-from optimum_ane.runtimes.portable import limits, sizes_spatial  # noqa: F401  # registers its sizes
+from optimum_ane.runtimes.portable import limits, sizes_spatial, sizes_stepwise  # noqa: F401  # register their sizes
 from optimum_ane.runtimes.portable.control import CONTROL
 from optimum_ane.runtimes.portable.graph import Graph, Node, Operand, Value, values_of
 from optimum_ane.runtimes.portable.limits import BUDGET, LimitError
 from optimum_ane.runtimes.portable.registry import OPERATIONS, Role
 from optimum_ane.runtimes.portable.sizes import SIZES, Shape, cost
+from optimum_ane.runtimes.portable.tensor_list import TensorList
 from optimum_ane.runtimes.portable.values import Constant
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Known:
         operand = self._inputs.get(name)
         if operand is None:
             return default
+        if isinstance(operand, tuple):
+            return each(operand, name)
         if not isinstance(operand, Constant):
             raise _Unknown
         return operand.python()
@@ -92,7 +95,7 @@ class _Present:
         if operand is None:
             return default
         if isinstance(operand, tuple):
-            raise ValueError(f"{name} is bound to {len(operand)} values")
+            return each(operand, name)
         value = self._value(operand)
         if isinstance(value, Constant):
             return value.python()
@@ -116,6 +119,19 @@ def limited_list(tensor: Tensor, name: str) -> Any:
     return tensor.tolist()
 
 
+def each(operand: Operand, name: str) -> list[Any]:
+    """Returns the values of a variadic parameter that are all known at load; one that is a list is that list.
+
+    Raises:
+        ValueError: One is computed.
+    """
+    items = _items(operand)
+    if not all(isinstance(item, Constant) for item in items):
+        raise ValueError(f"{name} is bound to {len(items)} values, some of them computed")
+    values = [item.python() for item in items if isinstance(item, Constant)]
+    return values[0] if len(values) == 1 and isinstance(values[0], list) else values
+
+
 def _items(operand: Operand | None) -> tuple[Value | Constant, ...]:
     if operand is None:
         return ()
@@ -125,7 +141,7 @@ def _items(operand: Operand | None) -> tuple[Value | Constant, ...]:
 def _shape(value: Any) -> Shape | None:
     if isinstance(value, Constant):
         return None if value.type is None else value.type.shape
-    return tuple(value.shape) if isinstance(value, Tensor) else None
+    return tuple(value.shape) if isinstance(value, Tensor | TensorList) else None
 
 
 class Guard:
@@ -187,6 +203,9 @@ class Watch:
                 # A view holds all of what it looks into.
                 size = self._sizes[slot] = value.untyped_storage().nbytes() if not value.is_mkldnn else 0
                 self._live += size
+            elif isinstance(value, TensorList):
+                self._sizes[slot] = value.nbytes
+                self._live += value.nbytes
         for slot in step.frees:
             self._live -= self._sizes.pop(slot, 0)
 

@@ -6,8 +6,8 @@ whoever runs one that does not may raise them (`limits.MAX_ELEMENTS = …`), as 
 
     MAX_ELEMENTS   elements of one value: 2**31, 8 GiB as float32
     MAX_WORK       elements written and multiplications, in one prediction: 2**48, an hour or so of one core
-    MAX_TURNS      turns of all loops in one prediction: 2**20
-    MAX_PARAMETER  elements of a parameter that an operation takes as Python numbers: 2**20
+    MAX_TURNS      turns of all loops in one prediction, and steps of a sequence or of a selection of boxes: 2**20
+    MAX_PARAMETER  elements of a parameter that an operation takes as Python numbers, and of a list: 2**20
     MAX_RANK       axes of a value: 16; Core ML has 5
     memory()       bytes of all constants: three quarters of the machine's memory; the values alive at once have half
                    of that

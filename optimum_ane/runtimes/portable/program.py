@@ -12,10 +12,10 @@ from optimum_ane.errors import ExecutionError, PackageError, UnsupportedOperatio
 from optimum_ane.runtimes.portable import ops as _ops  # registers the operations  # noqa: F401
 from optimum_ane.runtimes.portable.control import CONTROL, Branch, Loop, bind_control
 from optimum_ane.runtimes.portable.graph import Graph, Node, Value
-from optimum_ane.runtimes.portable.guard import Guard, limited_list
+from optimum_ane.runtimes.portable.guard import Guard, each, limited_list
 from optimum_ane.runtimes.portable.left_out import LEFT_OUT
 from optimum_ane.runtimes.portable.registry import OPERATIONS, PREPARATIONS, Call, Operation, Role
-from optimum_ane.runtimes.portable.values import Constant
+from optimum_ane.runtimes.portable.values import Constant, TensorType
 
 _PLACES_SHOWN = 5
 # What torch and Python raise on operands that do not fit: not our errors, but the package's.
@@ -181,7 +181,7 @@ class Program:
         constants: dict[str, Constant] = {}
         dynamic: list[str] = []
         slots: list[Value | Constant] = []
-        shapes: dict[str, tuple[int, ...]] = {}
+        types: dict[str, TensorType] = {}
         for key in operation.roles:
             operand = node.inputs.get(key)
             if operand is None:
@@ -193,8 +193,8 @@ class Program:
                 dynamic += [key] * len(items)
                 slots += items
             if not isinstance(operand, tuple) and operand.type is not None:
-                shapes[key] = operand.type.shape
-        call = preparation(Call(constants, tuple(dynamic), shapes))
+                types[key] = operand.type
+        call = preparation(Call(constants, tuple(dynamic), types))
         return None if call is None else (call, tuple(self._operand(value) for value in slots))
 
     def _general(self, node: Node, operation: Operation, place: str) -> tuple[Callable[..., Any], tuple[int, ...]]:
@@ -210,6 +210,8 @@ class Program:
                 items = operand if isinstance(operand, tuple) else (operand,)
                 layout.append((key, role, len(items)))
                 operands += [self._operand(item) for item in items]
+            elif role is Role.EACH:
+                fixed[key] = each(operand, key)
             elif isinstance(operand, tuple):
                 raise PackageError(f"{place}: {key} is bound to {len(operand)} values and takes one")
             elif isinstance(operand, Constant) and role in (Role.PYTHON, Role.STORED):
@@ -275,7 +277,7 @@ def _adapt(operation: Operation, layout: list[tuple[str, Role, int]], fixed: Map
     """Returns a function of the operands in order, the straightest that the layout allows."""
     function = operation.function
     names = [name for name, _, _ in layout]
-    plain = all(role in (Role.TENSOR, Role.STORED, Role.CELL) for _, role, _ in layout)
+    plain = all(role in (Role.TENSOR, Role.STORED, Role.CELL, Role.LIST) for _, role, _ in layout)
     if plain and names == list(operation.roles)[: len(names)]:
         return partial(function, **fixed) if fixed else function
     if [role for _, role, _ in layout] == [Role.TENSORS]:

@@ -6,6 +6,8 @@ The annotation of a parameter says how its argument is handed over:
     Stored            a tensor; a constant comes as it lies in the weight file (fp16 as float16, memory-mapped)
     Sequence[Tensor]  a tuple of tensors, for MIL's variadic parameters
     Cell              a state
+    TensorList        a list of tensors
+    Each              the values of a variadic parameter that are known at load, as a list
     anything else     a Python number, string or list; a value computed by the program is turned into one when it runs
 
 Every version of an operation set is served by one function: later versions only add parameters. Parameters that MIL
@@ -23,9 +25,11 @@ from typing import Annotated, Any, get_type_hints
 import torch
 from torch import Tensor
 
-from optimum_ane.runtimes.portable.values import Constant
+from optimum_ane.runtimes.portable.tensor_list import TensorList
+from optimum_ane.runtimes.portable.values import Constant, TensorType
 
 Stored = Annotated[Tensor, "as it is stored"]
+Each = Annotated[Sequence[Any], "one constant for each"]
 
 
 class Cell:
@@ -48,6 +52,8 @@ class Role(enum.Enum):
     STORED = "stored"
     TENSORS = "tensors"
     CELL = "cell"
+    LIST = "list"
+    EACH = "each"
     PYTHON = "python"
 
 
@@ -78,12 +84,20 @@ class Call:
     Attributes:
         constants: The arguments known at load, by parameter.
         dynamic: The parameters whose tensors the program computes; a variadic one once for each tensor.
-        shapes: The declared shape of each tensor argument, -1 where unknown.
+        types: The declared type of each tensor argument.
     """
 
     constants: Mapping[str, Constant]
     dynamic: tuple[str, ...]
-    shapes: Mapping[str, tuple[int, ...]]
+    types: Mapping[str, TensorType]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the declared shape of a tensor argument, -1 where unknown; () where there is no such argument."""
+        return self.types[name].shape if name in self.types else ()
+
+    def all_float(self, *names: str) -> bool:
+        """Tells whether those of these tensor arguments that the call has are all of floats."""
+        return all(self.types[name].dtype.is_float for name in names if name in self.types)
 
     def python(self, name: str, default: Any) -> Any:
         """Returns a constant argument as a Python value, or the default where the call has none."""
@@ -157,4 +171,4 @@ def _role(hint: Any) -> Role:
         return Role.STORED
     if hint in (Sequence[torch.Tensor],):
         return Role.TENSORS
-    return Role.CELL if hint is Cell else Role.PYTHON
+    return {Cell: Role.CELL, TensorList: Role.LIST, Each: Role.EACH}.get(hint, Role.PYTHON)

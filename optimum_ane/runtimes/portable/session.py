@@ -15,6 +15,7 @@ from optimum_ane.errors import ExecutionError, InputError, PackageError
 from optimum_ane.runtimes.portable import limits
 from optimum_ane.runtimes.portable.graph import Graph, read_function
 from optimum_ane.runtimes.portable.guard import refuse_excess
+from optimum_ane.runtimes.portable.images import picture
 from optimum_ane.runtimes.portable.interface import Feature, describe_function, read_features
 from optimum_ane.runtimes.portable.limits import prediction
 from optimum_ane.runtimes.portable.package import Package
@@ -26,6 +27,7 @@ from optimum_ane.runtimes.portable.values import TensorType, by_name, volume
 from optimum_ane.runtimes.session import TensorSpec
 
 Precision = Literal["program", "float32"]
+_IMAGE_TYPES = ("float16", "float32", "uint8")
 
 
 class PortableState:
@@ -118,9 +120,9 @@ class PortableSession:
 
     def _load(self, package: Package, function_name: str | None) -> None:
         self.function_name, description = describe_function(package.spec, function_name, self.path)
-        self._input_features = read_features(description.input, self.path)
-        output_features = read_features(description.output, self.path)
-        self._state_features = read_features(description.state, self.path)
+        self._input_features = read_features(description.input, "input", self.path)
+        output_features = read_features(description.output, "output", self.path)
+        self._state_features = read_features(description.state, "state", self.path)
         held = sum(
             volume(f.spec.shape) * by_name(f.spec.dtype).carrier.itemsize for f in self._state_features.values()
         )
@@ -128,6 +130,7 @@ class PortableSession:
             raise PackageError(f"{self.path}: the states take {held} bytes of memory; there are {limits.memory()}")
         graph = self._read(package)
         refuse_excess(graph, str(self.path))
+        self._input_features = _with_image_types(self._input_features, graph)
         self._check_signature(graph, output_features)
         self._argument_names = [value.name for value in graph.inputs]
         shapes = {name: o.type for name, o in zip(graph.names, graph.outputs, strict=True)}
@@ -180,7 +183,9 @@ class PortableSession:
         """The rows that the function declares, and those that it may be run with."""
         features = self._input_features.values()
         extents = {feature.spec.shape[:1] for feature in features}
-        is_fixed = not self.states and not any(feature.shapes or feature.ranges for feature in features)
+        is_fixed = not self.states and not any(
+            feature.shapes or feature.ranges or feature.spec.image for feature in features
+        )
         if not is_fixed or len(extents) != 1 or extents == {()}:
             return 0, 0
         ((declared,),) = extents
@@ -205,14 +210,15 @@ class PortableSession:
         """Runs the function once.
 
         Args:
-            inputs: A numpy array, torch tensor, Python number or list for each of `self.inputs`.
+            inputs: A numpy array, torch tensor, Python number or list for each of `self.inputs`; for an image one of
+                PIL's as well.
             state: From `make_state`, for a program with states; holds their new values afterwards.
             intermediates: Names, or patterns of them, of values that are returned beside the outputs.
             observer: Called after each operation with its step and result; not with `intermediates`.
 
         Returns:
-            A numpy array of the declared type for each of `self.outputs`; of a classifier the label, and the
-            probabilities by label.
+            A numpy array of the declared type for each of `self.outputs`, or PIL's image where it is one; of a
+            classifier the label, and the probabilities by label.
 
         Raises:
             InputError: A name, element type, value or shape does not match the package's declaration.
@@ -293,13 +299,25 @@ def _agree(feature: Feature, declared: TensorType) -> bool:
     )
 
 
+def _with_image_types(features: Mapping[str, Feature], graph: Graph) -> dict[str, Feature]:
+    """Gives images the element type that the program takes, of which the description does not tell."""
+    types = {value.name: value.type for value in graph.inputs}
+    typed = {}
+    for name, feature in features.items():
+        declared = types.get(name)
+        if feature.spec.image and declared is not None and declared.dtype.name in _IMAGE_TYPES:
+            feature = replace(feature, spec=replace(feature.spec, dtype=declared.dtype.name))
+        typed[name] = feature
+    return typed
+
+
 def _with_shape(spec: TensorSpec, declared: TensorType | None) -> TensorSpec:
     """Adds the shape that the program declares to an output of which the description tells none."""
     if spec.shape or declared is None or min(declared.shape, default=0) < 0:
         return spec
     if spec.dtype in ("string", "dictionary", "int64"):
         return spec
-    return TensorSpec(spec.name, declared.shape or (1,), spec.dtype)
+    return replace(spec, shape=declared.shape or (1,))
 
 
 def _of_rows(spec: TensorSpec, rows: int) -> TensorSpec:
@@ -308,7 +326,7 @@ def _of_rows(spec: TensorSpec, rows: int) -> TensorSpec:
 
 def _result(value: Any, spec: TensorSpec, path: Path) -> Any:
     """Turns a value of the program into what `predict` returns."""
-    kind = {"string": str, "dictionary": dict}.get(spec.dtype, torch.Tensor)
+    kind: type = {"string": str, "dictionary": dict}.get(spec.dtype, torch.Tensor)
     if not isinstance(value, kind):
         raise ExecutionError(f"{path}: output {spec.name!r} should be of {spec.dtype}, the program gives another kind")
     if not isinstance(value, torch.Tensor):
@@ -316,6 +334,11 @@ def _result(value: Any, spec: TensorSpec, path: Path) -> Any:
     if spec.dtype == "int64" and value.ndim == 0:
         return int(value)
     array = value.numpy()
+    if spec.image:
+        try:
+            return picture(array, spec.image)
+        except ValueError as error:
+            raise ExecutionError(f"{path}: output {spec.name!r}: {error}") from error
     with np.errstate(over="ignore"):
         # Always a copy: a program may return an input or a constant as it is.
         return np.array(array if array.ndim else array.reshape(1), dtype=spec.dtype, order="C")

@@ -260,7 +260,8 @@ def _linear(operands: Operands) -> Cost:
     if not x or len(weight) != 2:
         raise ValueError(f"a linear layer of weight {weight} on shape {x}")
     elements = check_extents((*x[:-1], weight[0]), "a result")
-    return elements, elements * weight[1]
+    # Integers beside floats take a copy of x.
+    return max(elements, math.prod(x)), elements * weight[1]
 
 
 @sized("einsum")

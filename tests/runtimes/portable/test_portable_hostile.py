@@ -114,12 +114,16 @@ def test_cycle(package):
 
 def test_input_described_twice(package):
     edit(package, lambda spec, block: spec.description.input.add().CopyFrom(spec.description.input[0]))
-    refused(package, "'x' is described twice")
+    refused(package, "input 'x' is described twice")
 
 
-def test_output_described_twice(package):
-    edit(package, lambda spec, block: spec.description.output.add().CopyFrom(spec.description.output[0]))
-    refused(package, "is described twice")
+def test_output_described_twice_differently(package):
+    def change(spec, block):
+        spec.description.output.add().CopyFrom(spec.description.output[0])
+        spec.description.output[1].type.multiArrayType.shape[:] = [1, 9]
+
+    edit(package, change)
+    refused(package, "output .* is described twice, and not alike")
 
 
 def test_blocks_nested_deeply(package):

@@ -45,6 +45,57 @@ def test_linear(run, rng, bias, shape):
     close(run(build, x)[0], x @ w.T + (b if bias else 0), 1e-5)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("types", [(np.int32, np.float32), (np.float32, np.int32), (np.int32, np.int32)])
+def test_linear_of_integers_beside_floats(run, rng, types, bias):
+    """numpy multiplies the two in float64, and so does coremltools' value inference; the result has the type of x."""
+    x = rng.integers(-(2**26), 2**26, (2, 4, 7)).astype(types[0])
+    w = rng.integers(-2, 3, (5, 7)).astype(types[1]) + (np.float32(0.25) if types[1] is np.float32 else np.int32(0))
+    b = rng.integers(-(2**20), 2**20, 5).astype(types[1])
+    expected = x @ w.T + (b if bias else 0)
+    assert np.abs(expected).max() > 2**24  # beyond what float32 holds
+
+    def build(a):
+        return Builder.linear(x=a, weight=w, **({"bias": b} if bias else {}))
+
+    (result,) = run(build, x)
+    assert result.dtype == x.dtype
+    np.testing.assert_array_equal(result, expected.astype(x.dtype))
+
+
+def test_linear_of_half_beside_integers(run, rng):
+    x, w = rng.standard_normal((3, 7)).astype(np.float16), rng.integers(-9, 9, (5, 7)).astype(np.int32)
+    (result,) = run(lambda a: Builder.linear(x=a, weight=w, bias=np.arange(5, dtype=np.int32)), x)
+    np.testing.assert_array_equal(result, (x @ w.T.astype(float) + np.arange(5)).astype(np.float16))
+
+
+def test_linear_of_a_large_weight_beside_integers(run, rng, monkeypatch):
+    """The weight is widened a slice at a time."""
+    monkeypatch.setattr("optimum_ane.runtimes.portable.ops.linear._SLICE", 20)
+    x, w = rng.integers(-9, 9, (3, 7)).astype(np.int32), rng.integers(-9, 9, (5, 7)).astype(np.float32)
+    np.testing.assert_array_equal(run(lambda a: Builder.linear(x=a, weight=w), x)[0], x @ w.T.astype(int))
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("types", [(np.int32, np.float32), (np.float32, np.int32), (np.float16, np.int32)])
+@pytest.mark.parametrize("flags", [(False, False), (True, True)])
+def test_matmul_of_integers_beside_floats(run, rng, types, flags, first):
+    """The first type is that of the operand which is no constant, and of the result."""
+    bound = 99 if np.float16 in types else 2**13  # of sums that float32 does not hold
+    x, y = rng.integers(-bound, bound, (4, 7)), rng.integers(-bound, bound, (7, 5))
+    x, y = (x.astype(types[0]), y.astype(types[1])) if first else (x.astype(types[1]), y.astype(types[0]))
+    assert np.float16 in types or np.abs(x.astype(float) @ y.astype(float)).max() > 2**24
+    left, right = (x.T if flags[0] else x), (y.T if flags[1] else y)
+    options = {"transpose_x": flags[0], "transpose_y": flags[1]}
+
+    def build(a):
+        return Builder.matmul(**({"x": a, "y": right} if first else {"x": left, "y": a}), **options)
+
+    (result,) = run(build, left.copy() if first else right.copy())
+    assert result.dtype == types[0]
+    np.testing.assert_array_equal(result, (x.astype(float) @ y.astype(float)).astype(types[0]))
+
+
 def test_one_weight_serves_several_biases(run, rng):
     x = rng.standard_normal((4, 7)).astype(np.float32)
     w = rng.standard_normal((5, 7)).astype(np.float32)

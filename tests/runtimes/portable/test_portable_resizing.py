@@ -116,12 +116,30 @@ def test_nearest_is_that_of_torch(run, rng, size):
 @pytest.mark.parametrize("scale", [1.1, 1.3, 0.7, 2.5, 3.17])
 def test_nearest_with_a_fractional_factor(run, rng, scale):
     x = rng.standard_normal((1, 1, 1, 30)).astype(np.float32)
-    expected = F.interpolate(_t(x[:, :, 0]), scale_factor=scale, mode="nearest")
+    # The factor is written as float32: 30 × 1.1 is 33 or a little less.
+    expected = F.interpolate(_t(x[:, :, 0]), scale_factor=scale + 1e-7, mode="nearest", recompute_scale_factor=True)
 
     def build(a):
         return Builder.upsample_nearest_neighbor(x=a, scale_factor_width=scale)
 
     np.testing.assert_array_equal(run(build, x)[0][:, :, 0], expected)
+
+
+def test_nearest_as_core_ml(run):
+    """Rows and numbers of coremltools' `TestUpsampleNearestNeighborFractionalScales`, which run against Core ML."""
+    x = np.array([1.5, -2.5, 3.5], np.float32).reshape(1, 1, 1, 3)
+
+    def build(a):
+        return (
+            Builder.upsample_nearest_neighbor(x=a, scale_factor_height=1.0, scale_factor_width=1.0),
+            Builder.upsample_nearest_neighbor(x=a, scale_factor_height=3.17, scale_factor_width=0.67),
+            Builder.upsample_nearest_neighbor(x=a, scale_factor_height=2.0, scale_factor_width=1.12),
+        )
+
+    same, smaller, larger = run(build, x, target=ct.target.iOS15)
+    np.testing.assert_array_equal(same, x)
+    np.testing.assert_array_equal(smaller[0, 0], [[1.5, -2.5]] * 3)
+    np.testing.assert_array_equal(larger[0, 0], [[1.5, -2.5, 3.5]] * 2)
 
 
 def test_resize_to_the_nearest(run):

@@ -239,3 +239,21 @@ def test_a_new_thread_keeps_to_the_number_of_threads(tmp_path, single_thread):
         count = len(os.listdir("/proc/self/task"))
         before.wait()
         assert future.result()[1] <= count
+
+
+def test_an_output_that_is_returned_twice_is_one(tmp_path):
+    def build(a):
+        twice = Builder.add(x=a, y=np.float32(1), name="twice")
+        return twice, Builder.mul(x=a, y=np.float32(3), name="once"), twice
+
+    x = np.ones((2, 3), np.float32)
+    path = save_program(tmp_path / "m.mlpackage", build, {"x": x})
+    names = [
+        output.name for output in ct.models.MLModel(str(path), skip_model_load=True).get_spec().description.output
+    ]
+    assert len(names) == 3
+    assert len(set(names)) == 2
+    result = PortableSession(path).predict({"x": x})
+    assert result.keys() == set(names)
+    np.testing.assert_array_equal(result[names[0]], np.full((2, 3), 2))
+    np.testing.assert_array_equal(result[names[1]], np.full((2, 3), 3))

@@ -6,11 +6,20 @@ import torch
 from torch import Tensor
 
 from optimum_ane.runtimes.portable.registry import op
-from optimum_ane.runtimes.portable.values import by_name
+from optimum_ane.runtimes.portable.values import DType, by_name
 
 _SHORT = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
 _WRAPPED = {"uint16": 0xFFFF, "uint32": 0xFFFFFFFF}
 _NARROW = ("int8", "uint8", "int16")
+
+
+def named_type(name: str) -> DType:
+    """Returns the element type that a parameter names: `fp32` and `float32` are the same.
+
+    Raises:
+        KeyError: There is none of the name.
+    """
+    return by_name(_SHORT.get(name, name))
 
 
 @op("cast")
@@ -20,7 +29,7 @@ def cast(x: Tensor, dtype: str) -> Tensor:
     What a narrow integer type cannot hold wraps. Of floats beyond int32, infinity and NaN nothing is said anywhere;
     numpy and torch give the least int32.
     """
-    name = _SHORT.get(dtype, dtype)
+    name = named_type(dtype).name
     if name == "bool":
         return x != 0
     if name in _WRAPPED:

@@ -15,27 +15,48 @@ _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
+_SLICE = 2**20
+
+
+def _mixed(*tensors: Tensor | None) -> bool:
+    """Tells whether integers stand beside floats."""
+    return len({tensor.is_floating_point() for tensor in tensors if tensor is not None}) > 1
+
+
 @op("linear")
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiplies (…, inputs) by a weight of (outputs, inputs) and adds the bias."""
-    return F.linear(x, weight, bias)
+    """Multiplies (…, inputs) by a weight of (outputs, inputs) and adds the bias.
+
+    Integers beside floats, which iOS 17 allows, are multiplied in float64, as in coremltools' value inference; the
+    declared type of the result is that of x.
+    """
+    if not _mixed(x, weight, bias):
+        return F.linear(x, weight, bias)
+    # A slice of the weight at a time: a copy of it in float64 would take twice the memory of the weight.
+    wide, rows = x.double(), max(1, _SLICE // max(1, weight.shape[-1]))
+    product = torch.cat([F.linear(wide, part.double()) for part in weight.split(rows)], -1)
+    return product if bias is None else product + bias
 
 
 @prepare("linear")
 def _constant_linear(call: Call) -> Callable[[Tensor], Tensor] | None:
-    if call.dynamic != ("x",) or "weight" not in call.constants:
+    if call.dynamic != ("x",) or "weight" not in call.constants or not call.all_float("x", "weight", "bias"):
         return None
     return dense(call.constants["weight"], call.constants.get("bias"))
 
 
 @op("matmul")
 def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
-    """Multiplies matrices as numpy does; a transposition leaves an operand of rank 1 alone."""
+    """Multiplies matrices as numpy does; a transposition leaves an operand of rank 1 alone.
+
+    Integers beside floats are multiplied as in `linear`; the declared type of the result is that of the operand which
+    is no constant.
+    """
     if transpose_x and x.ndim > 1:
         x = x.transpose(-1, -2)
     if transpose_y and y.ndim > 1:
         y = y.transpose(-1, -2)
-    return torch.matmul(x, y)
+    return torch.matmul(x.double(), y.double()) if _mixed(x, y) else torch.matmul(x, y)
 
 
 @prepare("matmul")
@@ -43,7 +64,7 @@ def _constant_matmul(call: Call) -> Callable[[Tensor], Tensor] | None:
     """Multiplication of rows by a constant matrix is a linear layer."""
     if call.dynamic != ("x",) or call.python("transpose_x", False):
         return None
-    if len(call.shapes.get("y", ())) != 2 or len(call.shapes.get("x", ())) < 2:
+    if len(call.shape("y")) != 2 or len(call.shape("x")) < 2 or not call.all_float("x", "y"):
         return None
     return dense(call.constants["y"], None, transposed=not call.python("transpose_y", False))
 
@@ -238,7 +259,7 @@ def _pointwise(call: Call) -> Callable[[Tensor], Tensor] | None:
     Its result has that axis fastest in memory: (B, C, 1, S) lies as (B, 1, S, C), so that chains of such layers, and
     the norms and softmaxes over axis 1 between them, need no copy.
     """
-    shape = call.shapes.get("weight", ())
+    shape = call.shape("weight")
     axes = len(shape) - 2
     if call.dynamic != ("x",) or axes < 1 or any(extent != 1 for extent in shape[2:]):
         return None

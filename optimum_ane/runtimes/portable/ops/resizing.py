@@ -144,16 +144,15 @@ def upsample_bilinear(
 
 @op("upsample_nearest_neighbor", exact=True)
 def upsample_nearest_neighbor(x: Tensor, scale_factor_height: float = 1, scale_factor_width: float = 1) -> Tensor:
-    """Scales the last two axes: each new element takes the old one at its place divided by the factor."""
-    for axis, scale in ((-2, scale_factor_height), (-1, scale_factor_width)):
-        extent = x.shape[axis]
-        size = _scaled(extent, scale)
-        steps = torch.arange(size, dtype=torch.float64)
-        # A factor written as float32 misses whole numbers by a little: 11 / 1.1 is to be 10. The margin is far above
-        # that error and far below a step.
-        index = (steps / scale + 1e-5).floor().long().clamp(max=extent - 1)
-        x = x.index_select(axis, index)
-    return x
+    """Scales the last two axes: each new element takes the old one in whose share it begins.
+
+    As in `upsample_bilinear`, the grid follows from the extents and not from the factors: coremltools' test
+    `TestUpsampleNearestNeighborFractionalScales`, which Core ML passes, scales 3 elements by 1.12 to the same 3. It is
+    torch's `interpolate` with `recompute_scale_factor=True`.
+    """
+    return resize_nearest_neighbor(
+        x, _scaled(x.shape[-2], scale_factor_height), _scaled(x.shape[-1], scale_factor_width)
+    )
 
 
 @op("crop", exact=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import rankdata
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -119,6 +118,9 @@ def _pearson(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _spearman(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    # Takes most of a second to import, and most evaluations need none of it.
+    from scipy.stats import rankdata
+
     return _pearson(rankdata(predictions, axis=-1), rankdata(labels, axis=-1))
 
 

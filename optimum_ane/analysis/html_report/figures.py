@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from typing import TYPE_CHECKING
 
 from optimum_ane.charts import BLUE, DEVICE_COLORS, chart_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK = "#010203"
 """Stands for the page's own text colour until the SVG is written; no figure uses it for anything else."""
@@ -80,6 +81,8 @@ def ranges(values: Mapping[str, tuple[float, float, float]], unit: str, notes: M
         unit: Of all of them.
         notes: A word beside each.
     """
+    from matplotlib.ticker import LogLocator, NullLocator
+
     with _figure(0.55 + 0.24 * len(values)) as (figure, axes):
         for row, (name, (low, typical, high)) in enumerate(values.items()):
             axes.plot([low, high], [row, row], color=BLUE, linewidth=5, alpha=0.35, solid_capstyle="round")
@@ -119,6 +122,9 @@ def _runs(verdicts: Sequence[str], widths: Sequence[float]) -> Iterator[tuple[st
 
 @contextmanager
 def _figure(height: float) -> Iterator[tuple[Figure, Axes]]:
+    # Imported where something is drawn: a command that only predicts is ready half a second sooner.
+    from matplotlib.figure import Figure
+
     # Not pyplot: it keeps state for the whole process and looks for a screen.
     with chart_style(INK, _GRID, text_as_paths=False):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")

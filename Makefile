@@ -9,6 +9,7 @@ install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): PyTorch, transformers, coremltools and what the tests need, a minute or two"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 

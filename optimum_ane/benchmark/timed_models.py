@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
-from transformers import AutoConfig
 
 import optimum_ane.models  # noqa: F401 - registers the architectures
 from optimum_ane.benchmark.recorded_session import RecordedSession, Recorder
 from optimum_ane.benchmark.timing import Prediction
 from optimum_ane.checkpoints.checkpoint import open_checkpoint
 from optimum_ane.checkpoints.hub_options import HubOptions
-from optimum_ane.errors import PackageError
 from optimum_ane.modeling import model_class_of
+from optimum_ane.modeling.package_configuration import load_config
 from optimum_ane.package.form import ExportForm
 from optimum_ane.package.json_entries import read_entries
 from optimum_ane.package.manifest import Manifest
@@ -117,10 +116,7 @@ class LoadedPackage:
     def __init__(self, sessions: Mapping[str, Session], directory: Path, manifest: Manifest) -> None:
         self._recorder = Recorder()
         recorded = {name: RecordedSession(session, self._recorder) for name, session in sessions.items()}
-        try:
-            config = AutoConfig.from_pretrained(directory)
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise PackageError(f"{directory} holds no readable config.json; export or download it again") from error
+        config = load_config(directory)
         self._model = model_class_of(manifest.form.task)(recorded, config, manifest)
 
     def __call__(self, **inputs: Any) -> Any:

@@ -14,6 +14,7 @@ from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.evaluation.reference import load_reference
 from optimum_ane.evaluation.report import AccuracyReport
+from optimum_ane.modeling.package_configuration import load_config, load_tokenizer
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.progress import row_progress
 from optimum_ane.runtimes.portable import PortableSession
@@ -84,14 +85,12 @@ class AccuracyScorer:
             DatasetError: The dataset is flawed.
             CheckpointError: The original cannot be loaded.
         """
-        from transformers import AutoConfig, AutoTokenizer
-
         self._manifest = Manifest.read(directory)
         self._program = self._manifest.programs[0]
-        self._config = AutoConfig.from_pretrained(directory)
+        self._config = load_config(directory)
         self._evaluator = get_evaluator(self._manifest.form.task, self._config)
         self._evaluator.check_pooling(self._manifest.form.pooling)
-        self._tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        self._tokenizer = load_tokenizer(directory)
         self._examples = self._evaluator.load(spec)
         if with_reference:
             original = load_reference(reference, self._manifest, self._config, trust_remote_code=trust_remote_code)

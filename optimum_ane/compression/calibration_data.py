@@ -13,6 +13,7 @@ import numpy as np
 from optimum_ane.errors import CompressionError
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
+from optimum_ane.modeling.package_configuration import load_config, load_tokenizer
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.problem_types import SINGLE_LABEL, problem_type_of
 
@@ -51,13 +52,11 @@ def calibration_of_dataset(directory: Path, spec: DatasetSpec, rows: int = DEFAU
         UnsupportedModelError: The task has no datasets, or not for the package's form.
         DatasetError: The dataset is flawed.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
     manifest = Manifest.read(directory)
-    evaluator = get_evaluator(manifest.form.task, AutoConfig.from_pretrained(directory))
+    evaluator = get_evaluator(manifest.form.task, load_config(directory))
     examples = evaluator.load(spec)
     order = np.random.default_rng(seed).permutation(len(examples))[:rows]
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer = load_tokenizer(directory)
     encoded = evaluator.inputs(tokenizer, examples, order.tolist(), manifest.form.longest)
     # A row of the dataset may give several, such as each of its choices.
     count = min(rows, len(encoded["input_ids"]))
@@ -83,14 +82,12 @@ def calibration_of_random_tokens(directory: Path, rows: int = DEFAULT_ROWS, seed
     Raises:
         CompressionError: The package takes no tokens.
     """
-    from transformers import AutoConfig
-
     import optimum_ane.models  # noqa: F401 - registers the architectures
     from optimum_ane.exporters.config import get_ane_config_class
     from optimum_ane.exporters.text import TextEncoderANEConfig
 
     manifest = Manifest.read(directory)
-    checkpoint = AutoConfig.from_pretrained(directory)
+    checkpoint = load_config(directory)
     ane_config = get_ane_config_class(manifest.model_type, manifest.form.task)(checkpoint, manifest.form.task)
     if not isinstance(ane_config, TextEncoderANEConfig):
         raise CompressionError(f"{manifest.model_type} takes no tokens; give a dataset with --calibration-dataset")
@@ -101,11 +98,9 @@ def calibration_of_random_tokens(directory: Path, rows: int = DEFAULT_ROWS, seed
 
 def has_classes(directory: Path) -> bool:
     """Whether a package answers with scores of classes of which one is right: see `Distance`."""
-    from transformers import AutoConfig
-
     task = Manifest.read(directory).form.task
     if task == "text-classification":
-        return problem_type_of(AutoConfig.from_pretrained(directory)) == SINGLE_LABEL
+        return problem_type_of(load_config(directory)) == SINGLE_LABEL
     return task in _TASKS_OF_CLASSES
 
 

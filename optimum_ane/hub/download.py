@@ -33,6 +33,7 @@ def fetch_package(
     subfolder: str = "",
     local_files_only: bool = False,
     force_download: bool = False,
+    verify: bool = True,
 ) -> Path:
     """Finds a package in a directory, or downloads it from the Hub into the client's cache.
 
@@ -47,6 +48,7 @@ def fetch_package(
         subfolder: Folder of the repository or directory that holds the package.
         local_files_only: Do not go to the network, as `HF_HUB_OFFLINE=1` does for all.
         force_download: Fetch the files even if they are cached.
+        verify: Whether the files of a directory are compared with their SHA-256, as those of a download always are.
 
     Returns:
         The package's directory. Its files are symlinks where it comes from the Hub.
@@ -62,7 +64,12 @@ def fetch_package(
         raise PackageError(str(error)) from None
     path = package_directory(model_id)
     if path.is_dir():
-        return _subfolder_of(path, folder)
+        package = _subfolder_of(path, folder)
+        manifest = Manifest.read(package)
+        check_files(manifest, str(package))
+        if verify:
+            verify_files(package, manifest)
+        return package
     name = str(model_id)
     if path.exists():
         raise PackageError(f"{name} is a file; give the directory that holds the package")

@@ -12,12 +12,14 @@ from typing import Any, ClassVar
 
 import torch
 from optimum.modeling_base import OptimizedModel
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.errors import PackageError, UnsupportedModelError
 from optimum_ane.hub.download import fetch_package
-from optimum_ane.package.file_names import check_files
+from optimum_ane.modeling.interface_check import check_interface
+from optimum_ane.modeling.package_configuration import load_config
+from optimum_ane.package.file_names import check_files, check_link
 from optimum_ane.package.form import ExportForm, form_from_options
 from optimum_ane.package.layout import ANE_CONFIG, CARD_AND_REPORT
 from optimum_ane.package.manifest import Manifest
@@ -62,6 +64,7 @@ class ANEModel(OptimizedModel):
         local_files_only: bool = False,
         force_download: bool = False,
         trust_remote_code: bool = False,
+        verify: bool = True,
         **form: Any,
     ) -> ANEModel:
         """Loads a package from a directory or from the Hub.
@@ -79,6 +82,8 @@ class ANEModel(OptimizedModel):
             local_files_only: Do not go to the network.
             force_download: Fetch a package's files even if they are cached.
             trust_remote_code: Whether Python code of a checkpoint's repository may be run, with `export`.
+            verify: Whether each file of a directory is compared with its SHA-256 before it is used; 45 MB take a tenth
+                of a second. Downloads are verified in any case.
             form: With `export`, any field of `ExportForm`: `sequence_length`, `precision`, `pooling` and so on.
 
         Raises:
@@ -115,6 +120,7 @@ class ANEModel(OptimizedModel):
             subfolder=subfolder,
             local_files_only=local_files_only,
             force_download=force_download,
+            verify=verify,
         )
         return cls._from_directory(directory, runtime, compute_units)
 
@@ -127,14 +133,12 @@ class ANEModel(OptimizedModel):
                 f"{directory} is for {manifest.form.task}, not for {cls.task}"
                 + (f"; load it with {right.model_class}" if right else "")
             )
-        try:
-            config = AutoConfig.from_pretrained(directory)
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise PackageError(f"{directory} holds no readable config.json; export or download it again") from error
+        config = load_config(directory)
         sessions = {
             program.name: open_session(directory / program.path, runtime, compute_units or program.compute_units)
             for program in manifest.programs
         }
+        check_interface(manifest, sessions)
         model = cls(sessions, config, manifest)
         model._directory = directory
         return model
@@ -263,7 +267,10 @@ class ANEModel(OptimizedModel):
     def _copy_package(self, target: Path) -> None:
         """Copies the package alone, as real files: in the Hub's cache it is symlinks, with others beside it."""
         source = self._package_directory()
-        for name in (*check_files(self.manifest, str(source)), ANE_CONFIG, *CARD_AND_REPORT):
+        names = (*check_files(self.manifest, str(source)), ANE_CONFIG, *CARD_AND_REPORT)
+        for name in names:
+            check_link(source / name, source)
+        for name in names:
             if (source / name).is_file():
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / name, target / name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 from optimum_ane.errors import PackageError
 from optimum_ane.package.layout import ANE_CONFIG
@@ -14,6 +14,9 @@ MAX_FILES = 256
 """Most files of one package; an exported one has about ten."""
 
 MAX_NAME_CHARACTERS = 512
+
+_CODE = (".py", ".pyc", ".so", ".dylib", ".pkl", ".pickle", ".pt", ".pth")
+"""What may run when it is loaded."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -62,12 +65,36 @@ def check_files(manifest: Manifest, where: str) -> tuple[str, ...]:
     for name, digest in files.items():
         if not is_safe_name(name) or name == ANE_CONFIG:
             raise PackageError(f"{where}: {ANE_CONFIG} lists the file name {show(name)}, which is unsafe; {advice}")
+        if name.lower().endswith(_CODE):
+            raise PackageError(
+                f"{where}: {ANE_CONFIG} lists {show(name)}, which is code, and a package never needs any; {advice}"
+            )
         if not _DIGEST.fullmatch(digest):
             raise PackageError(f"{where}: {ANE_CONFIG} has no SHA-256 for {show(name)}; {advice}")
     for program in manifest.programs:
         if not any(name.startswith(f"{program.path}/") for name in files):
             raise PackageError(f"{where}: {ANE_CONFIG} lists no file of {program.path}; {advice}")
     return tuple(files)
+
+
+def check_link(path: Path, directory: Path) -> None:
+    """Refuses a file that a link leads to outside of the package, before anything of it is read.
+
+    The Hub's cache is the one exception: its files are links into the `blobs` of the same repository.
+
+    Args:
+        path: The file.
+        directory: The package.
+
+    Raises:
+        PackageError: It leads elsewhere.
+    """
+    target, places = path.resolve(), [directory.resolve()]
+    for parent in (directory.absolute(), *directory.absolute().parents):
+        if parent.parent.name == "snapshots":
+            places.append((parent.parent.parent / "blobs").resolve())
+    if not any(target.is_relative_to(place) for place in places):
+        raise PackageError(f"{path} is a link that leads out of the package; put the file itself in its place")
 
 
 def show(name: object, limit: int = 80) -> str:

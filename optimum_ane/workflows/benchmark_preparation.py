@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoConfig
 
 from optimum_ane.benchmark.timed_models import TimedModel
 from optimum_ane.checkpoints.checkpoint import open_checkpoint
@@ -17,6 +16,7 @@ from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.compression.recipes import recipe_names
 from optimum_ane.errors import CheckpointError, InputError, UnsupportedModelError
 from optimum_ane.exporters.config import get_ane_config_class
+from optimum_ane.modeling.package_configuration import load_config
 from optimum_ane.package.form import NO_POOLING
 from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE, find_mlpackage
 from optimum_ane.package.manifest import FunctionEntry, Manifest, ProgramEntry
@@ -164,7 +164,7 @@ def make_inputs(package: BenchmarkedPackage, form: ExportForm | None, seed: int)
         arrays = random_arrays(PortableSession(package.path).inputs, seed)
         return {name: torch.from_numpy(value) for name, value in arrays.items()}
     checkpoint = package.checkpoint
-    config = AutoConfig.from_pretrained(package.path) if checkpoint is None else checkpoint.config
+    config = load_config(package.path) if checkpoint is None else checkpoint.config
     ane_config = get_ane_config_class(package.manifest.model_type, form.task)(config, form.task)
     ane_config.check(form)
     rows = [ane_config.make_inputs(1, form.longest, seed + row) for row in range(form.batch_size)]

@@ -21,6 +21,7 @@ from optimum_ane.errors import CheckpointError, CompressionError, UnsupportedMod
 from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import get_ane_config_class
+from optimum_ane.modeling.package_configuration import load_config, load_tokenizer
 from optimum_ane.package.environment import machine_kind, tool_versions
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.layout import CARD_AND_REPORT, EXPORT_REPORT, package_directory
@@ -147,9 +148,8 @@ def compress_package(
 
 
 def _draft(source: Path, output: Path, manifest: Manifest, original: Original) -> PackageDraft:
-    from transformers import AutoConfig, AutoTokenizer
 
-    config = AutoConfig.from_pretrained(source)
+    config = load_config(source)
     ane_config = get_ane_config_class(manifest.model_type, manifest.form.task)(config, manifest.form.task)
     has_tokenizer = manifest.tokenizer is not None
     return PackageDraft(
@@ -160,7 +160,7 @@ def _draft(source: Path, output: Path, manifest: Manifest, original: Original) -
         ane_config=ane_config,
         open_checkpoint=lambda: original.open(manifest),
         report=ExportReport(machine=machine_kind(), versions=tool_versions()),
-        tokenizer=AutoTokenizer.from_pretrained(source) if has_tokenizer else None,
+        tokenizer=load_tokenizer(source) if has_tokenizer else None,
     )
 
 

@@ -8,6 +8,7 @@ from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator_class
 from optimum_ane.evaluation.reference import load_reference
 from optimum_ane.evaluation.report import AccuracyReport
+from optimum_ane.modeling.package_configuration import load_tokenizer
 from optimum_ane.package.layout import package_directory
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.progress import row_progress
@@ -40,8 +41,6 @@ def evaluate_package(
         CheckpointError: The original cannot be loaded, or has other labels.
         ValidationError: Answers that cannot be scored.
     """
-    from transformers import AutoTokenizer
-
     directory = package_directory(package)
     manifest = Manifest.read(directory)
     evaluator_class = get_evaluator_class(manifest.form.task)
@@ -50,7 +49,7 @@ def evaluate_package(
     candidate = model_class.from_pretrained(directory, runtime=runtime)
     evaluator = evaluator_class(candidate.config)
     examples = evaluator.load(spec)
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(directory)
     original = None
     if with_reference:
         original = load_reference(reference, manifest, candidate.config, trust_remote_code=trust_remote_code)

@@ -319,7 +319,7 @@ class TestWhatIsNoPackage:
         hub.server.put(hub.repo_id, {"config.json": b"{}", "model.safetensors": b""})
         assert fetch(hub.repo_id).message == (
             f"{hub.repo_id} is a checkpoint, not a package; export it with `optimum-cli export ane --model "
-            f"{hub.repo_id} out/`, or pass export=True"
+            f"{hub.repo_id} out/`, or pass export=True to from_pretrained"
         )
 
     def test_a_repository_of_other_things(self, hub, fetch):

@@ -138,7 +138,7 @@ class TestSecondPublication:
         answer = publish(package)
         assert answer.error == "PublishError"
         assert "config.json" in answer.message
-        assert "--subfolder" in answer.message
+        assert "with subfolder" in answer.message
         assert hub.server.head(hub.repo_id) == head
         publish(package, subfolder="ane").get()
         assert hub.server.files(hub.repo_id)["config.json"] == b"{}"
@@ -309,7 +309,7 @@ class TestBranchesAndPulls:
 
     def test_a_pull_request_without_a_repository_is_refused(self, hub, publish, package):
         answer = publish(package, create_pr=True)
-        assert "--create-pr" in answer.message
+        assert "create_pr=True" in answer.message
         assert sent(hub) == {}
 
     def test_a_commit_is_no_branch(self, hub, publish, package):

@@ -38,8 +38,8 @@ class TestAPersonsCardOnTheHub:
     def test_by_default_it_stops_before_anything_is_sent_and_names_both_ways(self, hub, publish, package, theirs):
         answer = publish(package)
         assert answer.error == "PublishError"
-        assert "--card keep" in answer.message
-        assert "--card replace" in answer.message
+        assert "card keep" in answer.message
+        assert "card replace" in answer.message
         assert is_untouched(hub)
 
     def test_keep(self, hub, publish, package, theirs):
@@ -53,7 +53,7 @@ class TestAPersonsCardOnTheHub:
 
     def test_a_card_that_is_no_text_is_a_persons(self, hub, publish, package, theirs):
         hub.server.put(hub.repo_id, {"README.md": b"\xff\xfe"})
-        assert "--card keep" in publish(package).message
+        assert "card keep" in publish(package).message
 
     def test_another_word_is_refused(self, hub, publish, package):
         assert "one of ask, keep, replace" in publish(package, card="overwrite").message
@@ -77,7 +77,7 @@ class TestAPersonsCardInThePackage:
         hub.server.put(hub.repo_id, {"a/README.md": b"# Theirs\n"})
         answer = publish(package, subfolder="a")
         assert "the a/README.md of" in answer.message
-        assert "--card keep" in answer.message
+        assert "card keep" in answer.message
         publish(package, subfolder="a", card="keep").get()
         assert hub.server.files(hub.repo_id)["a/README.md"] == b"# Theirs\n"
         publish(package, subfolder="a", card="replace").get()
@@ -105,7 +105,7 @@ class TestAPersonsCardInThePackage:
 class TestLicence:
     def test_one_that_is_not_known_is_asked_for_before_anything_is_sent(self, hub, publish, package):
         answer = publish(package, license=None)
-        assert "--license ID" in answer.message
+        assert "license ID" in answer.message
         assert is_untouched(hub)
 
     def test_one_that_the_hub_does_not_know_is_refused(self, hub, publish, package):

@@ -59,7 +59,7 @@ REFUSALS = {
     "401 while looking": ("/revision/", {"status": 401, "message": "Invalid credentials"}, "hf auth login"),
     "401 at the commit": ("/commit/", {"status": 401, "message": "Invalid credentials"}, "hf auth login"),
     "402 at the batch": ("/objects/batch", {"status": 402, "message": "storage limit"}, "storage limit"),
-    "403 at the preupload": ("/preupload/", {"status": 403, "message": "read-only token"}, "--create-pr"),
+    "403 at the preupload": ("/preupload/", {"status": 403, "message": "read-only token"}, "create_pr=True"),
     "403 at the commit": ("/commit/", {"status": 403, "message": "read-only token"}, "write permission"),
     "404 at the commit": ("/commit/", {"status": 404, "code": "RepoNotFound"}, "removed or renamed"),
     "404 of the branch": ("/preupload/", {"status": 404, "code": "RevisionNotFound"}, "no such revision"),
@@ -188,7 +188,7 @@ class TestLostRaces:
     def test_a_person_who_wrote_a_card_meanwhile_is_heard(self, hub, second):
         hub.server.before("/commit/", lambda: hub.server.put(hub.repo_id, {"README.md": b"# Mine\n"}))
         answer = second.publish()
-        assert "--card keep" in answer.message
+        assert "card keep" in answer.message
         assert hub.server.files(hub.repo_id)["README.md"] == b"# Mine\n"
         assert not second.is_new
 

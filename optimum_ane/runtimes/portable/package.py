@@ -113,9 +113,12 @@ def _read(path: Path, most: int) -> bytes:
     """Reads a file, and no more of it than there may be: it may have grown since its size was asked for."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        data = file.read(most + 1) if size <= most else b""
-    if size > most or len(data) > most:
+        # A buffer of the most that there may be would be 2 GB for every package.
+        data = file.read(size + 1) if size <= most else b""
+    if size > most:
         raise PackageError(f"{path}: {size} bytes; at most {most} are read")
+    if len(data) != size:
+        raise PackageError(f"{path} was changed while it was read; load it again")
     return data
 
 

@@ -142,6 +142,8 @@ class PortableSession:
         # Of outputs the program may have more than the description names; what is not described is not returned.
         self._output_names = graph.names
         self._rows, self._rows_at_once = self._count_rows(graph)
+        features = (*self._input_features.values(), *output_features.values())
+        self._is_flexible = any(feature.shapes or feature.ranges for feature in features)
         with torch.inference_mode():
             self._program = Program(graph, rounds=self.precision == "program", source=str(self.path))
 
@@ -241,6 +243,9 @@ class PortableSession:
                 values = self._program.run(arguments, observer or recorder)
         results = dict(zip(self._output_names, values, strict=True))
         named = {name: _result(results[name], spec, self.path) for name, spec in self.outputs.items()}
+        if not self._is_flexible:
+            for name, spec in self.outputs.items():
+                _check_shape(named[name], spec, self.path)
         if recorder is None:
             return named
         recorder.check()
@@ -322,6 +327,15 @@ def _with_shape(spec: TensorSpec, declared: TensorType | None) -> TensorSpec:
 
 def _of_rows(spec: TensorSpec, rows: int) -> TensorSpec:
     return replace(spec, shape=(rows, *spec.shape[1:])) if spec.shape else spec
+
+
+def _check_shape(value: Any, spec: TensorSpec, path: Path) -> None:
+    """A caller takes the description's word for how much it will get."""
+    if isinstance(value, np.ndarray) and spec.shape and value.shape != spec.shape:
+        raise ExecutionError(
+            f"{path}: output {spec.name!r} has shape {value.shape}, and the description says {spec.shape}; "
+            "the package is damaged"
+        )
 
 
 def _result(value: Any, spec: TensorSpec, path: Path) -> Any:

@@ -1,0 +1,51 @@
+"""The configuration and the tokenizer inside a package: whatever transformers reads of one, it reads here.
+
+A package may come from anybody, and never needs code of its own: `auto_map` in its files runs nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optimum_ane.errors import PackageError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+def load_config(directory: Path) -> PretrainedConfig:
+    """Reads a package's configuration.
+
+    Raises:
+        PackageError: It is missing or damaged, or of an architecture that transformers does not know.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # transformers raises what each entry sets off
+        raise PackageError(
+            f"{directory} holds no config.json that transformers reads ({_reason(error)}); export or download it again"
+        ) from error
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """Reads a package's tokenizer.
+
+    Raises:
+        PackageError: It is missing or damaged.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises no class of its own
+        raise PackageError(
+            f"{directory} holds no tokenizer that transformers reads ({_reason(error)}); export or download it again"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]:.120}" if lines else type(error).__name__

@@ -44,8 +44,8 @@ def name_values_by_module(traced: torch.jit.ScriptModule, root: nn.Module, modul
         module: The module whose paths count: `root`, or what it wraps.
     """
     prefix = next(name for name, each in root.named_modules() if each is module)
-    graph = traced.forward.graph
-    torch._C._jit_pass_inline(graph)  # type: ignore[attr-defined]
+    graph = traced.forward.graph  # type: ignore[attr-defined]
+    torch._C._jit_pass_inline(graph)
     for node in graph.nodes():
         if node.kind() != "prim::GetAttr":  # weights and buffers get their own names
             path = _path(node.scopeName(), prefix)

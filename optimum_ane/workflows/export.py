@@ -26,7 +26,7 @@ from optimum_ane.package.manifest import Manifest, SourceEntry, TextEntry
 from optimum_ane.package.report import ExportReport
 from optimum_ane.package.staging import check_output, staged
 from optimum_ane.progress import Stages
-from optimum_ane.targets.coreml.metadata import Metadata
+from optimum_ane.targets.coreml.metadata import PREVIEW_TYPE, Metadata
 from optimum_ane.tasks import TASKS
 from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.version import __version__
@@ -319,6 +319,7 @@ def _convert(draft: PackageDraft) -> None:
                 "tokenizer_class": None if checkpoint.tokenizer is None else type(checkpoint.tokenizer).__name__,
                 "labels": _json(labels) if labels else None,
                 "optimum_ane_version": __version__,
+                PREVIEW_TYPE: TASKS[form.task].xcode_previews.get(checkpoint.config.model_type),
             },
         ),
     )

@@ -33,6 +33,7 @@ from optimum_ane.version import __version__
 from optimum_ane.workflows import stages as stage
 from optimum_ane.workflows.command_line import python_call
 from optimum_ane.workflows.draft import PackageDraft, Stage, run_stages
+from optimum_ane.workflows.memory_check import check_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -205,6 +206,7 @@ def export_checkpoint(
     form = _complete(form, checkpoint)
     ane_config = get_ane_config_class(checkpoint.config.model_type, form.task)(checkpoint.config, form.task)
     ane_config.check(form)
+    check_memory(checkpoint.config, form)
     programs = ane_config.programs(form)
     recipe = compress if compress is None or isinstance(compress, Recipe) else get_recipe(compress)
     if recipe is not None:

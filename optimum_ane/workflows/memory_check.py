@@ -38,7 +38,7 @@ def check_memory(config: PretrainedConfig, form: ExportForm) -> None:
         rows = max(1, (available - weights - MARGIN) // row)
         raise ShapeError(
             f"batch size {form.batch_size} at {form.longest} tokens takes an estimated {needed / 1e9:.1f} GB of "
-            f"memory to export, and {available / 1e9:.1f} GB are available; take a batch size of {rows} or less: an exported "
+            f"memory to export, and {available / 1e9:.1f} GB are available; take a batch size of {rows} or less: a "
             "package loops over more rows by itself"
         )
 

@@ -6,7 +6,7 @@ Adding a task is adding a row here and what it names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Literal
 
@@ -50,7 +50,10 @@ class Task:
         pipeline_tag: The Hub's name.
         has_pipeline: Whether transformers 5 has a pipeline for it that gives more than a call of the model.
         has_labels: Whether the checkpoint's labels belong to it.
-        xcode_preview: Core ML's `com.apple.coreml.model.preview.type`; None where Xcode has none.
+        xcode_previews: What Xcode's preview of such a package is, by `model_type`; see `metadata.PREVIEW_TYPE`.
+            Of text Apple documents `bertQA` alone: a BERT that answers questions, for which Xcode has a tokenizer of
+            its own. For text classification there is none (the classifiers of the table take images), so that
+            nothing is written there.
         has_choices: Whether transformers' inputs have an axis of choices, (N, choices, S).
     """
 
@@ -65,7 +68,7 @@ class Task:
     pipeline_tag: str
     has_pipeline: bool = False
     has_labels: bool = False
-    xcode_preview: str | None = None
+    xcode_previews: Mapping[str, str] = field(default_factory=dict)
     has_choices: bool = False
 
 
@@ -117,6 +120,7 @@ TASKS: Mapping[str, Task] = {
             swift="optimum_ane.hub.swift_tasks:question_answering",
             python="optimum_ane.hub.python_tasks:QUESTION_ANSWERING",
             pipeline_tag="question-answering",
+            xcode_previews={"bert": "bertQA"},
         ),
         Task(
             name="text-classification",

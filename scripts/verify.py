@@ -25,6 +25,8 @@ from verification.row import MissingError, Row
 MEASUREMENTS = {
     "imports": "the import contract; what light code loads",
     "architectures": "ModernBERT in every task; what a new architecture takes",
+    "names": "operations that carry their module's name",
+    "portable_speed": "the portable runtime over the matrix products alone",
     "lengths": "a package of several lengths: size, accuracy, speed",
     "exports": "time and peak memory of exports",
     "suite": "the tests and their time",

@@ -40,7 +40,9 @@ examples:
         """Adds the package, the place on the Hub, and what is said about it."""
         parser.add_argument("package", metavar="PACKAGE", help="exported directory")
         parser.add_argument("repo_id", metavar="REPO", help="org/name; a name alone stands for your own account")
-        parser.add_argument("--dry-run", action="store_true", help="send nothing, print what would be sent")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="send nothing, print what would be sent; works without network"
+        )
         place = parser.add_argument_group("where to")
         place.add_argument("--subfolder", metavar="NAME", default="", help="folder of the repository (default: root)")
         place.add_argument(
@@ -112,6 +114,8 @@ def _print_publication(publication: Publication, is_dry_run: bool) -> None:
         print(line)
     if plan.is_empty:
         print(f"already published, nothing to send: {plan.unchanged} files at {publication.commit}")
+    elif not publication.is_compared:
+        print(f"would send {_megabytes(plan.sent_bytes)}, less what is there already. Nothing was sent")
     elif is_dry_run:
         print(f"would send {_megabytes(plan.sent_bytes)}; {plan.unchanged} files are there already. Nothing was sent")
     else:

@@ -17,8 +17,9 @@ Runs a Core ML package once with the portable runtime, on this machine's CPU, Ma
 To find where a package leaves the original, write the values in between and compare them with the original's:
   optimum-cli ane run out/ --inputs inputs.npz --intermediates '*' --intermediates-file program.npz
   optimum-cli ane run out/ --inputs inputs.npz --intermediates '*' --intermediates-file exact.npz --precision float32
-What differs between these two files is rounding to fp16. What differs between the second and the original is logic;
-names in the program derive from those of the traced module.
+What differs between these two files is rounding to fp16. What differs between the second and the original is logic.
+Values of an export are named by the module that computes them, with _ for each dot: what the original's
+bert.encoder.layer.0.attention.self.query gives is bert_encoder_layer_0_attention_self_query.
 
 examples:
   optimum-cli ane run out/

@@ -25,6 +25,10 @@ UNCERTAIN = "The commit may have arrived or not; a new run finds out"
 UNCERTAIN_PULL = "The pull request may have been opened or not: look first at"
 
 
+class HubUnreachableError(PublishError):
+    """There was no connection to the Hub; one that breaks on the way is another matter."""
+
+
 @contextmanager
 def explained(what: str, repo_id: str, token: str | None, state: str = UNTOUCHED) -> Iterator[None]:
     """Turns what the Hub client raises in the block into a `PublishError`.
@@ -36,7 +40,8 @@ def explained(what: str, repo_id: str, token: str | None, state: str = UNTOUCHED
         state: What an error says of the repository if the connection breaks.
 
     Raises:
-        PublishError: Of whatever the client raised. Its cause is kept, unless a token stands in that.
+        HubUnreachableError: There was no connection.
+        PublishError: Of whatever else the client raised. Its cause is kept, unless a token stands in that.
     """
     try:
         yield
@@ -45,10 +50,12 @@ def explained(what: str, repo_id: str, token: str | None, state: str = UNTOUCHED
     # The client's own errors are of these families, and so is what it wraps around those of an upload.
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
         secret = token or get_token()
-        reason = _explain(_root(error), repo_id, has_token=secret is not None, state=state)
+        root = _root(error)
+        reason = _explain(root, repo_id, has_token=secret is not None, state=state)
         message = _redact(f"{what}: {reason}", secret)
         trace = "".join(traceback.format_exception(error))
-        raise PublishError(message) from (None if secret is not None and secret in trace else error)
+        kind = HubUnreachableError if _is_unreachable(root) else PublishError
+        raise kind(message) from (None if secret is not None and secret in trace else error)
 
 
 def check_token(token: str | None) -> None:
@@ -68,6 +75,13 @@ def _root(error: BaseException) -> BaseException:
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    # By name, for these classes are of the HTTP library that the Hub client brings, which has changed.
+    return isinstance(error, OfflineModeIsEnabled) or (
+        isinstance(error, HTTPError) and type(error).__name__ in ("ConnectError", "ConnectTimeout")
+    )
 
 
 def _explain(error: BaseException, repo_id: str, has_token: bool, state: str) -> str:

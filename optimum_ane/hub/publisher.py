@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
@@ -13,7 +13,7 @@ from optimum_ane.errors import PackageError, PublishError
 from optimum_ane.hub.contents import LocalFile, LocalPackage
 from optimum_ane.hub.page import Page, PageRequest, compose
 from optimum_ane.hub.plan import Plan, make_plan
-from optimum_ane.hub.publish_errors import UNCERTAIN, UNCERTAIN_PULL, explained
+from optimum_ane.hub.publish_errors import UNCERTAIN, UNCERTAIN_PULL, HubUnreachableError, explained
 from optimum_ane.hub.remote import DEFAULT_BRANCH, Remote, list_files, look
 from optimum_ane.hub.repository_packages import fetch_manifest
 from optimum_ane.package.file_names import show_all
@@ -41,6 +41,8 @@ class Publication:
         compared_bytes: Size of the files whose hashes were read back from the Hub and compared.
         left_out: What lies in the package's directory and was not published.
         warnings: What the user should know.
+        is_compared: Whether the plan was made by what the Hub holds. A dry run without network cannot ask, and takes
+            the repository for one that holds nothing.
     """
 
     repo_id: str
@@ -54,6 +56,7 @@ class Publication:
     compared_bytes: int
     left_out: tuple[str, ...]
     warnings: tuple[str, ...]
+    is_compared: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,16 @@ class Publisher:
         return self.api.token if isinstance(self.api.token, str) else None
 
     def run(self, dry_run: bool, message: str) -> Publication:
-        """Plans, and unless it is a dry run or there is nothing to do, sends."""
-        survey = self._survey()
+        """Plans, and unless it is a dry run or there is nothing to do, sends.
+
+        A dry run goes on without the Hub where that does not answer.
+        """
+        try:
+            survey = self._survey()
+        except HubUnreachableError as error:
+            if not dry_run:
+                raise
+            return self._report_without_hub(str(error))
         before = survey.remote
         if self.create_pr and not survey.remote.has_branch:
             raise PublishError(f"{self.repo_id} has no branch {self.branch} to propose changes for; drop --create-pr")
@@ -133,6 +144,9 @@ class Publisher:
                 )
             page = compose(self.package, remote, self.folder, self.request)
             old_manifest = self._old_manifest(remote)
+        return self._planned(remote, page, old_manifest)
+
+    def _planned(self, remote: Remote, page: Page, old_manifest: Manifest | None) -> _Survey:
         prefix = f"{self.folder}/" if self.folder else ""
         listed = self.package.manifest.files
         files = tuple(
@@ -229,6 +243,20 @@ class Publisher:
                 f"{self.repo_id} at {commit.oid} does not hold what was sent: {show_all(wrong)}; publish again"
             )
         return sum(file.size for file in survey.files)
+
+    def _report_without_hub(self, reason: str) -> Publication:
+        """Reports what would be sent to a repository that holds nothing yet."""
+        remote = Remote(self.api, self.repo_id, self.branch)
+        survey = self._planned(remote, compose(self.package, remote, self.folder, self.request), None)
+        report = self._report(survey, remote, None)
+        warning = f"{reason}; this dry run goes on as if {self.repo_id} held nothing yet"
+        return replace(
+            report,
+            is_new_repository=False,
+            is_new_branch=False,
+            is_compared=False,
+            warnings=(*report.warnings, warning),
+        )
 
     def _report(
         self, survey: _Survey, before: Remote, commit: str | None, compared: int = 0, info: CommitInfo | None = None

@@ -28,13 +28,14 @@ from optimum_ane.package.manifest import Manifest, SourceEntry, TextEntry
 from optimum_ane.package.report import ExportReport
 from optimum_ane.package.staging import check_output, staged
 from optimum_ane.progress import Stages
-from optimum_ane.targets.coreml.metadata import Metadata
+from optimum_ane.targets.coreml.metadata import PREVIEW_TYPE, Metadata
 from optimum_ane.tasks import TASKS
 from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.version import __version__
 from optimum_ane.workflows import stages as stage
 from optimum_ane.workflows.command_line import python_call
 from optimum_ane.workflows.draft import PackageDraft, Stage, run_stages
+from optimum_ane.workflows.memory_check import check_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -214,6 +215,7 @@ def export_checkpoint(
     form = _complete(form, checkpoint)
     ane_config = get_ane_config_class(checkpoint.config.model_type, form.task)(checkpoint.config, form.task)
     ane_config.check(form)
+    check_memory(checkpoint.config, form)
     programs = ane_config.programs(form)
     recipe = compress if compress is None or isinstance(compress, Recipe) else get_recipe(compress)
     if recipe is not None:
@@ -344,6 +346,7 @@ def _convert(draft: PackageDraft) -> None:
                 "tokenizer_class": None if checkpoint.tokenizer is None else type(checkpoint.tokenizer).__name__,
                 "labels": _json(labels) if labels else None,
                 "optimum_ane_version": __version__,
+                PREVIEW_TYPE: TASKS[form.task].xcode_previews.get(checkpoint.config.model_type),
             },
         ),
     )

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from optimum_ane.errors import PublishError
 from optimum_ane.hub.contents import read_package
 from optimum_ane.hub.page import CARD_CHOICES, PageRequest
-from optimum_ane.hub.publish_errors import check_token, explained
+from optimum_ane.hub.publish_errors import HubUnreachableError, check_token, explained
 from optimum_ane.hub.publisher import Publication, Publisher, say
 from optimum_ane.hub.remote import DEFAULT_BRANCH, is_in_program
 from optimum_ane.package.file_names import check_subfolder
@@ -49,7 +49,8 @@ def publish(
         private: Whether a new repository is private; None leaves it to the Hub.
         revision: Branch; created from main if it is not there.
         create_pr: Open a pull request in an existing repository instead of committing.
-        dry_run: Send nothing, only say what would be sent.
+        dry_run: Send nothing, only say what would be sent; without network, what would be sent to a repository that
+            holds nothing yet.
         license: The licence's id on the Hub, where the package does not know the one of its source.
         card: `"keep"` or `"replace"` a README.md on the Hub that a person wrote or edited; `"ask"` is an error then.
         template: A Jinja template for the card.
@@ -75,7 +76,17 @@ def publish(
     request = PageRequest(license, card, None if template is None else Path(template))
     api = HfApi(token=token, library_name="optimum-ane")
     if "/" not in repo_id:
-        with explained("looking up whose token this is", repo_id, token):
-            repo_id = f"{api.whoami()['name']}/{repo_id}"
+        repo_id = _with_owner(repo_id, api, token, dry_run)
     publisher = Publisher(api, contents, repo_id, folder, revision or DEFAULT_BRANCH, private, create_pr, request)
     return publisher.run(dry_run, message or f"Publish {contents.manifest.source.name or repo_id} with optimum-ane")
+
+
+def _with_owner(name: str, api: HfApi, token: str | None, dry_run: bool) -> str:
+    """Puts the account of the token before a name; a dry run that does not reach the Hub leaves the name as it is."""
+    try:
+        with explained("looking up whose token this is", name, token):
+            return f"{api.whoami()['name']}/{name}"
+    except HubUnreachableError:
+        if not dry_run:
+            raise
+        return name

@@ -1,4 +1,5 @@
 import json
+import re
 from argparse import ArgumentParser
 
 import coremltools as ct
@@ -168,3 +169,17 @@ def test_usage_errors(run, line):
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(["run", "out", *line])
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert"])
+def test_the_examples_of_the_run_commands_help_find_their_values(name, tiny_package, tmp_path, monkeypatch, capsys):
+    line = next(line for line in RunCommand.DESCRIPTION.splitlines() if "--intermediates '*layer" in line)
+    patterns = re.findall("'([^']+)'", line)
+    assert len(patterns) == 2
+    monkeypatch.chdir(tmp_path)
+    for pattern in patterns:  # each finds something by itself
+        arguments = [tiny_package(name, "text-classification"), "--intermediates", pattern]
+        run_command(RunCommand, "run", arguments, 0)
+        capsys.readouterr()
+        with np.load("intermediates.npz") as values:
+            assert len(values.files) >= 2

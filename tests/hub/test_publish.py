@@ -327,6 +327,23 @@ class TestDryRun:
         assert sent(hub) == {}
         assert hub.repo_id not in hub.server.store.repositories
 
+    @pytest.mark.parametrize("settings", [{"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}])
+    @pytest.mark.parametrize("repo_id", ["org/never-asked-for", "name-alone"])
+    def test_without_network_it_says_what_an_empty_repository_would_get(self, hub, package, settings, repo_id):
+        done = hub.cli("ane", "publish", package, repo_id, "--license", "mit", "--dry-run", env=settings)
+        assert done.returncode == 0, done.stderr
+        for name in files_of(package):
+            assert f"+ {name}  " in done.stdout
+        (warning,) = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
+        assert f"goes on as if {repo_id} held nothing yet" in warning
+        assert "failed" in warning or "HF_HUB_OFFLINE" in warning
+        assert "would create" not in done.stdout
+        assert "0 files are there already" not in done.stdout
+
+    def test_a_hub_that_answers_with_a_refusal_is_no_missing_network(self, hub, publish, package):
+        answer = publish(package, dry_run=True, token="hf_wrong")
+        assert "the Hub refuses the token" in answer.message
+
     def test_names_that_move_the_cursor_are_escaped(self, hub, publish, package):
         publish(package).get()
         hub.server.put(hub.repo_id, {"model.mlpackage/\x1b[2Jx": b"1"})

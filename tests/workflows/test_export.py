@@ -75,6 +75,19 @@ def test_the_program_says_what_it_is_and_where_it_comes_from(package):
     assert said["optimum_ane_version"] == __version__
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "preview"),
+    [
+        ("bert", "question-answering", "bertQA"),
+        ("distilbert", "question-answering", None),  # Apple documents BERT's alone
+        ("bert", "text-classification", None),
+    ],
+)
+def test_xcode_is_told_of_the_preview_that_apple_documents(name, task, preview, tiny_package):
+    said = dict(description_of(tiny_package(name, task)).metadata.userDefined)
+    assert said.get("com.apple.coreml.model.preview.type") == preview
+
+
 def test_no_path_of_this_machine_is_in_the_program(package, source):
     """A program is published; where it was made is nobody's business."""
     assert str(source.parent) not in str(description_of(package))

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.runtimes.session import HIDDEN_STATE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-_NAME = "hidden_state_"
 
 
 @contextmanager
@@ -31,7 +30,7 @@ def named_hidden_states(module: nn.Module) -> Iterator[None]:
     if declare is None:
         raise UnsupportedModelError(f"{kind} declares no layers: it needs a layer_stack() that tells its states")
     stack = declare()
-    names = (f"{_NAME}{index}" for index in count())
+    names = (f"{HIDDEN_STATE}{index}" for index in count())
     called: set[nn.Module] = set()
     last = 0
 

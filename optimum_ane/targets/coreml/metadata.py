@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+PREVIEW_TYPE = "com.apple.coreml.model.preview.type"
+"""The entry that tells Xcode how to let a person try a model.
+
+Source: coremltools' guide, Xcode Model Preview Types,
+https://apple.github.io/coremltools/docs-guides/source/xcode-model-preview-types.html
+"""
+
 
 @dataclass(frozen=True)
 class Metadata:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from optimum_ane.nn import raise_epsilons_for_float16
 from optimum_ane.targets.coreml.hidden_states import named_hidden_states
+from optimum_ane.targets.coreml.module_names import name_values_by_module
 
 
 class _WithProbabilities(nn.Module):
@@ -28,7 +29,7 @@ class _WithProbabilities(nn.Module):
 def trace(
     module: nn.Module, inputs: Mapping[str, Tensor], *, precision: str, with_probabilities: bool = False
 ) -> torch.jit.ScriptModule:
-    """Traces a module for one fixed shape, with names on its hidden states.
+    """Traces a module for one fixed shape, with names on its hidden states and each value's module in its name.
 
     `torch.jit.trace` and not `torch.export`: the latter decomposes the einsums, which Core ML maps as they are.
 
@@ -52,4 +53,6 @@ def trace(
     with torch.no_grad(), named_hidden_states(module), warnings.catch_warnings():
         # The tracer warns of every shape that becomes a constant; all of ours are meant to.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        return torch.jit.trace(traced, examples, check_trace=False)
+        graph = torch.jit.trace(traced, examples, check_trace=False)
+    name_values_by_module(graph, traced, module)
+    return graph

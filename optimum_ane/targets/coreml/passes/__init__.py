@@ -6,12 +6,14 @@ from optimum_ane.targets.coreml.passes.carry_layer_norm_rounding import carry_la
 from optimum_ane.targets.coreml.passes.cast_to_float16 import cast_to_float16
 from optimum_ane.targets.coreml.passes.fold_layer_norm_affine import fold_layer_norm_affine
 from optimum_ane.targets.coreml.passes.forget_output_types import forget_output_types
+from optimum_ane.targets.coreml.passes.name_by_module import name_by_module
 
 __all__ = [
     "carry_layer_norm_rounding",
     "cast_to_float16",
     "fold_layer_norm_affine",
     "forget_output_types",
+    "name_by_module",
     "pass_pipeline",
     "stock_pass_pipeline",
 ]
@@ -42,6 +44,7 @@ def pass_pipeline(precision: str, is_classifier: bool) -> ct.PassPipeline:
         pipeline.remove_passes({"optimum_ane::carry_layer_norm_rounding"})
     if is_classifier:
         pipeline.append_pass("optimum_ane::forget_output_types")
+    pipeline.append_pass("optimum_ane::name_by_module")
     return pipeline
 
 

@@ -341,9 +341,7 @@ def targets(result: dict[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
         speeds = result["speed_over_eager" if other == EAGER else "speed_over_ort"]
         if name in speeds:
             yield f"speed of {name}, over {other}", f"≥ {limit}", f"{speeds[name]:.2f}", speeds[name] >= limit
-    for name, most in LIMITS.items():
-        ratio = result["time_over_limit"][name]
-        yield f"time of {name}, over the {LIMIT}", f"≤ {most}", f"{ratio:.2f}", ratio <= most
+    yield from limit_targets(result)
     for precision, load in result["load"].items():
         seconds, ratio = load["seconds"], load["peak"] / result["weights_bytes"]
         yield f"load time, {precision}", f"< {MAX_LOAD_SECONDS} s", f"{seconds:.2f} s", seconds < MAX_LOAD_SECONDS
@@ -357,6 +355,13 @@ def targets(result: dict[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
         f"{scaling:.2f}",
         scaling >= 0.85 * control,
     )
+
+
+def limit_targets(result: dict[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
+    """Yields the targets that hold the runtime against the matrix products alone, as `targets` does."""
+    for name, most in LIMITS.items():
+        ratio = result["time_over_limit"][name]
+        yield f"time of {name}, over the {LIMIT}", f"≤ {most}", f"{ratio:.2f}", ratio <= most
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from optimum_ane.errors import ExecutionError, PackageError, UnsupportedOperationError
@@ -19,6 +20,8 @@ from optimum_ane.runtimes.portable.registry import OPERATIONS, PREPARATIONS, Cal
 from optimum_ane.runtimes.portable.values import Constant, TensorType
 
 _PLACES_SHOWN = 5
+_NEW_MEMORY = frozenset({"conv", "linear"})
+"""Operations whose result never lies in the memory of an operand; the large ones, for which it is worth while."""
 # What torch and Python raise on operands that do not fit: not our errors, but the package's.
 _REFUSALS = (
     ArithmeticError,
@@ -182,7 +185,7 @@ class Program:
         if unknown:
             raise PackageError(f"{place} has parameters that this runtime does not know: {', '.join(unknown)}")
         call, operands = self._prepared(node, operation) or self._general(node, operation, place)
-        finishers = [self._finisher(value, operation) for value in node.outputs]
+        finishers = [self._finisher(value, operation, node.op in _NEW_MEMORY) for value in node.outputs]
         if len(results) == 1:
             call, results = _finish_one(call, finishers[0]), results[0]
         elif results:
@@ -241,13 +244,13 @@ class Program:
                 operands.append(self._operand(operand))
         return _adapt(operation, layout, fixed), tuple(operands)
 
-    def _finisher(self, value: Value, operation: Operation) -> Callable[[Any], Any] | None:
-        """Returns what enforces the declared type of a result."""
+    def _finisher(self, value: Value, operation: Operation, is_new: bool) -> Callable[[Any], Any] | None:
+        """Returns what enforces the declared type of a result; `is_new` where nothing else lies in its memory."""
         if value.type is None:
             return None
         dtype = value.type.dtype
         if dtype.name == "float16" and self._rounds and not operation.exact:
-            return round_to_half
+            return round_in_place if is_new else round_to_half
         carrier = dtype.carrier
         return lambda tensor: tensor if tensor.dtype is carrier else tensor.to(carrier)
 
@@ -267,6 +270,11 @@ class Program:
 def round_to_half(tensor: Tensor) -> Tensor:
     """Rounds to the nearest fp16 value, ties to even, infinity where it overflows; carried as float32."""
     return tensor.half().float()
+
+
+def round_in_place(tensor: Tensor) -> Tensor:
+    """Rounds as `round_to_half` does, in the memory of a float32 tensor."""
+    return tensor.copy_(tensor.half()) if tensor.dtype is torch.float32 else round_to_half(tensor)
 
 
 def _reason(error: Exception) -> str:

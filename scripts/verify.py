@@ -14,13 +14,13 @@ import importlib
 import logging
 import multiprocessing
 import sys
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from verification.row import MissingError, Row
+
+from optimum_ane.package.working_folders import WorkingFolder
 
 MEASUREMENTS = {
     "imports": "the import contract; what light code loads",
@@ -56,8 +56,8 @@ def take(name: str) -> list[Row]:
     """Takes one group of measurements, in a process of its own: its memory would count as that of what it starts."""
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="optimum-ane-") as folder:
-        measurements = importlib.import_module(f"verification.{name}").measure(Path(folder))
+    with WorkingFolder.temporary() as folder:
+        measurements = importlib.import_module(f"verification.{name}").measure(folder)
         try:
             rows.extend(measurements)  # what was measured stays where the next lacks something
         except MissingError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +20,7 @@ from optimum_ane.package.form import ExportForm, form_from_options
 from optimum_ane.package.layout import ANE_CONFIG, CARD_AND_REPORT
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.staging import staged
+from optimum_ane.package.working_folders import WorkingFolder
 from optimum_ane.runtimes import Session, open_session
 from optimum_ane.tasks import TASKS
 
@@ -150,8 +150,8 @@ class ANEModel(OptimizedModel):
         from optimum_ane.workflows.export import export_checkpoint
 
         # Lives as long as the model: the portable runtime maps the weight file, Core ML compiles from it.
-        temporary = tempfile.TemporaryDirectory(prefix="optimum-ane-")
-        directory = Path(temporary.name) / "package"
+        temporary = WorkingFolder.temporary()
+        directory = temporary.path / "package"
         export_checkpoint(model_id, directory, form, hub=hub)
         model = cls._from_directory(directory, runtime, None)
         model._temporary = temporary
@@ -184,11 +184,11 @@ class ANEModel(OptimizedModel):
             license: The licence's id.
 
         Raises:
-            OutputError: The directory is not empty, or cannot be written.
+            OutputError: The directory is not empty, lies in the package's own, or cannot be written.
             PackageError: The model was not loaded from a directory.
             PublishError: The Hub refused, or cannot be reached; the directory is written nevertheless.
         """
-        with staged(Path(save_directory)) as directory:
+        with staged(Path(save_directory), sources=[self._package_directory()]) as directory:
             self._copy_package(directory)
         if push_to_hub:
             from optimum_ane.workflows.publish import publish
@@ -240,10 +240,10 @@ class ANEModel(OptimizedModel):
         from optimum_ane.workflows.publish import publish
 
         source = self._package_directory()
-        with tempfile.TemporaryDirectory(prefix="optimum-ane-") as temporary:
+        with WorkingFolder.temporary() as temporary:
             if any(path.is_symlink() for path in source.rglob("*")):
                 # The Hub's cache, whose links lead out of the directory: what publish would refuse.
-                source = Path(temporary) / source.name
+                source = temporary / source.name
                 self._copy_package(source)
             publication = publish(
                 source,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -22,6 +21,7 @@ from model_zoo.catalog import Evaluation, Job, Model
 from model_zoo.records import Published, Record, Workplace, is_exported, is_published, locked, package_hash
 from optimum_ane.errors import ANEError, CheckpointError
 from optimum_ane.package.form import ExportForm
+from optimum_ane.package.signals import unwinding_signals
 
 if TYPE_CHECKING:
     from optimum_ane.workflows.export import ExportChecks
@@ -96,8 +96,6 @@ def _export(order: Order, package: Path, path: Path) -> Record:
     from optimum_ane.checkpoints.hub_options import HubOptions
     from optimum_ane.workflows.export import export_checkpoint
 
-    for leftover in package.parent.glob(f".{package.name}.*.partial"):
-        shutil.rmtree(leftover)
     job, model = order.job, order.job.model
     record = Record(order.key, replaces=package_hash(package))
     record.write(path)
@@ -160,7 +158,8 @@ def main() -> int:
     order = Order.from_json(sys.stdin.readline())
     _end_with_stdin()
     try:
-        carry_out(order)
+        with unwinding_signals():
+            carry_out(order)
     except ANEError as error:
         reason = str(error)
     except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from optimum_ane.errors import (
     PackageError,
     ValidationError,
 )
-from optimum_ane.hub.card import is_generated
+from optimum_ane.package.card_marker import is_generated
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes.portable import PortableSession

@@ -52,19 +52,26 @@ class BaseANECommand(BaseOptimumCLICommand):
 
         So does a signal, with 128 and its number: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
         """
-        from optimum_ane.package.signals import Interrupted, unwinding_signals
+        from optimum_ane.package.signals import unwinding_signals
 
-        try:
-            with unwinding_signals():
+        with unwinding_signals():
+            try:
                 self.execute()
-        except ANEError as error:
-            self._fail(str(error))
-        except Interrupted as error:
-            self._fail(f"interrupted; {error.state or self.INTERRUPTED}", 128 + error.number)
-        except KeyboardInterrupt:
-            self._fail(f"interrupted; {self.INTERRUPTED}", 130)
-        except Exception as error:  # noqa: BLE001 - the last line of defence of a command line
-            self._fail(f"{type(error).__name__}: {error} (run again with --verbose for the traceback)")
+            except ANEError as error:
+                self._fail(str(error))
+            except KeyboardInterrupt as error:
+                self._end_interrupted(error)
+            except Exception as error:  # noqa: BLE001 - the last line of defence of a command line
+                self._fail(f"{type(error).__name__}: {error} (run again with --verbose for the traceback)")
+
+    def _end_interrupted(self, error: KeyboardInterrupt) -> NoReturn:
+        import signal
+
+        from optimum_ane.package.signals import Interrupted, ignore_signals_at_exit
+
+        ignore_signals_at_exit()
+        number, state = (error.number, error.state) if isinstance(error, Interrupted) else (signal.SIGINT, None)
+        self._fail(f"interrupted; {state or self.INTERRUPTED}", 128 + number)
 
     def _fail(self, message: str, code: int = 1) -> NoReturn:
         if self.args is not None and self.args.verbose:

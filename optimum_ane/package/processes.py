@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import functools
 import hashlib
 import os
@@ -77,7 +78,7 @@ def _start_of(pid: int) -> int | None:
     listed = _output("ps", "-o", "state=,lstart=", "-p", str(pid)).split(maxsplit=1)
     if len(listed) < 2 or listed[0][0] in _ENDED:
         return None
-    return int(time.mktime(time.strptime(listed[1].strip(), "%a %b %d %H:%M:%S %Y")))
+    return calendar.timegm(time.strptime(listed[1].strip(), "%a %b %d %H:%M:%S %Y"))
 
 
 @functools.cache

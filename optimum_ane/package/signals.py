@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 import time
@@ -54,21 +55,35 @@ def unwinding_signals() -> Iterator[None]:
         yield
 
 
+def ignore_signals_at_exit() -> None:
+    """Lets Python end in peace: a further signal would break off what it does last, with a traceback."""
+    atexit.register(_ignore_signals)
+
+
+def _ignore_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def deferred_signals() -> Iterator[list[int]]:
     """Keeps signals that would raise an exception until the block ends, for a step that must be done whole.
 
-    Gives a list of those that came, which the caller raises, or not: whoever unwinds already need not. Signals that
-    end a process without an exception still do.
+    Gives a list of those that came; what the block leaves in it is raised at its end, as it would have been. Signals
+    that end a process without an exception still do.
     """
     received: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:
         received.append(number)
 
-    numbers = [number for number in SIGNALS if callable(signal.getsignal(number))]
-    with _handled(dict.fromkeys(numbers, note)):
-        yield received
+    before = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
+    try:
+        with _handled(dict.fromkeys(before, note)):
+            yield received
+    finally:
+        for number in received:
+            before[number](number, None)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def check_output(output: Path, overwrite: bool, sources: Sequence[Path] = ()) ->
     """
     for source in sources:
         if _is_inside(output, source):
-            raise OutputError(f"{output} is {source} itself, or inside it; choose an output outside")
+            raise OutputError(f"{output} is {source} or lies in it, which is read meanwhile; choose an output outside")
     clean(output.absolute().parent)
     _check_replaceable(output, overwrite)
 
@@ -158,14 +158,16 @@ def staged(output: Path, overwrite: bool = False, sources: Sequence[Path] = ()) 
             with deferred_signals() as received:
                 _put_in_place(content, output, overwrite)
                 folder.remove()
+                signals = [*received]
+                received.clear()
     except BaseException:
         if _holds_the_only_copy(folder.path, output):
             folder.keep()
         else:
             folder.remove()
         raise
-    if received:
-        raise Interrupted(received[0], f"{output} is in place")
+    if signals:
+        raise Interrupted(signals[0], f"{output} is in place")
 
 
 def _put_in_place(content: Path, output: Path, overwrite: bool) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from optimum_ane.package import file_operations
 from optimum_ane.package.file_trees import remove_tree
 from optimum_ane.package.processes import Process
-from optimum_ane.package.signals import Interrupted, deferred_signals
+from optimum_ane.package.signals import deferred_signals
 
 TEMPORARY = "optimum-ane-"
 """How names begin in the system's folder for temporary files."""
@@ -61,15 +61,11 @@ class WorkingFolder:
 
         Raises:
             OSError: It cannot be made.
-            Interrupted: A signal came; the folder is gone again.
         """
         self.path = path
-        with deferred_signals() as received:
+        with deferred_signals():
             file_operations.make_directory(path, 0o700)
             self._finalizer = weakref.finalize(self, _remove, path, _try_lock(path), os.getpid())
-        if received:
-            self.remove()
-            raise Interrupted(received[0])
 
     @classmethod
     def temporary(cls) -> WorkingFolder:

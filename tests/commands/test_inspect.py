@@ -61,7 +61,7 @@ def test_a_page_is_written_beside_the_answer(run, package, tmp_path):
     run("--html", str(tmp_path / "report.html"), "--json", where=package / "model.mlpackage")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Core ML runs topk on the CPU." in page
-    assert "cannot write" in run("--html", str(tmp_path / "nowhere/report.html"), code=1)
+    assert "cannot be written" in run("--html", str(tmp_path / "nowhere/report.html"), code=1)
 
 
 def test_a_chip_adds_an_estimate_of_latency(run):

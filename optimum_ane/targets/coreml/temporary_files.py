@@ -29,7 +29,9 @@ class _Tempfile:
         return tempfile.TemporaryDirectory(dir=_folder.get(), ignore_cleanup_errors=True)
 
     def NamedTemporaryFile(self, suffix: str | None = None, delete: bool = True) -> Any:  # noqa: N802
-        return tempfile.NamedTemporaryFile(suffix=suffix, delete=delete, dir=_folder.get())
+        folder = _folder.get()
+        # One that outlives the folder would complain that its file is gone.
+        return tempfile.NamedTemporaryFile(suffix=suffix, delete=delete and folder is None, dir=folder)
 
 
 for _module in (converter, model, utils):

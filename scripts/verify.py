@@ -27,6 +27,7 @@ MEASUREMENTS = {
     "architectures": "ModernBERT in every task; what a new architecture takes",
     "lengths": "a package of several lengths: size, accuracy, speed",
     "exports": "time and peak memory of exports",
+    "crash_points": "kills at every step that changes files",
     "suite": "the tests and their time",
 }
 

@@ -11,7 +11,9 @@ import pytest
 from optimum_ane.errors import OutputError
 from optimum_ane.package import file_operations
 from optimum_ane.package.card_marker import marked
+from optimum_ane.package.files import verify_files
 from optimum_ane.package.manifest import Manifest
+from optimum_ane.package.recovery import clean
 from optimum_ane.package.signals import Interrupted
 from optimum_ane.package.staging import check_output, find_foreign, staged
 
@@ -282,6 +284,66 @@ class TestMeanwhile:
         moment = order.index(("rename", "content"))
         assert {name for kind, name in order[:moment] if kind == "synchronize"} == written
         assert order[moment + 1 :] == [("synchronize", "place")]
+
+
+class TestKills:
+    """Where folders cannot change places; see scripts/verification/crash_points.py for all else."""
+
+    @pytest.fixture
+    def killed(self, package, without_exchange):
+        """A package of which the process died when the old one was away and the new one not there yet."""
+        pid = os.fork()
+        if not pid:
+            rename = file_operations.rename
+            file_operations.rename = lambda source, target: os._exit(9) if target == package else rename(source, target)
+            with staged(package, overwrite=True) as new:
+                write_package(new, "# Another\n")
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+        assert not package.exists()
+        return package
+
+    def test_the_next_run_puts_the_new_package_in_place(self, killed):
+        assert clean(killed.parent).restored == (killed,)
+        assert "Another" in (killed / "README.md").read_text()
+        assert verify_files(killed, Manifest.read(killed)) is None
+        assert [path.name for path in killed.parent.iterdir()] == ["out"]
+
+    def test_so_does_a_run_that_may_not_overwrite_it(self, killed):
+        with pytest.raises(OutputError, match="is not empty"):
+            check_output(killed, overwrite=False)
+
+    def test_and_one_beside_it(self, killed):
+        with staged(killed.with_name("other")) as new:
+            write_package(new)
+        assert "Another" in (killed / "README.md").read_text()
+
+    def test_the_old_one_where_the_new_one_is_gone(self, killed):
+        (folder,) = killed.parent.iterdir()
+        shutil.rmtree(folder / "content")
+        assert clean(killed.parent).restored == (killed,)
+        assert "A model" in (killed / "README.md").read_text()
+
+    def test_what_was_put_there_meanwhile_stays(self, killed):
+        killed.mkdir()
+        (killed / "thesis.tex").write_text("years of work")
+        assert clean(killed.parent).restored == ()
+        assert [path.name for path in killed.iterdir()] == ["thesis.tex"]
+
+    @pytest.mark.parametrize("name", ["../elsewhere", "..", "", "a/b"])
+    def test_a_name_that_leads_elsewhere_is_not_followed(self, killed, tmp_path, name):
+        (folder,) = killed.parent.iterdir()
+        (folder / "replacing").write_text(name)
+        clean(killed.parent)
+        assert [path.name for path in tmp_path.rglob("*")] == ["place"]
+
+    def test_a_copy_that_cannot_be_put_in_place_is_left(self, killed, monkeypatch):
+        def fail(source, target):
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(file_operations, "rename", fail)
+        (left,) = clean(killed.parent).left
+        assert (left / "replaced" / "README.md").exists()
 
 
 class TestInterrupts:

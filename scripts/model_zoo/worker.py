@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING
 from model_zoo.catalog import Evaluation, Job, Model
 from model_zoo.records import Published, Record, Workplace, is_exported, is_published, locked, package_hash
 from optimum_ane.errors import ANEError, CheckpointError
+from optimum_ane.package.file_trees import remove_tree
 from optimum_ane.package.form import ExportForm
+from optimum_ane.package.recovery import finish_replacing
 from optimum_ane.package.signals import unwinding_signals
+from optimum_ane.package.working_folders import find_working
 
 if TYPE_CHECKING:
     from optimum_ane.workflows.export import ExportChecks
@@ -96,6 +99,7 @@ def _export(order: Order, package: Path, path: Path) -> Record:
     from optimum_ane.checkpoints.hub_options import HubOptions
     from optimum_ane.workflows.export import export_checkpoint
 
+    _remove_leftovers(package)
     job, model = order.job, order.job.model
     record = Record(order.key, replaces=package_hash(package))
     record.write(path)
@@ -118,6 +122,14 @@ def _export(order: Order, package: Path, path: Path) -> Record:
     record = replace(record, package=package_hash(package), seconds=round(time.monotonic() - start, 1))
     record.write(path)
     return record
+
+
+def _remove_leftovers(package: Path) -> None:
+    """Removes what a killed worker has left, on whichever machine: no other may work on the job now."""
+    for folder in find_working(package.parent):
+        if folder.name.startswith(f".{package.name}."):
+            finish_replacing(folder)
+            remove_tree(folder)
 
 
 def _checks(model: Model) -> ExportChecks:

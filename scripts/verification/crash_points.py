@@ -17,7 +17,7 @@ import transformers
 
 from optimum_ane import export
 from optimum_ane.compression.recipes import get_recipe
-from optimum_ane.errors import PackageError
+from optimum_ane.errors import OutputError, PackageError
 from optimum_ane.hub.contents import LocalFile, LocalPackage, read_package
 from optimum_ane.hub.page import PageRequest, compose
 from optimum_ane.hub.remote import Remote, RemoteFile
@@ -120,7 +120,7 @@ def workflows(tiny: TinyPackage) -> list[Workflow]:
     """All that are killed."""
 
     def stepwise(place: Path) -> None:
-        with mock.patch.object(file_operations, "exchange", _no_exchange):
+        with mock.patch.object(file_operations, "exchange", return_value=False):
             tiny.export(place / "out")
 
     return [
@@ -234,11 +234,6 @@ def _names(place: Path, workflow: Workflow) -> set[str]:
     return {name for name in names if not name.startswith(tuple(f"{output}/" for output in workflow.outputs))}
 
 
-def _no_exchange(first: Path, second: Path) -> bool:
-    del first, second
-    return False
-
-
 def _compress(place: Path) -> None:
     recipe = get_recipe("int8")
     compress_package(
@@ -247,9 +242,14 @@ def _compress(place: Path) -> None:
 
 
 def _save(place: Path) -> None:
-    """Saves a package; one that is there already was saved whole by the run before."""
-    if not (place / "out").exists():
-        ANEModelForSequenceClassification.from_pretrained(place / "source").save_pretrained(place / "out")
+    """Saves a package; is refused where the run before has done so."""
+    model = ANEModelForSequenceClassification.from_pretrained(place / "source")
+    is_there = (place / "out").exists()
+    try:
+        model.save_pretrained(place / "out")
+    except OutputError:
+        if not is_there:
+            raise
     if _digest(place / "out") != _digest(place / "source"):
         raise RuntimeError("what was saved is not what was loaded")
 
@@ -300,7 +300,7 @@ def _publish(place: Path) -> None:
 def _run_zoo(tiny: TinyPackage, place: Path) -> None:
     from model_zoo.catalog import make_jobs, read_catalog
     from model_zoo.records import Workplace
-    from model_zoo.run import Outcome, make_plans
+    from model_zoo.run import Outcome, clean_up, make_plans
     from model_zoo.summary import summarize, write_summary
     from model_zoo.worker import carry_out
 
@@ -316,7 +316,9 @@ def _run_zoo(tiny: TinyPackage, place: Path) -> None:
     output = place / "zoo"
     outcomes = []
     with mock.patch.object(stages, "build_program", copy):
-        for plan in make_plans(make_jobs(read_catalog(listed), None), output, None):
+        plans = make_plans(make_jobs(read_catalog(listed), None), output, None)
+        clean_up(plans, Workplace(output))
+        for plan in plans:
             if plan.order is None:
                 raise RuntimeError(plan.reason)
             carry_out(plan.order)

@@ -41,7 +41,7 @@ def crash_points(counter: Counter) -> Iterator[None]:
     patches = [mock.patch.object(file_operations, name, _with_point(name, counter)) for name in STEPS]
     patches.append(mock.patch.object(file_operations, "write", _in_two_parts(counter)))
     # A kill loses nothing that is written; the order of these calls has a test of its own.
-    patches.append(mock.patch.object(os, "fsync", lambda descriptor: None))
+    patches.append(mock.patch.object(os, "fsync"))
     patches.append(mock.patch.object(Stages, "stage", _stage_with_point(counter)))
     for patch in patches:
         patch.start()

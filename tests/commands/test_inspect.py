@@ -5,6 +5,7 @@ import pytest
 from command_line import run_command
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import types
+from small_disks import mounted
 
 from optimum_ane.commands.inspect import InspectCommand
 
@@ -126,3 +127,13 @@ def test_a_limit_that_makes_no_sense_is_refused_as_a_usage_error(line, run, caps
         run(*line)
     assert ended.value.code == 2
     assert line[0] in capsys.readouterr().err
+
+
+def test_a_full_disk_does_not_destroy_the_page_before(run, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with mounted(disk, 32):
+        (disk / "report.html").write_text("the page before")
+        assert "No space left on device" in run("--html", str(disk / "report.html"), "--json", code=1)
+        assert (disk / "report.html").read_text() == "the page before"
+        assert [path.name for path in disk.iterdir()] == ["report.html"]

@@ -294,8 +294,8 @@ class TestKills:
         """A package of which the process died when the old one was away and the new one not there yet."""
         pid = os.fork()
         if not pid:
-            rename = file_operations.rename
-            file_operations.rename = lambda source, target: os._exit(9) if target == package else rename(source, target)
+            real = file_operations.rename
+            file_operations.rename = lambda source, target: os._exit(9) if target == package else real(source, target)
             with staged(package, overwrite=True) as new:
                 write_package(new, "# Another\n")
             os._exit(0)

@@ -1,4 +1,4 @@
-"""Kills at the steps that change files: all of them where packages and files take their place, some of each workflow."""
+"""Kills at the steps that change files: all where packages and files take their place, some of each workflow."""
 
 import shutil
 from unittest import mock
@@ -37,7 +37,7 @@ def put_in_place(tiny):
 @pytest.fixture
 def put_in_place_in_steps(put_in_place):
     def run(place):
-        with mock.patch.object(file_operations, "exchange", lambda first, second: False):
+        with mock.patch.object(file_operations, "exchange", return_value=False):
             put_in_place(place)
 
     return run
@@ -83,7 +83,7 @@ class TestWhatIsFound:
 
     def test_litter(self, kill, put_in_place):
         def run(place):
-            with mock.patch.object(staging, "clean", lambda parent: None):
+            with mock.patch.object(staging, "clean"):
                 put_in_place(place)
 
         assert kill(Workflow("litter", run), most=5).found["litter"] == 5

@@ -205,7 +205,8 @@ def export_checkpoint(
         command: What the card says that made the package; None writes the Python call down.
     """
     output, hub, checks = Path(output).expanduser(), hub or HubOptions(), checks or ExportChecks()
-    check_output(output, overwrite)
+    sources = [Path(each).expanduser() for each in (model, adapter) if isinstance(each, str | Path)]
+    check_output(output, overwrite, sources)
     if isinstance(model, str | Path):
         checkpoint = open_checkpoint(
             str(model), task=form.task, hub=hub, adapter=None if adapter is None else str(adapter), gguf_file=gguf_file
@@ -237,7 +238,7 @@ def export_checkpoint(
         programs=programs,
     )
     stages = list_stages(checks, recipe, evaluator, rows)
-    with Stages(len(stages), quiet) as progress, staged(output, overwrite) as directory:
+    with Stages(len(stages), quiet) as progress, staged(output, overwrite, sources) as directory:
         draft.directory = directory
         for note in checkpoint.notes:
             progress.note(note)

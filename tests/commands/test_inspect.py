@@ -5,6 +5,7 @@ import pytest
 from command_line import run_command
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import types
+from small_disks import mounted
 
 from optimum_ane.commands.inspect import InspectCommand
 
@@ -61,7 +62,7 @@ def test_a_page_is_written_beside_the_answer(run, package, tmp_path):
     run("--html", str(tmp_path / "report.html"), "--json", where=package / "model.mlpackage")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Core ML runs topk on the CPU." in page
-    assert "cannot write" in run("--html", str(tmp_path / "nowhere/report.html"), code=1)
+    assert "cannot be written" in run("--html", str(tmp_path / "nowhere/report.html"), code=1)
 
 
 def test_a_chip_adds_an_estimate_of_latency(run):
@@ -126,3 +127,13 @@ def test_a_limit_that_makes_no_sense_is_refused_as_a_usage_error(line, run, caps
         run(*line)
     assert ended.value.code == 2
     assert line[0] in capsys.readouterr().err
+
+
+def test_a_full_disk_does_not_destroy_the_page_before(run, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with mounted(disk, 32):
+        (disk / "report.html").write_text("the page before")
+        assert "No space left on device" in run("--html", str(disk / "report.html"), "--json", code=1)
+        assert (disk / "report.html").read_text() == "the page before"
+        assert [path.name for path in disk.iterdir()] == ["report.html"]

@@ -25,6 +25,9 @@ from optimum_ane.package.working_folders import WorkingFolder
 MEASUREMENTS = {
     "imports": "the import contract; what light code loads",
     "architectures": "ModernBERT in every task; what a new architecture takes",
+    "padding": "padding of every kind, every architecture and head",
+    "operations": "coremltools' operations in the portable runtime",
+    "first_steps": "the README's commands in a clone; the first line of each command",
     "names": "operations that carry their module's name",
     "portable_speed": "the portable runtime over the matrix products alone",
     "lengths": "a package of several lengths: size, accuracy, speed",

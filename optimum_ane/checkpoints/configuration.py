@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 from optimum.exporters.tasks import TasksManager
 
+from optimum_ane.access_tokens import check_stored_token
 from optimum_ane.checkpoints.errors import checkpoint_errors, first_line
 from optimum_ane.checkpoints.gguf import read_gguf_config
 from optimum_ane.checkpoints.hub_options import HubOptions
@@ -36,6 +37,7 @@ def load_config(model: str, hub: HubOptions, gguf_file: str | None = None) -> Pr
             exported: quantised ones, or a model of timm.
     """
     check_place(model)
+    check_token_of(model, hub)
     if gguf_file is not None:
         return read_gguf_config(model, gguf_file, hub)
     if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
@@ -71,6 +73,16 @@ def _check_entries(model: str, entries: Mapping[str, Any], hub: HubOptions) -> N
 def expand_home(place: str) -> str:
     """A path with the home directory for `~`; a Hub id as it is."""
     return str(Path(place).expanduser()) if place.startswith("~") else place
+
+
+def check_token_of(model: str, hub: HubOptions) -> None:
+    """Refuses a stored token that no request can bear, where requests are to be made.
+
+    Raises:
+        CheckpointError: It holds other than ASCII characters, say.
+    """
+    if hub.token is None and not Path(model).is_dir():
+        check_stored_token(CheckpointError)
 
 
 def check_place(model: str) -> None:

@@ -13,9 +13,9 @@ from huggingface_hub.errors import (
     RevisionResolutionError,
 )
 
-from optimum_ane.errors import PackageError, PublishError
+from optimum_ane.access_tokens import check_stored_token, check_token, tokens_hidden
+from optimum_ane.errors import PackageError
 from optimum_ane.hub.download_errors import explain
-from optimum_ane.hub.publish_errors import check_token
 from optimum_ane.package.file_names import check_files, check_subfolder, show, show_all
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.layout import ANE_CONFIG, CARD_AND_REPORT, package_directory
@@ -56,10 +56,7 @@ def fetch_package(
             does not match its checksum.
     """
     folder = check_subfolder(subfolder)
-    try:
-        check_token(token)
-    except PublishError as error:
-        raise PackageError(str(error)) from None
+    check_token(token, PackageError)
     path = package_directory(model_id)
     if path.is_dir():
         return _subfolder_of(path, folder)
@@ -71,7 +68,10 @@ def fetch_package(
     is_offline = local_files_only or is_offline_mode()
     if force_download and is_offline:
         raise PackageError("force_download needs the network; drop it, or local_files_only and HF_HUB_OFFLINE")
-    return _Repository(name, revision, cache_dir, token, is_offline, force_download).fetch(folder)
+    if token is None and not local_files_only:
+        check_stored_token(PackageError)
+    with tokens_hidden():
+        return _Repository(name, revision, cache_dir, token, is_offline, force_download).fetch(folder)
 
 
 def _subfolder_of(directory: Path, folder: str) -> Path:

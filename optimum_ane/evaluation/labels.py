@@ -143,12 +143,15 @@ class LabelSpace:
     def _check_single(self, labels: RawLabels) -> None:
         """Refuses lists of labels where the checkpoint gives one label a row."""
         for index, value in enumerate(labels.values):
-            if self.problem_type != MULTI_LABEL and isinstance(value, (list, tuple, np.ndarray)):
+            if self.problem_type == MULTI_LABEL or not isinstance(value, (list, tuple, np.ndarray)):
+                continue
+            if all(isinstance(member, (int, float, str)) for member in value):
                 what = f"there is a list of labels, {quoted(value)}, and the model gives one label a row"
                 remedy = (
-                    f'name another column with --label-column, or say "problem_type": "{MULTI_LABEL}" in config.json'
+                    "name another column with --label-column, or, if the model was trained for several, say "
+                    f'"problem_type": "{MULTI_LABEL}" in its config.json'
                 )
-                raise labels.error(index, what, f"{remedy} if the model was trained for several")
+                raise labels.error(index, what, remedy)
 
     def _named_classes(self, labels: RawLabels) -> RawLabels:
         """Replaces class numbers by the dataset's names for them, where the checkpoint knows any of these names."""

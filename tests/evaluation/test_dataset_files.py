@@ -141,7 +141,7 @@ def test_two_lists_of_ids(tmp_path):
     assert examples.labels.tolist() == [[1, 1], [0, 1]]
     message = refusal(tmp_path / "d.parquet")
     assert "row 1, column label: there is a list of labels, [0, 1], and the model gives one label a row" in message
-    assert '"problem_type": "multi_label_classification" in config.json' in message
+    assert 'say "problem_type": "multi_label_classification" in its config.json' in message
 
 
 def test_max_samples_takes_the_first_rows_and_reads_no_further(write):

@@ -13,7 +13,7 @@ MAX_LABELS = 100_000
 MAX_LAYERS = 10_000
 """And a module for each layer."""
 
-_SIZES = ("hidden_size", "dim", "embedding_size", "num_attention_heads", "n_heads", "vocab_size")
+_SIZES = ("hidden_size", "dim", "embedding_size", "vocab_size")
 """What a model cannot have none of, under the names of the supported architectures."""
 _SWITCHES = ("output_hidden_states", "output_attentions", "return_dict", "is_decoder", "add_cross_attention")
 """transformers takes these as they are."""

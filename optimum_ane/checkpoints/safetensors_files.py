@@ -129,7 +129,7 @@ def find_weight_files(model: str, hub: HubOptions) -> list[Path] | None:
     if missing:
         raise CheckpointError(
             f"{model}: {len(missing)} of the {len(files)} files of weights that {INDEX} names are missing, "
-            f"{missing[0]} first; download the checkpoint again"
+            f"{missing[0]!r:.100} first; download the checkpoint again"
         )
     return [path for path in files.values() if path is not None]
 

@@ -9,8 +9,10 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 
 from optimum_ane.access_tokens import tokens_hidden
+from optimum_ane.checkpoints.commit_ids import commits_checked
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.source_card import SourceCard, read_source_card
+from optimum_ane.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,9 @@ def find_card(model: str, revision: str | None, hub: HubOptions) -> Path | None:
         return Path(model) / "README.md"
     try:
         revision = revision or hub.revision
-        return Path(hf_hub_download(model, "README.md", revision=revision, cache_dir=hub.cache_dir, token=hub.token))
+        with commits_checked(model, CheckpointError):
+            return Path(
+                hf_hub_download(model, "README.md", revision=revision, cache_dir=hub.cache_dir, token=hub.token)
+            )
     except (HfHubHTTPError, OSError):
         return None

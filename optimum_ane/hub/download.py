@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
 )
 
 from optimum_ane.access_tokens import check_stored_token, check_token, tokens_hidden
+from optimum_ane.checkpoints.commit_ids import check_commit, commits_checked
 from optimum_ane.errors import PackageError
 from optimum_ane.hub.download_errors import explain
 from optimum_ane.package.file_names import check_files, check_subfolder, show, show_all
@@ -70,7 +71,7 @@ def fetch_package(
         raise PackageError("force_download needs the network; drop it, or local_files_only and HF_HUB_OFFLINE")
     if token is None and not local_files_only:
         check_stored_token(PackageError)
-    with tokens_hidden():
+    with tokens_hidden(), commits_checked(name, PackageError):
         return _Repository(name, revision, cache_dir, token, is_offline, force_download).fetch(folder)
 
 
@@ -118,13 +119,11 @@ class _Repository:
         return directory
 
     def _resolve(self) -> str:
-        return (
-            HfApi(token=self.token)
-            .resolve_revision(
-                self.id, revision=self.revision, cache_dir=self.cache_dir, local_files_only=self.is_offline
-            )
-            .resolved
+        resolved = HfApi(token=self.token).resolve_revision(
+            self.id, revision=self.revision, cache_dir=self.cache_dir, local_files_only=self.is_offline
         )
+        check_commit(self.id, resolved.resolved, PackageError)
+        return resolved.resolved
 
     def _fetch(self, commit: str, folder: str) -> tuple[Path, Manifest]:
         where = f"{self.id}/{folder}" if folder else self.id

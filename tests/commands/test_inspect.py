@@ -1,10 +1,12 @@
 import json
+import shutil
 
 import coremltools as ct
 import pytest
 from command_line import run_command
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import types
+from coremltools.proto import Model_pb2
 
 from optimum_ane.commands.inspect import InspectCommand
 
@@ -126,3 +128,20 @@ def test_a_limit_that_makes_no_sense_is_refused_as_a_usage_error(line, run, caps
         run(*line)
     assert ended.value.code == 2
     assert line[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x", "update"])
+def test_an_operation_that_lacks_an_input_is_named(run, package, tmp_path, name):
+    """A program that anyone may have written: `slice_update` without what the analysis looks at."""
+    hostile = shutil.copytree(package, tmp_path / "hostile")
+    (file,) = hostile.rglob("*.mlmodel")
+    spec = Model_pb2.Model.FromString(file.read_bytes())
+    (function,) = spec.mlProgram.functions.values()
+    (block,) = function.block_specializations.values()
+    relu = next(operation for operation in block.operations if operation.type == "relu")
+    relu.type = "slice_update"
+    relu.inputs["update"].CopyFrom(relu.inputs["x"])
+    del relu.inputs[name]
+    file.write_bytes(spec.SerializeToString())
+    message = run(where=hostile, code=1)
+    assert f"slice_update 'activated' lacks its input {name}; export or download the package again" in message

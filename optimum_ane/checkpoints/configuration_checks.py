@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from optimum_ane.errors import CheckpointError
 
@@ -87,7 +87,7 @@ def _refuse(model: str, name: str, what: str, remedy: str) -> None:
     raise CheckpointError(f"{model}: {name} in config.json {what}; {remedy}")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from optimum.commands.base import BaseOptimumCLICommand
 
+from optimum_ane.access_tokens import tokens_hidden
 from optimum_ane.errors import ANEError, for_command_line
 
 
@@ -60,7 +61,8 @@ class BaseANECommand(BaseOptimumCLICommand):
             print(f"loading {self.LOADS} …", file=sys.stderr, flush=True)
         with for_command_line(), unwinding_signals():
             try:
-                self.execute()
+                with tokens_hidden():
+                    self.execute()
             except ANEError as error:
                 self._fail(str(error))
             except KeyboardInterrupt as error:

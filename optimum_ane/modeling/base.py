@@ -13,6 +13,7 @@ import torch
 from optimum.modeling_base import OptimizedModel
 from transformers import PretrainedConfig
 
+from optimum_ane.access_tokens import tokens_hidden
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.errors import PackageError, UnsupportedModelError
 from optimum_ane.hub.download import fetch_package
@@ -50,6 +51,7 @@ class ANEModel(OptimizedModel):
         self._directory: Path | None = None
 
     @classmethod
+    @tokens_hidden()
     def from_pretrained(
         cls,
         model_id: str | Path,

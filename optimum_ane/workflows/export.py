@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optimum_ane.models  # noqa: F401 - registers the architectures
+from optimum_ane.access_tokens import tokens_hidden
 from optimum_ane.analysis.chips import get_chip
 from optimum_ane.analysis.gates import Gates
 from optimum_ane.checkpoints.checkpoint import Checkpoint, checkpoint_of_model, open_checkpoint
@@ -173,6 +174,7 @@ def export(
     )
 
 
+@tokens_hidden()
 def export_checkpoint(
     model: str | Path | PreTrainedModel,
     output: str | Path,

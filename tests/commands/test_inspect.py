@@ -1,10 +1,12 @@
 import json
+import shutil
 
 import coremltools as ct
 import pytest
 from command_line import run_command
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import types
+from coremltools.proto import Model_pb2
 from small_disks import mounted
 
 from optimum_ane.commands.inspect import InspectCommand
@@ -137,3 +139,20 @@ def test_a_full_disk_does_not_destroy_the_page_before(run, tmp_path):
         assert "No space left on device" in run("--html", str(disk / "report.html"), "--json", code=1)
         assert (disk / "report.html").read_text() == "the page before"
         assert [path.name for path in disk.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize("name", ["x", "update"])
+def test_an_operation_that_lacks_an_input_is_named(run, package, tmp_path, name):
+    """A program that anyone may have written: `slice_update` without what the analysis looks at."""
+    hostile = shutil.copytree(package, tmp_path / "hostile")
+    (file,) = hostile.rglob("*.mlmodel")
+    spec = Model_pb2.Model.FromString(file.read_bytes())
+    (function,) = spec.mlProgram.functions.values()
+    (block,) = function.block_specializations.values()
+    relu = next(operation for operation in block.operations if operation.type == "relu")
+    relu.type = "slice_update"
+    relu.inputs["update"].CopyFrom(relu.inputs["x"])
+    del relu.inputs[name]
+    file.write_bytes(spec.SerializeToString())
+    message = run(where=hostile, code=1)
+    assert f"slice_update 'activated' lacks its input {name}; export or download the package again" in message

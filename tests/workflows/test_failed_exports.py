@@ -286,3 +286,25 @@ class TestDatasets:
         report = json.loads((place / "out" / "export_report.json").read_text())
         assert report["accuracy"]["rows"] == 8
         assert "dev.tsv" in (place / "out" / "README.md").read_text()
+
+
+def test_a_full_disk_while_the_tokenizer_is_saved(tmp_path, monkeypatch):
+    """The tokenizers library raises a plain Exception with the system's reason in its text."""
+    tokenizer = make_tokenizer()
+    save = tokenizer.backend_tokenizer.save
+    with pytest.raises(Exception, match=r"\(os error 28\)") as real:
+        save("/dev/full")
+    assert type(real.value) is Exception
+    monkeypatch.setattr(
+        type(tokenizer), "save_pretrained", lambda self, directory: self.backend_tokenizer.save("/dev/full")
+    )
+    with pytest.raises(OutputError, match=r"no space left for .*out \(.* MB free\); free some or choose"):
+        export(
+            make_original("bert", "text-classification"),
+            tmp_path / "out",
+            tokenizer=tokenizer,
+            sequence_length=16,
+            validate=False,
+            quiet=True,
+        )
+    assert not list(tmp_path.iterdir())

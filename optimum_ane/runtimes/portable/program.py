@@ -13,6 +13,7 @@ from optimum_ane.runtimes.portable import ops as _ops  # registers the operation
 from optimum_ane.runtimes.portable.control import CONTROL, Branch, Loop, bind_control
 from optimum_ane.runtimes.portable.graph import Graph, Node, Value
 from optimum_ane.runtimes.portable.guard import Guard, each, limited_list
+from optimum_ane.runtimes.portable.heads import find_heads
 from optimum_ane.runtimes.portable.left_out import LEFT_OUT
 from optimum_ane.runtimes.portable.registry import OPERATIONS, PREPARATIONS, Call, Operation, Role
 from optimum_ane.runtimes.portable.values import Constant, TensorType
@@ -77,6 +78,8 @@ class Program:
         steps = [self._placed(node) for node in graph.nodes]
         self._outputs = [self._operand(value) for value in graph.outputs]
         self.steps = self._with_frees(steps)
+        self._steps_unseen = self._with_frees(self._with_joined_heads(graph, steps))
+        self._declared = [value.type and value.type.shape for value in graph.inputs]
         self._guard = Guard(graph, self._slots)
 
     def run(self, inputs: Sequence[Any], observer: Observer | None = None) -> list[Any]:
@@ -97,8 +100,9 @@ class Program:
             slots[slot] = value
         step: Step
         watch = self._guard.watch(inputs)
+        is_seen = watch is not None or observer is not None or not self._has_declared_shapes(inputs)
         try:
-            for step in self.steps:
+            for step in self.steps if is_seen else self._steps_unseen:
                 call, operands, results, frees, _ = step
                 if watch is not None:
                     watch.before(step, slots)
@@ -124,6 +128,22 @@ class Program:
         if watch is not None:
             watch.done()
         return [slots[slot] for slot in self._outputs]
+
+    def _has_declared_shapes(self, inputs: Sequence[Any]) -> bool:
+        """Whether inputs are of the shapes that the program states; it may run with others, more rows for one."""
+        return all(getattr(value, "shape", None) == shape for value, shape in zip(inputs, self._declared, strict=True))
+
+    def _with_joined_heads(self, graph: Graph, steps: list[Step]) -> list[Step]:
+        """The steps with the heads of each attention in one; the result of each other step is the same."""
+        place = {node: index for index, node in enumerate(graph.nodes)}
+        joined: list[Step | None] = [*steps]
+        for heads in find_heads(graph, rounds=self._rounds):
+            for node in heads.nodes:
+                joined[place[node]] = None
+            last = steps[place[heads.nodes[-1]]]
+            operands = tuple(self._operand(value) for value in heads.operands)
+            joined[place[last.node]] = last._replace(call=heads.call(), operands=operands)
+        return [step for step in joined if step is not None]
 
     def _slot(self, value: Value | Constant, initial: Any = None) -> int:
         """Returns the slot of a value, a new one where it has none."""

@@ -82,7 +82,7 @@ def _product_over_channels(call: Call) -> Callable[[Tensor, Tensor], Tensor] | N
     It is computed transposed, so that axis 1 of the result runs fastest in memory: the order in which the convolution
     above leaves its result, in which the softmax over axis 1 wants it, and which needs no copy in between.
     """
-    if len(call.dynamic) != 2 or not _is_product_over_channels(call.python("equation", "")):
+    if len(call.dynamic) != 2 or not is_product_over_channels(call.python("equation", "")):
         return None
 
     def product(a: Tensor, b: Tensor) -> Tensor:
@@ -94,7 +94,8 @@ def _product_over_channels(call: Call) -> Callable[[Tensor, Tensor], Tensor] | N
     return product
 
 
-def _is_product_over_channels(equation: str) -> bool:
+def is_product_over_channels(equation: str) -> bool:
+    """Whether an equation is "bchw,bwhu->bchu" in any letters."""
     left, _, out = equation.replace(" ", "").partition("->")
     first, _, second = left.partition(",")
     if not (len(first) == len(second) == len(out) == 4 and len(set(first)) == 4 and len(set(second)) == 4):

@@ -255,7 +255,9 @@ def test_an_index_that_leads_out_of_the_checkpoint_is_refused(place, tmp_path):
     directory = tmp_path / "checkpoint"
     save_checkpoint(directory, "bert", "text-classification")
     (directory / "model.safetensors").rename(tmp_path / "model.safetensors")
-    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"classifier.bias": place}}))
+    (directory / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": {"classifier.bias": place}})
+    )
     with pytest.raises(CheckpointError, match="leads out of the checkpoint"):
         _ = open_checkpoint(str(directory)).weights
 

@@ -277,7 +277,10 @@ def test_a_tensor_in_two_files_is_refused(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     save_file(stored, tmp_path / "a.safetensors")
     save_file({"classifier.bias": torch.ones(2)}, tmp_path / "b.safetensors")
-    index = {"weight_map": dict.fromkeys(stored, "a.safetensors") | {"classifier.bias": "b.safetensors"}}
+    index = {
+        "metadata": {},
+        "weight_map": dict.fromkeys(stored, "a.safetensors") | {"classifier.bias": "b.safetensors"},
+    }
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=r"both hold classifier\.bias"):
         _ = open_checkpoint(str(tmp_path)).weights

@@ -32,6 +32,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from optimum_ane import ANEModelForSequenceClassification, export
 from optimum_ane.benchmark.machine import this_machine, versions
 from optimum_ane.benchmark.timing import Settings, time_bursts
+from optimum_ane.package.file_writing import write_file
 from optimum_ane.package.layout import MLPACKAGE
 from optimum_ane.package.report import measure_sizes
 
@@ -68,7 +69,7 @@ def main() -> int:
         result = measure(args, Path(folder))
     show(result)
     if args.json is not None:
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_file(args.json, json.dumps(result, indent=2) + "\n")
     return 0
 
 

@@ -45,6 +45,7 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 from optimum_ane import export
 from optimum_ane.benchmark.machine import chip_name
 from optimum_ane.benchmark.timing import Blocks, Settings, summarize, time_bursts, times_as_fast
+from optimum_ane.package.file_writing import write_file
 from optimum_ane.package.layout import MLPACKAGE
 from optimum_ane.runtimes.portable import PortableSession, kernels
 
@@ -106,7 +107,7 @@ def main() -> int:
         result = measure(args, Path(folder))
     show(result)
     if args.json is not None:
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_file(args.json, json.dumps(result, indent=2) + "\n")
     return 0
 
 

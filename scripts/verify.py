@@ -14,21 +14,26 @@ import importlib
 import logging
 import multiprocessing
 import sys
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from verification.row import MissingError, Row
 
+from optimum_ane.package.working_folders import WorkingFolder
+
 MEASUREMENTS = {
     "imports": "the import contract; what light code loads",
     "architectures": "ModernBERT in every task; what a new architecture takes",
+    "padding": "padding of every kind, every architecture and head",
+    "operations": "coremltools' operations in the portable runtime",
+    "first_steps": "the README's commands in a clone; the first line of each command",
     "names": "operations that carry their module's name",
     "portable_speed": "the portable runtime over the matrix products alone",
     "lengths": "a package of several lengths: size, accuracy, speed",
+    "loading": "what hashes cost when a package is loaded",
     "exports": "time and peak memory of exports",
+    "crash_points": "kills at every step that changes files",
     "suite": "the tests and their time",
 }
 
@@ -58,8 +63,8 @@ def take(name: str) -> list[Row]:
     """Takes one group of measurements, in a process of its own: its memory would count as that of what it starts."""
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="optimum-ane-") as folder:
-        measurements = importlib.import_module(f"verification.{name}").measure(Path(folder))
+    with WorkingFolder.temporary() as folder:
+        measurements = importlib.import_module(f"verification.{name}").measure(folder)
         try:
             rows.extend(measurements)  # what was measured stays where the next lacks something
         except MissingError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from optimum_ane.analysis.operations import Program
 from optimum_ane.analysis.partition import device_of
 from optimum_ane.analysis.residency import Placement
 from optimum_ane.errors import PackageError, RuntimeUnavailableError
+from optimum_ane.package.working_folders import WorkingFolder
 
 _DEVICES = {"MLNeuralEngineComputeDevice": "ane", "MLGPUComputeDevice": "gpu", "MLCPUComputeDevice": "cpu"}
 """coremltools' classes of devices; they cannot be made by hand, so they are told by their names."""
@@ -148,8 +148,8 @@ def load_plan(mlpackage: Path, compute_units: str) -> Any:
     from optimum_ane.runtimes.coreml import COPY, copy_if_linked
 
     copy = copy_if_linked(mlpackage)
-    source = str(mlpackage) if copy is None else os.path.join(copy.name, COPY)
-    with tempfile.TemporaryDirectory(prefix="optimum-ane-") as directory:
+    source = str(mlpackage) if copy is None else os.path.join(copy.path, COPY)
+    with WorkingFolder.temporary() as directory:
         try:
             compiled = compile_model(source, os.path.join(directory, "model.mlmodelc"))
             return MLComputePlan.load_from_path(compiled, ct.ComputeUnit[compute_units.upper()])

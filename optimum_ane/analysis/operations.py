@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from optimum_ane.analysis.flops import count_flops
 from optimum_ane.analysis.flops import volume as lower_volume
+from optimum_ane.errors import PackageError
 from optimum_ane.runtimes.portable.graph import Graph, Node, Operand, Value, read_function
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.values import Constant, by_name, volume
@@ -189,6 +190,10 @@ def _flexibility(description: Any, function: str) -> Flexibility:
     return "enumerated" if "enumeratedShapes" in kinds else "none"
 
 
+_REQUIRED = {"slice_update": ("x", "update")}
+"""Inputs that the analysis cannot do without; what else lacks some is taken as it is."""
+
+
 class _Reader:
     """Turns graphs into operations; remembers which value became which tensor."""
 
@@ -205,6 +210,12 @@ class _Reader:
 
     def _operation(self, node: Node, depth: int) -> Operation:
         inputs = {key: self._operands(node, key, operand) for key, operand in node.inputs.items()}
+        lacking = [key for key in _REQUIRED.get(node.op, ()) if key not in inputs]
+        if lacking:
+            raise PackageError(
+                f"the program is damaged: {node.op} {node.name!r:.100} lacks its input {lacking[0]}; export or "
+                "download the package again"
+            )
         outputs = tuple(self.tensor(value, value.name) for value in node.outputs)
         attributes = {
             key: operand.python()

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from optimum_ane.benchmark.timed_models import Inputs, TimedModel
 from optimum_ane.errors import ExecutionError
+from optimum_ane.package.working_folders import WorkingFolder
 from optimum_ane.runtimes.arrays import write_arrays
 
 _MAX_SECONDS = 1800
@@ -48,8 +47,8 @@ def measure_process(model: TimedModel, inputs: Inputs, threads: int) -> ProcessM
     Raises:
         ExecutionError: The process failed; the message holds its last words.
     """
-    with tempfile.TemporaryDirectory(prefix="optimum-ane-") as folder:
-        arrays = Path(folder) / "inputs.npz"
+    with WorkingFolder.temporary() as folder:
+        arrays = folder / "inputs.npz"
         write_arrays(arrays, inputs)
         request = json.dumps({"model": model.to_dict(), "inputs": str(arrays), "threads": threads})
         command = [sys.executable, "-m", "optimum_ane.benchmark.memory_process"]

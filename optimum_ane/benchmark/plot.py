@@ -13,6 +13,7 @@ from optimum_ane.benchmark.report import BenchmarkReport, Row
 from optimum_ane.benchmark.table import label
 from optimum_ane.charts import BLUE, DEVICE_COLORS, ORANGE, chart_style
 from optimum_ane.errors import OutputError
+from optimum_ane.package.file_writing import replacing_file
 
 FORMATS = (".png", ".svg", ".pdf")
 _COLORS = {"package": DEVICE_COLORS["ane"], "stock": ORANGE, "original": BLUE}
@@ -59,10 +60,9 @@ def draw(report: BenchmarkReport, path: str | Path) -> None:
             figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
         figure.suptitle(f"{report.package}: latency", fontsize=12)
         figure.supxlabel(_caption(report), fontsize=7.5, color="#666666")
-        try:
-            figure.savefig(path, dpi=160, metadata={"Creator": None} if str(path).endswith(".svg") else None)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+        form = Path(path).suffix.lower().removeprefix(".")
+        with replacing_file(path) as file:
+            figure.savefig(file, format=form, dpi=160, metadata={"Creator": None} if form == "svg" else None)
 
 
 def _panels(report: BenchmarkReport, lengths: Sequence[int], batches: Sequence[int]) -> list[tuple[str, list[Row]]]:

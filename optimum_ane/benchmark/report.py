@@ -11,7 +11,8 @@ from typing import Any
 
 from optimum_ane.benchmark.machine import Machine
 from optimum_ane.benchmark.timing import Settings, Summary
-from optimum_ane.errors import InputError, OutputError
+from optimum_ane.errors import InputError
+from optimum_ane.package.file_writing import write_file
 
 FORMAT_VERSION = 2
 
@@ -135,11 +136,7 @@ class BenchmarkReport:
         Raises:
             OutputError: It cannot be written.
         """
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        try:
-            Path(path).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written ({error.strerror or error}); name another file") from error
+        write_file(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _row(entries: Mapping[str, Any]) -> Row:

@@ -17,7 +17,7 @@ from optimum_ane.checkpoints.adapter import (
     merge_adapter,
     with_labels_of,
 )
-from optimum_ane.checkpoints.configuration import expand_home, infer_task, load_config, resolve_task
+from optimum_ane.checkpoints.configuration import check_token_of, expand_home, infer_task, load_config, resolve_task
 from optimum_ane.checkpoints.hub_files import is_unknown
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.original import as_original, check_is_plain, load_original, make_empty_model, unwrap
@@ -169,6 +169,7 @@ def open_checkpoint(
             raise CheckpointError("an adapter is not merged into a GGUF file; give the base that it was trained on")
         adapters_hub = replace(hub, revision=None)
         return _open_with_adapter(model, hub, load_adapter(adapter, adapters_hub), adapters_hub, task)
+    check_token_of(model, hub)
     own = None if gguf_file is not None else find_adapter(model, hub)
     if own is not None:
         base = base_of(own)

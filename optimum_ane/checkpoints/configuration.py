@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from optimum.exporters.tasks import TasksManager
 
+from optimum_ane.access_tokens import check_stored_token
+from optimum_ane.checkpoints.configuration_checks import check_entries
 from optimum_ane.checkpoints.errors import checkpoint_errors, first_line
 from optimum_ane.checkpoints.gguf import read_gguf_config
 from optimum_ane.checkpoints.hub_options import HubOptions
@@ -36,6 +39,7 @@ def load_config(model: str, hub: HubOptions, gguf_file: str | None = None) -> Pr
             exported: quantised ones, or a model of timm.
     """
     check_place(model)
+    check_token_of(model, hub)
     if gguf_file is not None:
         return read_gguf_config(model, gguf_file, hub)
     if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
@@ -48,9 +52,13 @@ def _read_config(model: str, hub: HubOptions) -> PretrainedConfig:
     try:
         # Before any class is made of them: that of a quantised or timm's checkpoint may want other libraries.
         entries, _ = transformers.PretrainedConfig.get_config_dict(model, **hub.as_arguments())
-        _check_entries(model, entries, hub)
+        check_entries(model, entries)
+        _check_kind(model, entries, hub)
         return transformers.AutoConfig.from_pretrained(model, **hub.as_arguments())
-    except (TypeError, AttributeError, RecursionError) as error:
+    except StrictDataclassError as error:
+        why = " ".join(str(error).split())
+        raise CheckpointError(f"{model}: config.json is damaged ({why:.300}); download it again") from error
+    except (TypeError, AttributeError, RecursionError, ArithmeticError) as error:
         raise CheckpointError(f"{model}: config.json is damaged ({first_line(error)}); download it again") from error
     except ANEError:
         raise
@@ -59,7 +67,7 @@ def _read_config(model: str, hub: HubOptions) -> PretrainedConfig:
         raise UnsupportedModelError(f"{model}: {first_line(error)}; supported architectures: {known}") from error
 
 
-def _check_entries(model: str, entries: Mapping[str, Any], hub: HubOptions) -> None:
+def _check_kind(model: str, entries: Mapping[str, Any], hub: HubOptions) -> None:
     if entries.get("model_type") == _TIMM:
         raise UnsupportedModelError(
             f"{model} is a model of timm ({_TIMM}), whose modules are not transformers' own and cannot be exported; "
@@ -71,6 +79,16 @@ def _check_entries(model: str, entries: Mapping[str, Any], hub: HubOptions) -> N
 def expand_home(place: str) -> str:
     """A path with the home directory for `~`; a Hub id as it is."""
     return str(Path(place).expanduser()) if place.startswith("~") else place
+
+
+def check_token_of(model: str, hub: HubOptions) -> None:
+    """Refuses a stored token that no request can bear, where requests are to be made.
+
+    Raises:
+        CheckpointError: It holds other than ASCII characters, say.
+    """
+    if hub.token is None and not Path(model).is_dir():
+        check_stored_token(CheckpointError)
 
 
 def check_place(model: str) -> None:
@@ -97,7 +115,7 @@ def resolve_task(task: str, config: PretrainedConfig) -> str:
         return TasksManager.map_from_synonym(task)
     architectures = getattr(config, "architectures", None) or []
     model_class = getattr(transformers, architectures[0], None) if architectures else None
-    if model_class is None:
+    if not isinstance(model_class, type) or not issubclass(model_class, transformers.PreTrainedModel):
         raise UnsupportedModelError(f"config.json names no known class (architectures: {architectures}); give --task")
     return infer_task(model_class)
 

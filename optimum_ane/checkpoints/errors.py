@@ -9,6 +9,8 @@ from pathlib import Path
 import transformers
 from safetensors import SafetensorError
 
+from optimum_ane.access_tokens import tokens_hidden
+from optimum_ane.checkpoints.commit_ids import commits_checked
 from optimum_ane.errors import CheckpointError, UnsupportedModelError
 
 
@@ -23,21 +25,28 @@ def checkpoint_errors(model: str) -> Iterator[None]:
         CheckpointError: Files are missing, out of reach, truncated or corrupt.
         UnsupportedModelError: transformers has no class for what was asked.
     """
+    with tokens_hidden(), commits_checked(model, CheckpointError), _quiet():
+        try:
+            yield
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{model}: the weights are truncated or corrupt ({error}); download the checkpoint again"
+            ) from error
+        except OSError as error:
+            remedy = "" if Path(model).is_dir() else "; check the id, the token and the network, or give a directory"
+            raise CheckpointError(f"{model}: {first_line(error)}{remedy}") from error
+        except KeyError as error:
+            raise UnsupportedModelError(f"{model}: {error.args[0]}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     logging = transformers.logging
     verbosity, shows_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{model}: the weights are truncated or corrupt ({error}); download the checkpoint again"
-        ) from error
-    except OSError as error:
-        remedy = "" if Path(model).is_dir() else "; check the id, the token and the network, or give a directory"
-        raise CheckpointError(f"{model}: {first_line(error)}{remedy}") from error
-    except KeyError as error:
-        raise UnsupportedModelError(f"{model}: {error.args[0]}") from error
     finally:
         logging.set_verbosity(verbosity)
         if shows_bar:

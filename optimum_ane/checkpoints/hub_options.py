@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from optimum_ane.access_tokens import check_token
+from optimum_ane.errors import CheckpointError
+
 
 @dataclass(frozen=True)
 class HubOptions:
@@ -21,6 +24,14 @@ class HubOptions:
     cache_dir: str | None = None
     token: str | None = None
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses a token that no request can bear.
+
+        Raises:
+            CheckpointError: See `check_token`.
+        """
+        check_token(self.token, CheckpointError)
 
     def __repr__(self) -> str:
         token = None if self.token is None else "***"

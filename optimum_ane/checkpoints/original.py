@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from optimum_ane.checkpoints.errors import checkpoint_errors, first_line
 from optimum_ane.checkpoints.gguf import dequantizing_arguments, quiet_reader
 from optimum_ane.checkpoints.hub_options import HubOptions
+from optimum_ane.checkpoints.safetensors_files import find_weight_files
 from optimum_ane.checkpoints.weight_checks import check_weights
 from optimum_ane.errors import CheckpointError, UnsupportedModelError
 
@@ -23,11 +24,25 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
+_OF_CONFIGURATION = (ValueError, TypeError, AttributeError, ArithmeticError, AssertionError, LookupError)
+"""What transformers and torch raise of entries that contradict each other, or that no model has."""
+
+
+def _no_model(model: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{model}: transformers makes no model of config.json ({first_line(error)[:200]}); mend that entry, or "
+        "download the checkpoint again"
+    )
+
+
 def make_empty_model(task: str, config: PretrainedConfig, hub: HubOptions) -> PreTrainedModel:
     """Makes the transformers model of a task without memory for its weights, on torch's meta device."""
     model_class = TasksManager.get_model_class_for_task(task, model_type=config.model_type)
-    with torch.device("meta"):
-        return model_class.from_config(config, trust_remote_code=hub.trust_remote_code)
+    try:
+        with torch.device("meta"):
+            return model_class.from_config(config, trust_remote_code=hub.trust_remote_code)
+    except _OF_CONFIGURATION as error:
+        raise _no_model(config.name_or_path or config.model_type, error) from error
 
 
 def load_original(
@@ -56,6 +71,8 @@ def load_original(
     """
     model_class = TasksManager.get_model_class_for_task(task, model_type=config.model_type)
     with checkpoint_errors(model), nullcontext() if gguf_file is None else quiet_reader():
+        if gguf_file is None:
+            find_weight_files(model, hub)  # refuses a damaged index, and names in it that lead out of the checkpoint
         # Mismatches are let through so that they can be named; transformers' own report is many lines long.
         try:
             loaded, info = model_class.from_pretrained(
@@ -69,6 +86,8 @@ def load_original(
             )
         except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
             raise CheckpointError(f"{model}: the weights cannot be read ({first_line(error)})") from error
+        except _OF_CONFIGURATION as error:
+            raise _no_model(model, error) from error
     left_out = check_weights(
         model, task, loaded, info["missing_keys"], info["mismatched_keys"], info["unexpected_keys"], supplied
     )

@@ -121,17 +121,27 @@ def find_weight_files(model: str, hub: HubOptions) -> list[Path] | None:
     single = find_file(model, WEIGHTS, hub)
     if single is not None:
         return [single]
-    index = find_file(model, INDEX, hub)
-    if index is None:
+    places = _read_index(model, hub)
+    if places is None:
         return None
-    places = read_json_object(index).get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
-        raise CheckpointError(f"{index} does not say which file holds which weight; download the checkpoint again")
     files = {name: find_file(model, name, hub) for name in sorted(set(places.values()))}
     missing = [name for name, path in files.items() if path is None]
     if missing:
         raise CheckpointError(
             f"{model}: {len(missing)} of the {len(files)} files of weights that {INDEX} names are missing, "
-            f"{missing[0]} first; download the checkpoint again"
+            f"{missing[0]!r:.100} first; download the checkpoint again"
         )
     return [path for path in files.values() if path is not None]
+
+
+def _read_index(model: str, hub: HubOptions) -> dict[str, str] | None:
+    path = find_file(model, INDEX, hub)
+    if path is None:
+        return None
+    index = read_json_object(path)
+    places = index.get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise CheckpointError(f"{path} does not say which file holds which weight; download the checkpoint again")
+    if not isinstance(index.get("metadata"), dict):  # transformers wants one, whatever it holds
+        raise CheckpointError(f"{path} has no object named metadata; download the checkpoint again")
+    return places

@@ -8,8 +8,11 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 
+from optimum_ane.access_tokens import tokens_hidden
+from optimum_ane.checkpoints.commit_ids import commits_checked
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.source_card import SourceCard, read_source_card
+from optimum_ane.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,16 @@ def commit_of(model: str, hub: HubOptions) -> str | None:
     return None
 
 
+@tokens_hidden()
 def find_card(model: str, revision: str | None, hub: HubOptions) -> Path | None:
     """The card of the very revision; None without one, or if the Hub is out of reach while the weights are cached."""
     if Path(model).is_dir():
         return Path(model) / "README.md"
     try:
         revision = revision or hub.revision
-        return Path(hf_hub_download(model, "README.md", revision=revision, cache_dir=hub.cache_dir, token=hub.token))
+        with commits_checked(model, CheckpointError):
+            return Path(
+                hf_hub_download(model, "README.md", revision=revision, cache_dir=hub.cache_dir, token=hub.token)
+            )
     except (HfHubHTTPError, OSError):
         return None

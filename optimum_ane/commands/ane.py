@@ -3,6 +3,7 @@
 from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
 
 from optimum_ane.commands.benchmark import BenchmarkCommand
+from optimum_ane.commands.clean import CleanCommand
 from optimum_ane.commands.compress import CompressCommand
 from optimum_ane.commands.evaluate import EvaluateCommand
 from optimum_ane.commands.inspect import InspectCommand
@@ -20,6 +21,11 @@ class ANECommand(BaseOptimumCLICommand):
             name="benchmark",
             help="Time a package beside the original and beside a stock-layout conversion.",
             subcommand_class=BenchmarkCommand,
+        ),
+        CommandInfo(
+            name="clean",
+            help="Remove what killed runs have left.",
+            subcommand_class=CleanCommand,
         ),
         CommandInfo(
             name="compress",

@@ -1,4 +1,4 @@
-"""What all our commands share: errors become one line and exit code 1."""
+"""What all our commands share: errors become one line and exit code 1, signals one line and their own code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from optimum.commands.base import BaseOptimumCLICommand
 
+from optimum_ane.access_tokens import tokens_hidden
 from optimum_ane.errors import ANEError, for_command_line
 
 
@@ -24,7 +25,7 @@ class BaseANECommand(BaseOptimumCLICommand):
     LOADS = "PyTorch and transformers"
     """What takes seconds to load before anything else can be said; empty for a command that loads little."""
     INTERRUPTED = "nothing was written. Run the command again to start over"
-    """What Ctrl-C leaves behind, and what to do then."""
+    """What Ctrl-C leaves behind, and what to do then; a command sets it anew once that is something else."""
 
     @classmethod
     def parse_args(cls, parser: ArgumentParser) -> None:
@@ -50,23 +51,38 @@ class BaseANECommand(BaseOptimumCLICommand):
         """
 
     def run(self) -> None:
-        """Runs the command; any error ends the process with exit code 1 and one line on stderr."""
+        """Runs the command; an error ends the process with one line on stderr and exit code 1.
+
+        So does a signal, with 128 and its number: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
+        """
+        from optimum_ane.package.signals import unwinding_signals
+
         if self.LOADS and "torch" not in sys.modules:
             print(f"loading {self.LOADS} …", file=sys.stderr, flush=True)
-        with for_command_line():
+        with for_command_line(), unwinding_signals():
             try:
-                self.execute()
+                with tokens_hidden():
+                    self.execute()
             except ANEError as error:
                 self._fail(str(error))
-            except KeyboardInterrupt:
-                self._fail(f"interrupted; {self.INTERRUPTED}")
+            except KeyboardInterrupt as error:
+                self._end_interrupted(error)
             except Exception as error:  # noqa: BLE001 - the last line of defence of a command line
                 self._fail(f"{type(error).__name__}: {error} (run again with --verbose for the traceback)")
 
-    def _fail(self, message: str) -> NoReturn:
+    def _end_interrupted(self, error: KeyboardInterrupt) -> NoReturn:
+        import signal
+
+        from optimum_ane.package.signals import Interrupted, ignore_signals_at_exit
+
+        ignore_signals_at_exit()
+        number, state = (error.number, error.state) if isinstance(error, Interrupted) else (signal.SIGINT, None)
+        self._fail(f"interrupted; {state or self.INTERRUPTED}", 128 + number)
+
+    def _fail(self, message: str, code: int = 1) -> NoReturn:
         if self.args is not None and self.args.verbose:
             import traceback
 
             traceback.print_exc()
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(code)

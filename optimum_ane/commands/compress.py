@@ -86,7 +86,7 @@ docs/compression.md tells how to choose a recipe and how to write one, and what 
         calibrating = Calibrating(
             args.calibration_dataset, args.calibration_samples, args.max_size_ratio, args.search_dir
         )
-        check_output(args.output, args.overwrite)
+        check_output(args.output, args.overwrite, [Path(args.package).expanduser()])
         prepared = prepare_recipe(
             args.package,
             args.recipe,
@@ -110,6 +110,7 @@ docs/compression.md tells how to choose a recipe and how to write one, and what 
             overwrite=args.overwrite,
             command=self._command_line(),
         )
+        self.INTERRUPTED = f"{result.path} is in place"
         recipe_file = args.output.with_name(f"{args.output.name}.yaml")
         prepared.finish(recipe_file)
         _print_result(result)

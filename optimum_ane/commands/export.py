@@ -70,7 +70,9 @@ class ANEExportCommand(BaseANECommand):
         missing = [name for name in ("model", "output") if getattr(self.args, name) is None]
         if missing:
             self.parser.error(f"{' and '.join(missing)} must be given; see --help")
-        _print_result(_export(self.args, form_from_args(self.args), self._command_line()))
+        result = _export(self.args, form_from_args(self.args), self._command_line())
+        self.INTERRUPTED = f"{result.path} is in place"
+        _print_result(result)
 
     def _command_line(self) -> str:
         """This command as a line to copy: options at their defaults and those of this machine alone are left out."""

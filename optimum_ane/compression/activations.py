@@ -7,6 +7,7 @@ are sound. So the ranges are measured here, in the portable runtime over all sam
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.program import Step
 from optimum_ane.targets.coreml.multifunction import MAIN, functions_of
 from optimum_ane.targets.coreml.quiet import quiet, writing
+from optimum_ane.targets.coreml.temporary_files import temporary_files_in
 
 INT8_ACTIVATIONS = "int8-activations"
 """The name by which the command line asks for it: these activations, and the weights of the recipe `int8`."""
@@ -106,7 +108,13 @@ def quantize_activations(
     chosen = {name for name, ratio in snr.items() if ratio >= LEAST_SNR}
     if not chosen:
         raise CompressionError(f"{source}: no convolution whose values fit into 8 bits at {LEAST_SNR:.0f} dB")
-    with quiet(), writing(), gathers_as_they_are():
+    with (
+        tempfile.TemporaryDirectory(dir=target.parent, prefix="activations-") as folder,
+        temporary_files_in(Path(folder)),
+        quiet(),
+        writing(),
+        gathers_as_they_are(),
+    ):
         model = ct.models.MLModel(str(source), skip_model_load=True)
         _insert(model, chosen, ranges.bounds()).save(str(target))
     kept = {name: ratio for name, ratio in snr.items() if name not in chosen}

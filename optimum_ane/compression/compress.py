@@ -24,6 +24,7 @@ from optimum_ane.errors import CompressionError
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.targets.coreml.multifunction import MAIN, functions_of, merge_functions, split_function
 from optimum_ane.targets.coreml.quiet import quiet, writing
+from optimum_ane.targets.coreml.temporary_files import temporary_files_in
 
 if TYPE_CHECKING:
     import coremltools as ct
@@ -57,26 +58,35 @@ def compress_mlpackage(source: Path, target: Path, recipe: Recipe, progress: Pro
     """
     check_source(source, recipe)
     before = StoredWeights(source)
-    if before.functions == (MAIN,):
-        palettes = _Palettes(recipe, before, None, progress)
-        plan = _compress_function(source, target, recipe, before, MAIN, palettes)
-    else:
-        plan = {}
-        with (
-            tempfile.TemporaryDirectory(dir=target.parent, prefix="functions-") as folder,
-            tempfile.TemporaryFile(dir=folder) as file,
-        ):
-            palettes = _Palettes(recipe, before, PaletteStore(file), progress)
-            compressed = {}
-            for function in before.functions:
-                single = Path(folder) / f"{function}.mlpackage"
-                compressed[function] = Path(folder) / f"{function}-compressed.mlpackage"
-                split_function(source, function, single)
-                attempts = _compress_function(single, compressed[function], recipe, before, function, palettes)
-                plan = attempts | plan
-                shutil.rmtree(single)
-            merge_functions(compressed, target, default=before.functions[0])
+    with (
+        tempfile.TemporaryDirectory(dir=target.parent, prefix="functions-") as folder,
+        temporary_files_in(Path(folder)),
+    ):
+        if before.functions == (MAIN,):
+            palettes = _Palettes(recipe, before, None, progress)
+            plan = _compress_function(source, target, recipe, before, MAIN, palettes)
+        else:
+            plan = _compress_functions(source, target, recipe, before, Path(folder), progress)
     return measure_coverage(source, target, recipe, plan)
+
+
+def _compress_functions(
+    source: Path, target: Path, recipe: Recipe, package: StoredWeights, folder: Path, progress: Progress | None
+) -> dict[str, list[Attempt]]:
+    """Takes the functions out, compresses each in the folder, and merges them; returns what was tried."""
+    plan: dict[str, list[Attempt]] = {}
+    compressed = {}
+    with tempfile.TemporaryFile(dir=folder) as file:
+        palettes = _Palettes(recipe, package, PaletteStore(file), progress)
+        for function in package.functions:
+            single = folder / f"{function}.mlpackage"
+            compressed[function] = folder / f"{function}-compressed.mlpackage"
+            split_function(source, function, single)
+            attempts = _compress_function(single, compressed[function], recipe, package, function, palettes)
+            plan = attempts | plan
+            shutil.rmtree(single)
+        merge_functions(compressed, target, default=package.functions[0])
+    return plan
 
 
 def _compress_function(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -18,7 +17,9 @@ from optimum_ane.compression.settings import Settings
 from optimum_ane.compression.weight_formats import AS_IT_IS, FormattedWeights
 from optimum_ane.errors import CompressionError
 from optimum_ane.package.layout import MLPACKAGE
+from optimum_ane.package.recovery import clean
 from optimum_ane.package.report import measure_sizes
+from optimum_ane.package.working_folders import WorkingFolder, partial_path
 from optimum_ane.progress import Stages, row_progress
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.values import Constant
@@ -161,9 +162,10 @@ def _default_function(mlpackage: Path, folder: Path, digest: str) -> Path:
     single = folder / f"function-{digest[:16]}.mlpackage"
     if not single.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            split_function(mlpackage, functions[0], Path(scratch) / single.name)
-            (Path(scratch) / single.name).rename(single)
+        clean(folder)
+        with WorkingFolder(partial_path(single)) as scratch:
+            split_function(mlpackage, functions[0], scratch / single.name)
+            (scratch / single.name).rename(single)
     return single
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from optimum_ane.compression.calibration_data import Calibration, Distance
 from optimum_ane.compression.search import Option, Options
 from optimum_ane.compression.weight_formats import AS_IT_IS, FormattedWeights
+from optimum_ane.package.file_writing import write_file
 from optimum_ane.progress import Progress, silent
 from optimum_ane.runtimes.portable.values import Constant
 from optimum_ane.runtimes.portable.variants import VariantRunner
@@ -53,9 +53,7 @@ class Measurements:
     def write(self, value: float, *key: str) -> None:
         """Adds a number."""
         self._content["numbers"][" | ".join(key)] = value
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self._content, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, self.path)
+        write_file(self.path, json.dumps(self._content, indent=1) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:

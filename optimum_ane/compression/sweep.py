@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,8 +16,11 @@ from optimum_ane.compression.sensitivity import digest_of_package
 from optimum_ane.errors import ANEError, CompressionError, OutputError
 from optimum_ane.evaluation.report import AccuracyReport
 from optimum_ane.package.environment import tool_versions
+from optimum_ane.package.file_writing import write_file
 from optimum_ane.package.manifest import Manifest, ProgramEntry
+from optimum_ane.package.recovery import clean
 from optimum_ane.package.report import measure_sizes
+from optimum_ane.package.working_folders import WorkingFolder, partial_path
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.runtimes.session import Session
 
@@ -133,6 +134,7 @@ def sweep(
     size = measure_sizes(mlpackage)["weights"]
     try:
         output.mkdir(parents=True, exist_ok=True)
+        clean(output)
         known = _known(output / SWEEP_JSON, of)
         done: dict[str, Point] = {}
         for name, recipe in zip(names, (None, *recipes), strict=True):
@@ -144,6 +146,8 @@ def sweep(
             _write(output / SWEEP_JSON, of, (known | done).values())
             on_point(point)
     except OSError as error:
+        if isinstance(error, ANEError):
+            raise
         raise OutputError(f"cannot write to {output}: {error.strerror or error}") from error
     points = mark_best(tuple(done.values()))
     _write(output / SWEEP_JSON, of, points)
@@ -199,11 +203,11 @@ def _measured(
 ) -> Point:
     """Makes the package of one recipe beside the output, scores it and throws it away; notes what goes wrong."""
     advice = None if recipe is None else recipe.advice
-    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output, ignore_cleanup_errors=True) as folder:
+    with WorkingFolder(partial_path(output / name)) as folder:
         try:
             made = mlpackage
             if recipe is not None:
-                made = Path(folder) / mlpackage.name
+                made = folder / mlpackage.name
                 compress_mlpackage(mlpackage, made, recipe)
             report = score(PortableSession(made))
             latency = None if estimate is None else estimate(made)
@@ -238,9 +242,7 @@ def _digest(recipe: Recipe) -> str:
 
 def _write(path: Path, of: Mapping[str, Any], points: Iterable[Point]) -> None:
     content = {"of": of, "versions": tool_versions(), "points": [asdict(point) for point in points]}
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_file(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _known(path: Path, of: Mapping[str, Any]) -> dict[str, Point]:

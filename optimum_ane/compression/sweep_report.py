@@ -12,6 +12,7 @@ from rich.text import Text
 
 from optimum_ane.charts import BLUE, GRID, INK, PAPER, chart_style
 from optimum_ane.compression.sweep import Point, Sweep
+from optimum_ane.package.file_writing import replacing_file
 from optimum_ane.package.metric_format import drop_unit
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ def draw_sweep(sweep: Sweep, output: Path) -> tuple[Path, ...]:
 
     Returns:
         The files; none where fewer than two recipes have a score.
+
+    Raises:
+        OutputError: A file cannot be written.
     """
     points = [point for point in sweep.points if point.score is not None]
     if len(points) < 2:
@@ -103,9 +107,11 @@ def draw_sweep(sweep: Sweep, output: Path) -> tuple[Path, ...]:
         places = _draw(axes, points)
         figure.draw_without_rendering()  # where things stand on the page is settled by drawing
         _label(axes, points, places)
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+        with replacing_file(svg) as file:
+            FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
         figure.set_dpi(_DPI)
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+        with replacing_file(png) as file:
+            FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
     return svg, png
 
 

@@ -6,7 +6,6 @@ values that the weight takes in that format and the bytes that it needs, and whi
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from optimum_ane.compression.targets import target_of_program
 from optimum_ane.compression.weights import StoredWeights, Weight, bytes_of, leaves_of
 from optimum_ane.errors import CompressionError
 from optimum_ane.package.deployment_targets import TARGETS
+from optimum_ane.package.recovery import clean
+from optimum_ane.package.working_folders import WorkingFolder, partial_path
 from optimum_ane.runtimes.portable.blob import ALIGNMENT, RECORD_BYTES
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.values import Constant
@@ -114,12 +115,14 @@ class FormattedWeights:
         if self.is_made(format):
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        partial = self._folder / f"{format}.partial.mlpackage"
-        shutil.rmtree(partial, ignore_errors=True)
+        clean(self._folder)
         settings = self.formats[format].settings
         step = Step(settings.kind, default=settings)
-        compress_mlpackage(self.package.path, partial, Recipe(format, "every weight in one format", (step,), psnr=0.0))
-        partial.rename(self._place(format))
+        recipe = Recipe(format, "every weight in one format", (step,), psnr=0.0)
+        place = self._place(format)
+        with WorkingFolder(partial_path(place)) as folder:
+            compress_mlpackage(self.package.path, folder / place.name, recipe)
+            (folder / place.name).rename(place)
 
     def constant(self, weight: str, format: str) -> Constant | None:
         """Returns a weight in a format; None where coremltools passes the weight by in that format."""

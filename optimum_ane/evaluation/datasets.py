@@ -140,7 +140,8 @@ def read_rows(table: Table, columns: Sequence[str], max_samples: int | None) -> 
     characters, count = 0, 0
     for row, values in table.rows(columns):
         if count >= MAX_ROWS or characters > MAX_TOTAL_CHARACTERS:
-            what = f"more than {MAX_ROWS:,} rows or {MAX_TOTAL_CHARACTERS:,} characters"
+            what = f"{MAX_ROWS:,} rows" if count >= MAX_ROWS else f"{MAX_TOTAL_CHARACTERS:,} characters"
+            what = f"more than {what}, which is the limit"
             raise dataset_error(table.name, what, "take fewer with --max-samples", row=row)
         yield row, values
         count += 1

@@ -315,7 +315,7 @@ class ParquetFile:
             # Strings stay dictionary-encoded until their lengths are checked: a few kilobytes on disk can stand for
             # one huge string in each of a million rows.
             with pyarrow.parquet.ParquetFile(self._path, read_dictionary=self._text_leaves(columns)) as file:
-                for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=list(columns)):
+                for batch in _batches(file, columns):
                     for column in columns:
                         owners = np.arange(row + 1, row + 1 + batch.num_rows)
                         self._check_lengths(batch.column(column), owners, column)
@@ -387,6 +387,12 @@ class ParquetFile:
     def _damaged(self, error: Exception, row: int | None = None) -> DatasetError:
         what = f"not a readable Parquet file ({' '.join(str(error).split())[:200]})"
         return dataset_error(self.name, what, "download or write it again", row=row)
+
+
+def _batches(file: Any, columns: Sequence[str]) -> Iterator[Any]:
+    """The batches of a Parquet file, none of which spans row groups: pyarrow reads no lists of texts that do."""
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, row_groups=[group], columns=list(columns))
 
 
 def _belongs(path: str, columns: Sequence[str]) -> bool:

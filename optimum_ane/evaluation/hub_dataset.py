@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from optimum_ane.access_tokens import check_stored_token, tokens_hidden
 from optimum_ane.errors import DatasetError
 from optimum_ane.evaluation.dataset_errors import dataset_error
 
@@ -18,6 +19,7 @@ class HubTable:
 
     headed = True
 
+    @tokens_hidden()
     def __init__(self, dataset: str, config: str | None, split: str) -> None:
         """Fetches the split into the cache of `datasets`, if it is not there.
 
@@ -28,6 +30,7 @@ class HubTable:
         from datasets.exceptions import DatasetsError
 
         self.name = f"{dataset}{f'/{config}' if config else ''}, split {split}"
+        check_stored_token(DatasetError)
         try:
             self._data = datasets.load_dataset(dataset, config, split=split)
         except ConnectionError as error:

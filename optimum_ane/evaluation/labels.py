@@ -127,6 +127,7 @@ class LabelSpace:
         return number if number is not None and 0 <= number < len(self) else None
 
     def _encode_ids(self, labels: RawLabels) -> tuple[list[int], str]:
+        self._check_single(labels)
         if labels.class_names is not None:
             labels = self._named_classes(labels)
         by_name = [self._id_of_name(value) for value in labels.values]
@@ -138,6 +139,19 @@ class LabelSpace:
         # Whichever reading explains more of the column shows the true culprit.
         reading = by_name if by_name.count(None) < by_id.count(None) else by_id
         raise self._unknown(labels, reading.index(None))
+
+    def _check_single(self, labels: RawLabels) -> None:
+        """Refuses lists of labels where the checkpoint gives one label a row."""
+        for index, value in enumerate(labels.values):
+            if self.problem_type == MULTI_LABEL or not isinstance(value, (list, tuple, np.ndarray)):
+                continue
+            if all(isinstance(member, (int, float, str)) for member in value):
+                what = f"there is a list of labels, {quoted(value)}, and the model gives one label a row"
+                remedy = (
+                    "name another column with --label-column, or, if the model was trained for several, say "
+                    f'"problem_type": "{MULTI_LABEL}" in its config.json'
+                )
+                raise labels.error(index, what, remedy)
 
     def _named_classes(self, labels: RawLabels) -> RawLabels:
         """Replaces class numbers by the dataset's names for them, where the checkpoint knows any of these names."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from optimum_ane.errors import OutputError
 from optimum_ane.evaluation.report import AccuracyReport
+from optimum_ane.package.file_writing import write_file
 
 
 def check_writable(output: str | Path) -> None:
@@ -28,9 +29,4 @@ def write_report(report: AccuracyReport, output: str | Path) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    path = Path(output)
-    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror or error}); name another file") from error
+    write_file(output, json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

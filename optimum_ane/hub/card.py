@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
-from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from optimum_ane.errors import CardError
 from optimum_ane.hub import card_values
@@ -23,12 +17,8 @@ from optimum_ane.hub.picture import caption
 from optimum_ane.hub.python import python_snippet
 from optimum_ane.hub.swift import swift_snippet
 from optimum_ane.hub.swift_tokenizer import is_readable
+from optimum_ane.package.card_marker import marked, read_metadata
 from optimum_ane.package.layout import CARD_AND_REPORT, PICTURE
-
-_MARKER = re.compile(r"<!-- written by optimum-ane, sha256:([0-9a-f]{64})\.[^>]*-->")
-_MARKER_TEXT = (
-    "<!-- written by optimum-ane, sha256:{digest}. Once you edit the card, publishing asks before it replaces it. -->"
-)
 
 
 def make_card(
@@ -64,46 +54,10 @@ def make_card(
     values = _values(ordered, repo_id, license)
     text = render(path, data, values)
     head = f"---\n{data.to_yaml()}\n---\n"
-    if not text.startswith("---\n") or _metadata(text) != _metadata(head):
+    if not text.startswith("---\n") or read_metadata(text) != read_metadata(head):
         raise CardError(f"{path}, line 1: a template begins with the lines ---, {{{{ card_data }}}} and ---")
     body = text.rstrip("\n")
-    return f"{body}\n\n{_MARKER_TEXT.format(digest=_digest(body))}\n"
-
-
-def is_generated(text: str) -> bool:
-    """Whether a card is as `make_card` wrote it: it bears the marker, and nothing else was changed since.
-
-    What git and the Hub may change on their way does not count: line endings, spaces at the ends of lines, blank lines
-    around the card, and the form in which the metadata is written, as long as it says the same.
-    """
-    markers = list(_MARKER.finditer(text))
-    if len(markers) != 1:
-        return False
-    rest = text[: markers[0].start()] + text[markers[0].end() :]
-    return _digest(rest) == markers[0][1]
-
-
-def _digest(text: str) -> str:
-    unified = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    match = REGEX_YAML_BLOCK.search(unified)
-    body = unified[match.end() :] if match else unified
-    lines = [line.rstrip() for line in body.strip().split("\n")]
-    said = json.dumps([_metadata(unified), lines], sort_keys=True, ensure_ascii=True, default=str)
-    return hashlib.sha256(said.encode()).hexdigest()
-
-
-def _metadata(text: str) -> Any:
-    match = REGEX_YAML_BLOCK.search(text)
-    if match is None:
-        return None
-    try:
-        events = yaml.parse(match.group(2), Loader=yaml.SafeLoader)
-        # We write none, and a few lines of them stand for gigabytes, or for themselves.
-        if any(isinstance(event, yaml.AliasEvent) for event in events):
-            return match.group(2)
-        return yaml.safe_load(match.group(2))
-    except (ValueError, RecursionError, yaml.YAMLError):
-        return match.group(2)
+    return marked(body)
 
 
 def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str | None) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from functools import cached_property
 from pathlib import Path
 
 from optimum_ane.errors import PackageError, PublishError, UnsupportedOperationError
+from optimum_ane.package.card_marker import MAX_CARD_BYTES
 from optimum_ane.package.file_names import check_files, show
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.layout import ANE_CONFIG, CARD, CARD_AND_REPORT, HTML_REPORT, MLPACKAGE_SUFFIX
 from optimum_ane.package.manifest import FunctionEntry, Manifest, TensorEntry
 from optimum_ane.runtimes import Session, TensorSpec, open_session
-
-_MAX_README_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ def _read_readme(directory: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        if path.stat().st_size > _MAX_README_BYTES:
+        if path.stat().st_size > MAX_CARD_BYTES:
             raise PublishError(f"{path} is larger than 1 MiB, which is no card; make it shorter")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -13,9 +13,10 @@ from huggingface_hub.errors import (
     RevisionResolutionError,
 )
 
-from optimum_ane.errors import PackageError, PublishError
+from optimum_ane.access_tokens import check_stored_token, check_token, tokens_hidden
+from optimum_ane.checkpoints.commit_ids import check_commit, commits_checked
+from optimum_ane.errors import PackageError
 from optimum_ane.hub.download_errors import explain
-from optimum_ane.hub.publish_errors import check_token
 from optimum_ane.package.file_names import check_files, check_subfolder, show, show_all
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.layout import ANE_CONFIG, CARD_AND_REPORT, package_directory
@@ -58,10 +59,7 @@ def fetch_package(
             does not match its checksum.
     """
     folder = check_subfolder(subfolder)
-    try:
-        check_token(token)
-    except PublishError as error:
-        raise PackageError(str(error)) from None
+    check_token(token, PackageError)
     path = package_directory(model_id)
     if path.is_dir():
         package = _subfolder_of(path, folder)
@@ -78,7 +76,10 @@ def fetch_package(
     is_offline = local_files_only or is_offline_mode()
     if force_download and is_offline:
         raise PackageError("force_download needs the network; drop it, or local_files_only and HF_HUB_OFFLINE")
-    return _Repository(name, revision, cache_dir, token, is_offline, force_download).fetch(folder)
+    if token is None and not local_files_only:
+        check_stored_token(PackageError)
+    with tokens_hidden(), commits_checked(name, PackageError):
+        return _Repository(name, revision, cache_dir, token, is_offline, force_download).fetch(folder)
 
 
 def _subfolder_of(directory: Path, folder: str) -> Path:
@@ -125,13 +126,11 @@ class _Repository:
         return directory
 
     def _resolve(self) -> str:
-        return (
-            HfApi(token=self.token)
-            .resolve_revision(
-                self.id, revision=self.revision, cache_dir=self.cache_dir, local_files_only=self.is_offline
-            )
-            .resolved
+        resolved = HfApi(token=self.token).resolve_revision(
+            self.id, revision=self.revision, cache_dir=self.cache_dir, local_files_only=self.is_offline
         )
+        check_commit(self.id, resolved.resolved, PackageError)
+        return resolved.resolved
 
     def _fetch(self, commit: str, folder: str) -> tuple[Path, Manifest]:
         where = f"{self.id}/{folder}" if folder else self.id

@@ -11,12 +11,13 @@ import yaml
 from huggingface_hub import ModelCard
 
 from optimum_ane.errors import PackageError, PublishError
-from optimum_ane.hub.card import is_generated, make_card
+from optimum_ane.hub.card import make_card
 from optimum_ane.hub.card_package import CardPackage, read_card_package
 from optimum_ane.hub.contents import LocalFile, LocalPackage
 from optimum_ane.hub.picture import make_picture
 from optimum_ane.hub.remote import Remote
 from optimum_ane.hub.repository_packages import fetch_card_package
+from optimum_ane.package.card_marker import is_generated
 from optimum_ane.package.file_names import show
 from optimum_ane.package.layout import CARD, PICTURE
 

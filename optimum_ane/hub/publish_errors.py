@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from optimum_ane.access_tokens import check_stored_token, check_token, tokens_hidden
 from optimum_ane.errors import ANEError, PublishError
 from optimum_ane.hub.download_errors import when_again
 
@@ -41,33 +41,22 @@ def explained(what: str, repo_id: str, token: str | None, state: str = UNTOUCHED
 
     Raises:
         HubUnreachableError: There was no connection.
-        PublishError: Of whatever else the client raised. Its cause is kept, unless a token stands in that.
+        PublishError: Of whatever else the client raised; or no request can bear the token.
     """
-    try:
-        yield
-    except ANEError:
-        raise
-    # The client's own errors are of these families, and so is what it wraps around those of an upload.
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        secret = token or get_token()
-        root = _root(error)
-        reason = _explain(root, repo_id, has_token=secret is not None, state=state)
-        message = _redact(f"{what}: {reason}", secret)
-        trace = "".join(traceback.format_exception(error))
-        kind = HubUnreachableError if _is_unreachable(root) else PublishError
-        raise kind(message) from (None if secret is not None and secret in trace else error)
-
-
-def check_token(token: str | None) -> None:
-    """Refuses a token that would break the request's header: what is raised of that quotes the header.
-
-    Raises:
-        PublishError: It is empty, or holds white space or other than ASCII characters.
-    """
-    if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
-        raise PublishError(
-            "the token is empty or holds white space or special characters; pass it as the Hub shows it"
-        )
+    check_token(token, PublishError)
+    if token is None:
+        check_stored_token(PublishError)
+    with tokens_hidden():
+        try:
+            yield
+        except ANEError:
+            raise
+        # The client's own errors are of these families, and so is what it wraps around those of an upload.
+        except (HTTPError, OSError, RuntimeError, ValueError) as error:
+            has_token = (token or get_token()) is not None
+            root = _root(error)
+            kind = HubUnreachableError if _is_unreachable(root) else PublishError
+            raise kind(f"{what}: {_explain(root, repo_id, has_token, state)}") from error
 
 
 def _root(error: BaseException) -> BaseException:
@@ -133,7 +122,3 @@ def _explain_status(error: HfHubHTTPError, repo_id: str, has_token: bool, state:
     if status >= 500:
         return f"the Hub is out of order (it answered {status}){quoted}. {state}; run it again in some minutes"
     return f"the Hub answered {status}{quoted}. {UNTOUCHED}"
-
-
-def _redact(text: str, secret: str | None) -> str:
-    return text.replace(secret, "<token>") if secret else text

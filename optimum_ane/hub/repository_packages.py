@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from optimum_ane.hub.card_package import MODEL_CONFIG, CardPackage, read_card_package
 from optimum_ane.hub.remote import Remote
 from optimum_ane.package.layout import ANE_CONFIG, EXPORT_REPORT
 from optimum_ane.package.manifest import Manifest
+from optimum_ane.package.working_folders import WorkingFolder
 
 
 def fetch_card_package(remote: Remote, folder: str) -> CardPackage:
@@ -18,9 +18,9 @@ def fetch_card_package(remote: Remote, folder: str) -> CardPackage:
         PackageError: One of its files is damaged or too large.
         HTTPError: The Hub refused, or cannot be reached.
     """
-    with TemporaryDirectory(prefix="optimum-ane-") as copy:
-        _fetch(remote, folder, Path(copy), (ANE_CONFIG, EXPORT_REPORT, MODEL_CONFIG))
-        return read_card_package(folder, Path(copy))
+    with WorkingFolder.temporary() as copy:
+        _fetch(remote, folder, copy, (ANE_CONFIG, EXPORT_REPORT, MODEL_CONFIG))
+        return read_card_package(folder, copy)
 
 
 def fetch_manifest(remote: Remote, folder: str) -> Manifest:
@@ -30,9 +30,9 @@ def fetch_manifest(remote: Remote, folder: str) -> Manifest:
         PackageError: It is missing, damaged or too large.
         HTTPError: The Hub refused, or cannot be reached.
     """
-    with TemporaryDirectory(prefix="optimum-ane-") as copy:
-        _fetch(remote, folder, Path(copy), (ANE_CONFIG,))
-        return Manifest.read(Path(copy))
+    with WorkingFolder.temporary() as copy:
+        _fetch(remote, folder, copy, (ANE_CONFIG,))
+        return Manifest.read(copy)
 
 
 def _fetch(remote: Remote, folder: str, copy: Path, names: tuple[str, ...]) -> None:

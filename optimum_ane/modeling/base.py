@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields
@@ -14,6 +13,7 @@ import torch
 from optimum.modeling_base import OptimizedModel
 from transformers import PretrainedConfig
 
+from optimum_ane.access_tokens import tokens_hidden
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.errors import PackageError, UnsupportedModelError
 from optimum_ane.hub.download import fetch_package
@@ -24,6 +24,7 @@ from optimum_ane.package.form import ExportForm, form_from_options
 from optimum_ane.package.layout import ANE_CONFIG, CARD_AND_REPORT
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.staging import staged
+from optimum_ane.package.working_folders import WorkingFolder
 from optimum_ane.runtimes import Session, open_session
 from optimum_ane.tasks import TASKS
 
@@ -50,6 +51,7 @@ class ANEModel(OptimizedModel):
         self._directory: Path | None = None
 
     @classmethod
+    @tokens_hidden()
     def from_pretrained(
         cls,
         model_id: str | Path,
@@ -155,8 +157,8 @@ class ANEModel(OptimizedModel):
         from optimum_ane.workflows.export import export_checkpoint
 
         # Lives as long as the model: the portable runtime maps the weight file, Core ML compiles from it.
-        temporary = tempfile.TemporaryDirectory(prefix="optimum-ane-")
-        directory = Path(temporary.name) / "package"
+        temporary = WorkingFolder.temporary()
+        directory = temporary.path / "package"
         export_checkpoint(model_id, directory, form, hub=hub)
         model = cls._from_directory(directory, runtime, None)
         model._temporary = temporary
@@ -167,6 +169,7 @@ class ANEModel(OptimizedModel):
         save_directory: str | Path,
         push_to_hub: bool = False,
         *,
+        overwrite: bool = False,
         repo_id: str | None = None,
         commit_message: str | None = None,
         private: bool | None = None,
@@ -175,11 +178,12 @@ class ANEModel(OptimizedModel):
         create_pr: bool = False,
         license: str | None = None,
     ) -> None:
-        """Copies the whole package to a directory, which must be empty or absent, and publishes it if asked to.
+        """Copies the whole package to a directory and publishes it if asked to.
 
         Args:
-            save_directory: Where to.
+            save_directory: Where to; empty or absent unless `overwrite`.
             push_to_hub: Publish it as well; the arguments below are those of `push_to_hub`.
+            overwrite: Replace a package that is already there.
             repo_id: Where on the Hub; None takes the directory's name, in the token's own account.
             commit_message: See `push_to_hub`, as for the rest.
             private: Whether a new repository is private.
@@ -189,11 +193,11 @@ class ANEModel(OptimizedModel):
             license: The licence's id.
 
         Raises:
-            OutputError: The directory is not empty, or cannot be written.
+            OutputError: The directory is not empty, lies in the package's own, or cannot be written.
             PackageError: The model was not loaded from a directory.
             PublishError: The Hub refused, or cannot be reached; the directory is written nevertheless.
         """
-        with staged(Path(save_directory)) as directory:
+        with staged(Path(save_directory).expanduser(), overwrite, [self._package_directory()]) as directory:
             self._copy_package(directory)
         if push_to_hub:
             from optimum_ane.workflows.publish import publish
@@ -245,10 +249,10 @@ class ANEModel(OptimizedModel):
         from optimum_ane.workflows.publish import publish
 
         source = self._package_directory()
-        with tempfile.TemporaryDirectory(prefix="optimum-ane-") as temporary:
+        with WorkingFolder.temporary() as temporary:
             if any(path.is_symlink() for path in source.rglob("*")):
                 # The Hub's cache, whose links lead out of the directory: what publish would refuse.
-                source = Path(temporary) / source.name
+                source = temporary / source.name
                 self._copy_package(source)
             publication = publish(
                 source,

@@ -17,7 +17,7 @@ def hash_files(directory: Path) -> dict[str, str]:
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
         if path.is_file() and name not in (ANE_CONFIG, *CARD_AND_REPORT):
-            digests[name] = _hash_file(path)
+            digests[name] = hash_file(path)
     return digests
 
 
@@ -46,7 +46,7 @@ def verify_files(directory: Path, config: Manifest, names: Iterable[str] | None 
         if not path.is_file():
             raise PackageError(f"{path} is missing, and {ANE_CONFIG} lists it; export or download the package again")
         try:
-            digest = _hash_file(path)
+            digest = hash_file(path)
         except OSError as error:
             raise PackageError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
         if digest != config.files[name]:
@@ -56,6 +56,7 @@ def verify_files(directory: Path, config: Manifest, names: Iterable[str] | None 
             )
 
 
-def _hash_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from optimum_ane.errors import InputError, OutputError
+from optimum_ane.package.file_writing import replacing_file
 from optimum_ane.runtimes.session import TensorSpec
 
 
@@ -144,24 +143,8 @@ def write_arrays(path: str | Path, values: Mapping[str, Any]) -> None:
             arrays[f"{name}.keys"], arrays[f"{name}.values"] = np.array([*value]), np.array([*value.values()])
         else:
             arrays[name] = np.asarray(value)
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            # Not numpy.savez: it takes names as keywords, and one of its own keywords is a name that a value may have.
-            with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, array, allow_pickle=False)
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    """Returns the mask of new files: a temporary file is private, the result should not be."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    # Not numpy.savez: it takes names as keywords, and one of its own keywords is a name that a value may have.
+    with replacing_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import coremltools as ct
 import numpy as np
 
 from optimum_ane.errors import InputError, PackageError, RuntimeUnavailableError
+from optimum_ane.package.working_folders import WorkingFolder
 from optimum_ane.runtimes.portable.images import input_picture, is_picture
 from optimum_ane.runtimes.portable.interface import describe_function, read_features
 from optimum_ane.runtimes.session import TensorSpec
@@ -36,7 +35,7 @@ def load_mlmodel(path: str, compute_units: ct.ComputeUnit, function_name: str | 
     return ct.models.MLModel(path, compute_units=compute_units, function_name=function_name)
 
 
-def copy_if_linked(package: Path) -> tempfile.TemporaryDirectory[str] | None:
+def copy_if_linked(package: Path) -> WorkingFolder | None:
     """Copies a package that holds symlinks: whether Core ML's compiler follows them is nowhere promised.
 
     Returns:
@@ -47,11 +46,11 @@ def copy_if_linked(package: Path) -> tempfile.TemporaryDirectory[str] | None:
     """
     if not package.is_symlink() and not any(path.is_symlink() for path in package.rglob("*")):
         return None
-    directory = tempfile.TemporaryDirectory(prefix="optimum-ane-")
+    directory = WorkingFolder.temporary()
     try:
-        shutil.copytree(package, os.path.join(directory.name, COPY))
+        shutil.copytree(package, directory.path / COPY)
     except (OSError, shutil.Error) as error:
-        directory.cleanup()
+        directory.remove()
         # A copy of several files: one entry for each that failed, its reason last.
         reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error
         raise PackageError(
@@ -125,7 +124,7 @@ class CoreMLSession:
         self._path, self._compute_units, self._load = path, compute_units, load
         self._copy = copy_if_linked(Path(path))
         try:
-            place = str(path) if self._copy is None else os.path.join(self._copy.name, COPY)
+            place = str(path) if self._copy is None else str(self._copy.path / COPY)
             self._model = load(place, units, function_name)
         except (RuntimeError, OSError) as error:
             if isinstance(error, RuntimeUnavailableError):

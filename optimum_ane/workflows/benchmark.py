@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from optimum_ane.benchmark.timed_models import LoadedOriginal, load_timed_model
 from optimum_ane.benchmark.timing import Settings, summarize, time_bursts, time_paused, times_as_fast
 from optimum_ane.errors import RuntimeUnavailableError, UnsupportedModelError
 from optimum_ane.package.form import COMPUTE_UNITS
+from optimum_ane.package.working_folders import WorkingFolder
 from optimum_ane.progress import row_progress
 from optimum_ane.runtimes.coreml import Load, load_mlmodel
 from optimum_ane.tasks import compared_fields
@@ -111,9 +111,9 @@ def benchmark_package(
     opened = open_package(package, compare, with_original)
     rows: list[Row] = []
     notes = _notes(opened, with_stock)
-    with tempfile.TemporaryDirectory(prefix="optimum-ane-") as folder:
+    with WorkingFolder.temporary() as folder:
         for form in opened.forms(batch_sizes, sequence_lengths):
-            one = _ShapeBenchmark(opened, form, settings, engines, Path(folder), notes)
+            one = _ShapeBenchmark(opened, form, settings, engines, folder, notes)
             rows += one.measure(units, with_stock)
             gc.collect()
     return BenchmarkReport(

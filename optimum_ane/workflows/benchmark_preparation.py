@@ -24,6 +24,7 @@ from optimum_ane.package.report import measure_sizes
 from optimum_ane.runtimes.arrays import random_arrays
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.targets.coreml.stock import convert_stock
+from optimum_ane.targets.coreml.temporary_files import temporary_files_in
 from optimum_ane.tasks import TASKS
 from optimum_ane.workflows.export import ExportChecks, export_checkpoint
 
@@ -212,7 +213,8 @@ def make_stock(package: BenchmarkedPackage, form: ExportForm, inputs: Inputs, fo
     assert package.checkpoint is not None
     form = replace(form, pooling=NO_POOLING, normalize=False, class_labels=False)
     rows = {name: value.reshape(-1, value.shape[-1]) for name, value in inputs.items()}
-    model = convert_stock(package.original, form, rows)
+    with temporary_files_in(folder):
+        model = convert_stock(package.original, form, rows)
     output = folder / f"stock-{form.batch_size}x{form.longest}"
     output.mkdir()
     model.save(str(output / MLPACKAGE))

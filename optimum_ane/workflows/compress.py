@@ -17,7 +17,7 @@ from optimum_ane.compression.activations import quantize_activations
 from optimum_ane.compression.calibration_data import Calibration
 from optimum_ane.compression.compress import check_source, compress_mlpackage
 from optimum_ane.compression.recipes import Recipe
-from optimum_ane.errors import CheckpointError, CompressionError, UnsupportedModelError
+from optimum_ane.errors import CheckpointError, UnsupportedModelError
 from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import get_ane_config_class
@@ -120,9 +120,7 @@ def compress_package(
         ANEError: What was wrong, where, and what to do; see `optimum_ane.errors` for the kinds.
     """
     source, output, original = package_directory(package), Path(output).expanduser(), original or Original()
-    check_output(output, overwrite)
-    if source.resolve() == output.resolve():
-        raise CompressionError(f"{output} is the package itself; choose another output")
+    check_output(output, overwrite, [source])
     manifest = Manifest.read(source)
     verify_files(source, manifest)
     for program in manifest.programs:
@@ -141,7 +139,7 @@ def compress_package(
         run = partial(job.evaluate, evaluator=evaluator, rows=rows, max_accuracy_drop=max_accuracy_drop)
         stages.append(Stage(f"evaluate on {len(rows)} rows", run))
     stages.append(Stage("write the package", job.write))
-    with Stages(len(stages), quiet) as progress, staged(output, overwrite) as directory:
+    with Stages(len(stages), quiet) as progress, staged(output, overwrite, [source]) as directory:
         draft.directory = directory
         run_stages(stages, draft, progress)
     return CompressionResult(output, draft.report, draft.accuracy, job.missing_original)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optimum_ane.models  # noqa: F401 - registers the architectures
+from optimum_ane.access_tokens import tokens_hidden
 from optimum_ane.analysis.chips import get_chip
 from optimum_ane.analysis.gates import Gates
 from optimum_ane.checkpoints.checkpoint import Checkpoint, checkpoint_of_model, open_checkpoint
@@ -173,6 +174,7 @@ def export(
     )
 
 
+@tokens_hidden()
 def export_checkpoint(
     model: str | Path | PreTrainedModel,
     output: str | Path,
@@ -205,7 +207,8 @@ def export_checkpoint(
         command: What the card says that made the package; None writes the Python call down.
     """
     output, hub, checks = Path(output).expanduser(), hub or HubOptions(), checks or ExportChecks()
-    check_output(output, overwrite)
+    sources = [Path(each).expanduser() for each in (model, adapter) if isinstance(each, str | Path)]
+    check_output(output, overwrite, sources)
     if isinstance(model, str | Path):
         checkpoint = open_checkpoint(
             str(model), task=form.task, hub=hub, adapter=None if adapter is None else str(adapter), gguf_file=gguf_file
@@ -237,7 +240,7 @@ def export_checkpoint(
         programs=programs,
     )
     stages = list_stages(checks, recipe, evaluator, rows)
-    with Stages(len(stages), quiet) as progress, staged(output, overwrite) as directory:
+    with Stages(len(stages), quiet) as progress, staged(output, overwrite, sources) as directory:
         draft.directory = directory
         for note in checkpoint.notes:
             progress.note(note)

@@ -7,10 +7,11 @@ from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi
 
+from optimum_ane.access_tokens import check_token, tokens_hidden
 from optimum_ane.errors import PublishError
 from optimum_ane.hub.contents import read_package
 from optimum_ane.hub.page import CARD_CHOICES, PageRequest
-from optimum_ane.hub.publish_errors import HubUnreachableError, check_token, explained
+from optimum_ane.hub.publish_errors import HubUnreachableError, explained
 from optimum_ane.hub.publisher import Publication, Publisher, say
 from optimum_ane.hub.remote import DEFAULT_BRANCH, is_in_program
 from optimum_ane.package.file_names import check_subfolder
@@ -21,6 +22,7 @@ __all__ = ["Publication", "publish"]
 _COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 
 
+@tokens_hidden()
 def publish(
     package: str | Path,
     repo_id: str,
@@ -61,7 +63,7 @@ def publish(
         PackageError: The package is not whole.
         PublishError: The Hub refused or cannot be reached, or something would be lost.
     """
-    check_token(token)
+    check_token(token, PublishError)
     folder = check_subfolder(subfolder)
     if is_in_program(PurePosixPath(folder)):
         raise PublishError(f"the subfolder {folder} would look like the inside of an .mlpackage; choose another name")

@@ -18,8 +18,9 @@ from optimum_ane.compression.calibration_data import (
 from optimum_ane.compression.compress import check_source
 from optimum_ane.compression.mixed import MIXED, Budget, MixedRecipe, search_mixed
 from optimum_ane.compression.recipes import Recipe, get_recipe
-from optimum_ane.errors import CompressionError, OutputError
+from optimum_ane.errors import CompressionError
 from optimum_ane.evaluation.datasets import DatasetSpec
+from optimum_ane.package.file_writing import write_file
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.layout import package_directory
 from optimum_ane.package.manifest import FunctionEntry, Manifest, ProgramEntry
@@ -107,10 +108,7 @@ class Prepared:
             OutputError: It cannot be written.
         """
         if self.mixed is not None:
-            try:
-                path.write_text(self.mixed.text, encoding="utf-8")
-            except OSError as error:
-                raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+            write_file(path, self.mixed.text)
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -168,7 +166,7 @@ def prepare_recipe(
     folder = calibrating.search_dir or output.absolute().with_name(f"{output.name}.search")
     found = search_mixed(directory, folder, budget, calibration, scorer, quiet=quiet)
     path = folder / f"{MIXED}.yaml"
-    path.write_text(found.text, encoding="utf-8")
+    write_file(path, found.text)
     return Prepared(get_recipe(path), mixed=found, folder=folder if calibrating.search_dir is None else None)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import math
+import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -254,9 +256,22 @@ def write_configuration(draft: PackageDraft) -> None:
     tokenizer = copy.copy(draft.tokenizer)
     # `truncation=True` in a pipeline cuts to this, so it must be the package's length.
     tokenizer.model_max_length = draft.form.longest
-    tokenizer.save_pretrained(draft.directory)
+    _save_tokenizer(tokenizer, draft.directory)
     text = replace(draft.manifest.text, tokenizer=describe_tokenizer(tokenizer, draft.directory))
     draft.manifest = replace(draft.manifest, text=text)
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Saves it; what the operating system refused is an `OSError`, of which the tokenizers library makes a text."""
+    try:
+        tokenizer.save_pretrained(directory)
+    except OSError:
+        raise
+    except Exception as error:  # the tokenizers library raises no class of its own
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(directory)) from error
 
 
 def write_package(draft: PackageDraft) -> None:

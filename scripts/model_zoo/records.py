@@ -10,8 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from typing import IO, Any
 
 from model_zoo.catalog import Job, Model
 from optimum_ane.errors import ANEError, OutputError, PackageError
+from optimum_ane.package.file_writing import write_file
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.layout import ANE_CONFIG, EXPORT_REPORT
 from optimum_ane.package.manifest import Manifest
@@ -203,25 +202,16 @@ def hash_directory(directory: Path) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file by way of a temporary sibling, so that it is never seen half-written.
+    """Writes a file whole or not at all, and the directories above it.
 
     Raises:
         OutputError: It cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}; choose another --output") from error
+    write_file(path, text)
 
 
 class BusyError(ANEError, RuntimeError):

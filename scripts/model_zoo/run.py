@@ -16,6 +16,7 @@ from model_zoo.pools import End, Pool, Running
 from model_zoo.records import Record, Workplace, is_exported, is_published, make_key, source_of
 from model_zoo.worker import Order
 from optimum_ane.errors import ANEError
+from optimum_ane.package.recovery import clean
 
 _POLL_SECONDS = 0.1
 
@@ -81,12 +82,20 @@ def _plan(job: Job, output: Path, source: str, private: bool | None) -> Plan:
     return Plan(job, steps, Order(job, output, key, source, private))
 
 
+def clean_up(plans: Iterable[Plan], workplace: Workplace) -> None:
+    """Removes what killed runs have left, also of jobs that are done; see `optimum-cli ane clean`."""
+    folders = {path.parent for plan in plans for path in (workplace.package(plan.job), workplace.record(plan.job))}
+    for folder in (workplace.root, *sorted(folders)):
+        clean(folder)
+
+
 def run(plans: Sequence[Plan], pool: Pool, display: Display, workplace: Workplace) -> list[Outcome]:
     """Runs what is left to do. A failure or a dead worker ends its own job alone; Ctrl-C ends all, cleanly.
 
     Returns:
         One outcome for each plan, in their order.
     """
+    clean_up(plans, workplace)
     outcomes: dict[str, Outcome] = {}
     waiting: deque[Order] = deque()
     for plan in plans:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -21,7 +20,11 @@ from typing import TYPE_CHECKING
 from model_zoo.catalog import Evaluation, Job, Model
 from model_zoo.records import Published, Record, Workplace, is_exported, is_published, locked, package_hash
 from optimum_ane.errors import ANEError, CheckpointError
+from optimum_ane.package.file_trees import remove_tree
 from optimum_ane.package.form import ExportForm
+from optimum_ane.package.recovery import finish_replacing
+from optimum_ane.package.signals import unwinding_signals
+from optimum_ane.package.working_folders import find_working
 
 if TYPE_CHECKING:
     from optimum_ane.workflows.export import ExportChecks
@@ -96,8 +99,7 @@ def _export(order: Order, package: Path, path: Path) -> Record:
     from optimum_ane.checkpoints.hub_options import HubOptions
     from optimum_ane.workflows.export import export_checkpoint
 
-    for leftover in package.parent.glob(f".{package.name}.*.partial"):
-        shutil.rmtree(leftover)
+    _remove_leftovers(package)
     job, model = order.job, order.job.model
     record = Record(order.key, replaces=package_hash(package))
     record.write(path)
@@ -120,6 +122,14 @@ def _export(order: Order, package: Path, path: Path) -> Record:
     record = replace(record, package=package_hash(package), seconds=round(time.monotonic() - start, 1))
     record.write(path)
     return record
+
+
+def _remove_leftovers(package: Path) -> None:
+    """Removes what a killed worker has left, on whichever machine: no other may work on the job now."""
+    for folder in find_working(package.parent):
+        if folder.name.startswith(f".{package.name}."):
+            finish_replacing(folder)
+            remove_tree(folder)
 
 
 def _checks(model: Model) -> ExportChecks:
@@ -160,7 +170,8 @@ def main() -> int:
     order = Order.from_json(sys.stdin.readline())
     _end_with_stdin()
     try:
-        carry_out(order)
+        with unwinding_signals():
+            carry_out(order)
     except ANEError as error:
         reason = str(error)
     except KeyboardInterrupt:

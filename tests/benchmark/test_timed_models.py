@@ -221,7 +221,7 @@ def test_a_package_without_its_configuration_is_refused(several, tmp_path):
     shutil.copytree(several, tmp_path / "package")
     (tmp_path / "package" / "config.json").unlink()
     form = Manifest.read(several).form
-    with pytest.raises(PackageError, match=r"holds no readable config\.json"):
+    with pytest.raises(PackageError, match=r"holds no config\.json that transformers reads"):
         load_timed_model(TimedModel("package", "portable", str(tmp_path / "package"), form))
 
 

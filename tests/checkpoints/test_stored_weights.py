@@ -255,7 +255,9 @@ def test_an_index_that_leads_out_of_the_checkpoint_is_refused(place, tmp_path):
     directory = tmp_path / "checkpoint"
     save_checkpoint(directory, "bert", "text-classification")
     (directory / "model.safetensors").rename(tmp_path / "model.safetensors")
-    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"classifier.bias": place}}))
+    (directory / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": {"classifier.bias": place}})
+    )
     with pytest.raises(CheckpointError, match="leads out of the checkpoint"):
         _ = open_checkpoint(str(directory)).weights
 
@@ -275,7 +277,10 @@ def test_a_tensor_in_two_files_is_refused(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     save_file(stored, tmp_path / "a.safetensors")
     save_file({"classifier.bias": torch.ones(2)}, tmp_path / "b.safetensors")
-    index = {"weight_map": dict.fromkeys(stored, "a.safetensors") | {"classifier.bias": "b.safetensors"}}
+    index = {
+        "metadata": {},
+        "weight_map": dict.fromkeys(stored, "a.safetensors") | {"classifier.bias": "b.safetensors"},
+    }
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=r"both hold classifier\.bias"):
         _ = open_checkpoint(str(tmp_path)).weights

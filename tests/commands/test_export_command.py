@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from command_line import run_command
@@ -142,10 +143,11 @@ def test_faults_of_no_known_kind_are_one_line_too(command, checkpoint, tmp_path,
 
     monkeypatch.setattr(stages, "build_module", fail)
     line = ("--model", checkpoint, "--sequence-length", 16, "out")
-    printed = command(*line, code=1)
+    code = 130 if isinstance(fault, KeyboardInterrupt) else 1
+    printed = command(*line, code=code)
     assert printed.err.splitlines()[-1].startswith(f"error: {words}")
     assert "Traceback" not in printed.err
-    assert "Traceback" in command(*line, "--verbose", code=1).err
+    assert "Traceback" in command(*line, "--verbose", code=code).err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -195,25 +197,44 @@ def test_the_whole_command_in_a_process_of_its_own(checkpoint, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_in_the_middle_leaves_nothing_behind(checkpoint, tmp_path):
+_SIGNALS = {
+    signal.SIGINT: (130, 1),
+    signal.SIGTERM: (143, 1),
+    signal.SIGHUP: (129, 1),
+    "SIGINT twice": (130, 2),
+}
+"""The exit code, and how often it is sent."""
+
+
+@pytest.mark.parametrize("number", _SIGNALS)
+def test_a_signal_in_the_middle_leaves_nothing_behind(checkpoint, tmp_path, number):
     program = "import sys; from optimum.commands.optimum_cli import main; sys.argv[0] = 'optimum-cli'; main()"
-    line = ["export", "ane", "--model", str(checkpoint), "--sequence-length", "16", str(tmp_path / "out")]
+    place, temporary = tmp_path / "place", tmp_path / "temporary"
+    place.mkdir()
+    temporary.mkdir()
+    line = ["export", "ane", "--model", str(checkpoint), "--sequence-length", "16", str(place / "out")]
     process = subprocess.Popen(
         [sys.executable, "-c", program, *line],
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
+    code, times = _SIGNALS[number]
     seen = []
     for text in process.stderr:
         seen.append(text)
         if text.startswith("[3/8]"):  # now it traces and converts
-            process.send_signal(signal.SIGINT)
-    assert process.wait() == 1
+            time.sleep(0.1)
+            for _ in range(times):
+                process.send_signal(signal.SIGINT if isinstance(number, str) else number)
+                time.sleep(0.02)
+    assert process.wait() == code
     assert seen[-1].startswith("error: interrupted; nothing was written"), seen
     assert "Traceback" not in "".join(seen)
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_public_names_are_loaded_when_they_are_asked_for():

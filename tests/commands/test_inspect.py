@@ -1,10 +1,13 @@
 import json
+import shutil
 
 import coremltools as ct
 import pytest
 from command_line import run_command
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import types
+from coremltools.proto import Model_pb2
+from small_disks import mounted
 
 from optimum_ane.commands.inspect import InspectCommand
 
@@ -61,7 +64,7 @@ def test_a_page_is_written_beside_the_answer(run, package, tmp_path):
     run("--html", str(tmp_path / "report.html"), "--json", where=package / "model.mlpackage")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Core ML runs topk on the CPU." in page
-    assert "cannot write" in run("--html", str(tmp_path / "nowhere/report.html"), code=1)
+    assert "cannot be written" in run("--html", str(tmp_path / "nowhere/report.html"), code=1)
 
 
 def test_a_chip_adds_an_estimate_of_latency(run):
@@ -126,3 +129,30 @@ def test_a_limit_that_makes_no_sense_is_refused_as_a_usage_error(line, run, caps
         run(*line)
     assert ended.value.code == 2
     assert line[0] in capsys.readouterr().err
+
+
+def test_a_full_disk_does_not_destroy_the_page_before(run, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with mounted(disk, 32):
+        (disk / "report.html").write_text("the page before")
+        assert "No space left on device" in run("--html", str(disk / "report.html"), "--json", code=1)
+        assert (disk / "report.html").read_text() == "the page before"
+        assert [path.name for path in disk.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize("name", ["x", "update"])
+def test_an_operation_that_lacks_an_input_is_named(run, package, tmp_path, name):
+    """A program that anyone may have written: `slice_update` without what the analysis looks at."""
+    hostile = shutil.copytree(package, tmp_path / "hostile")
+    (file,) = hostile.rglob("*.mlmodel")
+    spec = Model_pb2.Model.FromString(file.read_bytes())
+    (function,) = spec.mlProgram.functions.values()
+    (block,) = function.block_specializations.values()
+    relu = next(operation for operation in block.operations if operation.type == "relu")
+    relu.type = "slice_update"
+    relu.inputs["update"].CopyFrom(relu.inputs["x"])
+    del relu.inputs[name]
+    file.write_bytes(spec.SerializeToString())
+    message = run(where=hostile, code=1)
+    assert f"slice_update 'activated' lacks its input {name}; export or download the package again" in message

@@ -18,7 +18,7 @@ from optimum_ane.errors import (
     PackageError,
     ValidationError,
 )
-from optimum_ane.hub.card import is_generated
+from optimum_ane.package.card_marker import is_generated
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes.portable import PortableSession
@@ -146,7 +146,7 @@ def test_what_cannot_be_is_refused_before_any_work(package, dataset, tiny_packag
     recipe = get_recipe("int8")
     with pytest.raises(OutputError, match="not empty"):
         compress_package(package, recipe, tmp_path / "full", quiet=True)
-    with pytest.raises(CompressionError, match="is the package itself"):
+    with pytest.raises(OutputError, match="or lies in it, which is read meanwhile"):
         compress_package(package, recipe, package, overwrite=True, quiet=True)
     with pytest.raises(PackageError, match=r"holds no ane_config\.json"):
         compress_package(tmp_path / "full", recipe, tmp_path / "out", quiet=True)

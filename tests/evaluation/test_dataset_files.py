@@ -126,6 +126,24 @@ def test_lists_in_parquet_and_jsonl(tmp_path, write):
         assert load(path, problem_type="multi_label_classification").labels.tolist() == [[0, 1], [0, 0], [1, 1]]
 
 
+@pytest.mark.parametrize("values", [[[0, 1], [1], []], [["POSITIVE", "NEGATIVE"], ["POSITIVE"], []]])
+@pytest.mark.parametrize("rows_of_group", [1, 7, 1000])
+def test_lists_of_labels_in_several_row_groups(tmp_path, values, rows_of_group):
+    table = pyarrow.table({"text": ["a", "b", "c"] * 200, "label": values * 200})
+    pyarrow.parquet.write_table(table, tmp_path / "dev.parquet", row_group_size=rows_of_group)
+    examples = load(tmp_path / "dev.parquet", problem_type="multi_label_classification")
+    assert examples.labels.tolist() == [[1, 1], [0, 1], [0, 0]] * 200
+
+
+def test_two_lists_of_ids(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b"], "label": [[0, 1], [1]]}), tmp_path / "d.parquet")
+    examples = load(tmp_path / "d.parquet", problem_type="multi_label_classification")
+    assert examples.labels.tolist() == [[1, 1], [0, 1]]
+    message = refusal(tmp_path / "d.parquet")
+    assert "row 1, column label: there is a list of labels, [0, 1], and the model gives one label a row" in message
+    assert 'say "problem_type": "multi_label_classification" in its config.json' in message
+
+
 def test_max_samples_takes_the_first_rows_and_reads_no_further(write):
     path = write("dev.tsv", b"a\t1\nb\t0\nc\xff\t1\n")
     assert load(path, max_samples=2).texts == ["a", "b"]
@@ -309,8 +327,11 @@ def test_parquet_that_is_none(tmp_path, write):
 def test_too_much_of_it(write, monkeypatch):
     path = write("dev.tsv", "fine\t1\n" * 20)
     monkeypatch.setattr("optimum_ane.evaluation.datasets.MAX_ROWS", 10)
-    assert ", row 11: more than 10 rows" in refusal(path)
+    assert ", row 11: more than 10 rows, which is the limit; take fewer" in refusal(path)
     assert len(load(path, max_samples=10)) == 10
+    assert len(load(write("exact.tsv", "fine\t1\n" * 10))) == 10
+    monkeypatch.setattr("optimum_ane.evaluation.datasets.MAX_TOTAL_CHARACTERS", 20)
+    assert ", row 6: more than 20 characters, which is the limit; take fewer" in refusal(path)
 
 
 def test_options_that_make_no_sense(write):

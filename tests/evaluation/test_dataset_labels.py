@@ -33,7 +33,7 @@ def test_numbers():
     assert encode([0, True, 1.0], ["NO", "YES"]) == ([0, 1, 1], "by id")
 
 
-@pytest.mark.parametrize("value", ["-1", "2", 2, -1, 0.5, "٣", "1.0", "", "9" * 5000, None, [0], {}, float("nan")])
+@pytest.mark.parametrize("value", ["-1", "2", 2, -1, 0.5, "٣", "1.0", "", "9" * 5000, None, [[0]], {}, float("nan")])
 def test_what_is_no_label(value):
     with pytest.raises(DatasetError, match="dev, row 3, column label: the model does not know the label"):
         encode([1, value], ["NO", "YES"])

@@ -111,6 +111,11 @@ class Handler(BaseHTTPRequestHandler):
             headers = {"Content-Type": "application/json"} | (headers or {})
         self.request_log.status = status
         self.send_response(status)
+        if self.hub.echoes_token and status >= 400:
+            headers, content = self._echo(headers or {})
+        if self.hub.echoes_token:
+            # The client shows the first warning of each topic.
+            self.send_header("X-HF-Warning", f"{self.path}; you sent {self.headers.get('Authorization')}")
         for name, value in ({"Content-Length": str(len(content))} | (headers or {})).items():
             self.send_header(name, value)
         self.end_headers()
@@ -122,6 +127,12 @@ class Handler(BaseHTTPRequestHandler):
         self.request_log.sent = len(content)
         if fault is not None:
             raise CutError
+
+    def _echo(self, headers):
+        """An error that quotes the request, as a careless proxy's does, in each place that the client shows."""
+        sent = f"you sent Authorization: {self.headers.get('Authorization')}"
+        content = json.dumps({"error": sent, "errors": [{"message": sent}]}).encode()
+        return headers | {"X-Error-Message": sent, "X-Request-Id": sent, "Content-Type": "application/json"}, content
 
     # Routes. Parts of the path stay quoted until they are split: a branch may hold a slash.
 

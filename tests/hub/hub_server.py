@@ -26,6 +26,7 @@ Faults go by a part of the path (with its query), are used `times` times, and st
         server.during("/lfs-put/", 1 << 20, callback)            # amid an upload, in the server's thread
         server.expire()                                          # the token is not valid any more
         server.break_file("org/name", "a.bin", b"…")             # what is served differs from what was committed
+        server.echoes_token = True                               # errors and warnings quote the Authorization header
         server.multipart_above = 5 << 20                         # larger LFS files go in parts
 
 Uploads go to `/lfs-put/<sha256>`, parts to `/lfs-part/<sha256>/<n>`. An object that was uploaded and verified stays
@@ -64,6 +65,7 @@ class HubServer:
         self.token, self.read_token = "hf_loopbackWriteTokenDoNotPrint", "hf_loopbackReadTokenDoNotPrint"
         self.namespaces = ("tester", "org")
         self.multipart_above = None
+        self.echoes_token = False
         self.page_size = 1000
         self.store = Store()
         self.requests = []
@@ -138,6 +140,7 @@ class HubServer:
             self._faults.clear()
             self._expired = False
             self.multipart_above = None
+            self.echoes_token = False
 
     def count(self, method=None, path_contains=""):
         return sum(method in (None, r.method) and path_contains in r.path for r in list(self.requests))

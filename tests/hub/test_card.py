@@ -23,7 +23,8 @@ from tiny_models import make_tokenizer, save_checkpoint
 
 from optimum_ane import export
 from optimum_ane.errors import CardError, PackageError
-from optimum_ane.hub.card import is_generated, make_card
+from optimum_ane.hub.card import make_card
+from optimum_ane.package.card_marker import is_generated
 
 VERSION_1 = Path(__file__).parents[1] / "package" / "fixtures" / "version-1"
 LABELS = ["bad | worse", 'good "q" `x`', "🎉 très\n---\n<script>alert(1)</script>"]

@@ -232,7 +232,7 @@ class TestProcesses:
     def test_ctrl_c_amid_the_commit_does_not_claim_that_nothing_happened(self, hub, second):
         hub.server.before("/commit/", lambda: os.kill(hub.worker.pid, signal.SIGINT))
         answer = hub.call("hub_publishing", "command", second.package, hub.repo_id, "--license", "mit")
-        assert answer.get() == 1
+        assert answer.get() == 130
         assert "interrupted; the Hub holds the old state or the new one" in answer.output.splitlines()[-1]
         assert second.completes()
 

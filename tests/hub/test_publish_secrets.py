@@ -3,8 +3,8 @@
 import pytest
 from hub_packages import PUBLISH, files_of
 
+from optimum_ane.access_tokens import check_token
 from optimum_ane.errors import PublishError
-from optimum_ane.hub.publish_errors import check_token
 
 SCRIPT = """
 import sys
@@ -53,5 +53,5 @@ def test_it_goes_to_the_hub_alone(hub, package):
 @pytest.mark.parametrize("token", ["", "hf_abc\n", "hf abc", "hf_äbc", "hf_abc\r\nX-Injected: 1"])
 def test_one_that_would_break_the_header_is_refused_without_being_quoted(token):
     with pytest.raises(PublishError) as refused:
-        check_token(token)
+        check_token(token, PublishError)
     assert token.strip() not in str(refused.value) or not token

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import make_inputs, make_original
 
-from optimum_ane.errors import InputError, RuntimeUnavailableError, UnsupportedModelError
+from optimum_ane.errors import InputError, OutputError, RuntimeUnavailableError, UnsupportedModelError
 from optimum_ane.modeling import model_class_of
 
 
@@ -102,3 +102,11 @@ def test_compute_units_are_checked_on_every_system(package):
 def test_the_program_inside_stands_for_its_package(package):
     by_program = model_class_of("text-classification").from_pretrained(package / "model.mlpackage")
     assert by_program(input_ids=np.full((1, 4), 9)).logits.shape == (1, 2)
+
+
+def test_a_saved_package_is_replaced_where_that_is_asked_for(model, tmp_path):
+    model.save_pretrained(tmp_path / "copy")
+    with pytest.raises(OutputError, match="is not empty; choose another output or pass overwrite=True"):
+        model.save_pretrained(tmp_path / "copy")
+    model.save_pretrained(tmp_path / "copy", overwrite=True)
+    assert (tmp_path / "copy" / "ane_config.json").is_file()

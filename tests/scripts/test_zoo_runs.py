@@ -22,6 +22,7 @@ from optimum_ane import ANEModelForSequenceClassification
 from optimum_ane.errors import CheckpointError
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.manifest import Manifest
+from optimum_ane.package.processes import Process
 
 
 def summary(output):
@@ -133,7 +134,8 @@ def test_a_changed_entry_is_made_again_even_if_it_is_killed_in_the_middle(output
     assert packages(state(output)) == before | {
         name: value for name, value in packages(state(output)).items() if ".partial/" in name
     }
-    (output / "packages" / "embedder" / ".seq8.abc.partial").mkdir(exist_ok=True)
+    of_another_machine = Process(1, 1, "0" * 8, "0" * 8)
+    (output / "packages" / "embedder" / f".seq8.{of_another_machine}-00000000.partial").mkdir()
 
     assert run(path, output) == 0
     assert {name: row["status"] for name, row in summary(output).items()} == {

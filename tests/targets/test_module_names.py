@@ -100,8 +100,9 @@ def test_all_names_are_valid_and_unique_and_all_layers_say_which_module_they_are
     of_no_module = [each for each in names_of(path) if not each.startswith(tuple(paths))]
     kept = ("hidden_state_", "model_", "logits")
     assert all(each.startswith(kept) for each in of_no_module), of_no_module
-    # Mask, pooling and the last change of shape are the model's own, whatever the number of layers.
-    assert sum(each.startswith("model_") for each in of_no_module) <= 12, of_no_module
+    # Mask, pooling and the last change of shape are the model's own, whatever the number of layers; DeBERTa's mask has
+    # the most operations.
+    assert sum(each.startswith("model_") for each in of_no_module) <= 18, of_no_module
 
 
 def test_a_projection_has_the_name_of_its_weight(tmp_path):

@@ -5,6 +5,7 @@ import re
 import pytest
 import transformers
 from tiny_models import make_original
+from transformers.initialization import no_init_weights
 
 from optimum_ane import export
 from optimum_ane.errors import ShapeError
@@ -72,7 +73,7 @@ def test_usual_batches_of_base_models_fit_into_eight_gigabytes(with_memory, mode
 )
 def test_the_weights_are_those_of_the_model(model_type, settings):
     config = transformers.AutoConfig.for_model(model_type, **settings)
-    with transformers.initialization.no_init_weights():
+    with no_init_weights():
         model = transformers.AutoModel.from_config(config)
     size = 4 * sum(parameter.numel() for parameter in model.parameters())
     assert 0.9 * size < weight_bytes(config) <= 1.02 * size

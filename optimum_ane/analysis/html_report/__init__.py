@@ -13,8 +13,8 @@ from optimum_ane.analysis.html_report import measured, predicted
 from optimum_ane.analysis.html_report.parts import Figure, Section
 from optimum_ane.analysis.inspection import Inspection
 from optimum_ane.charts import DEVICE_COLORS
-from optimum_ane.errors import OutputError
 from optimum_ane.hub.card_package import CardPackage, read_card_package
+from optimum_ane.package.file_writing import write_file
 from optimum_ane.package.layout import ANE_CONFIG
 from optimum_ane.version import __version__
 
@@ -32,11 +32,7 @@ def write_html(path: str | Path, inspection: Inspection, package: str | Path | N
         PackageError: One of these files is damaged.
         OutputError: The page cannot be written.
     """
-    page = render_html(inspection, None if package is None else read_package(Path(package)))
-    try:
-        Path(path).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_file(path, render_html(inspection, None if package is None else read_package(Path(package))))
 
 
 def render_html(inspection: Inspection, package: CardPackage | None) -> str:

@@ -13,6 +13,7 @@ from optimum_ane.targets.coreml.garbage import what_is_new_collected
 from optimum_ane.targets.coreml.metadata import Metadata, write_meanings, write_metadata
 from optimum_ane.targets.coreml.multifunction import MAIN, check_several_functions, merge_functions
 from optimum_ane.targets.coreml.package_files import write_specification
+from optimum_ane.targets.coreml.temporary_files import temporary_files_in
 from optimum_ane.targets.coreml.trace import trace
 
 if TYPE_CHECKING:
@@ -67,11 +68,13 @@ def build_program(
     Raises:
         UnsupportedModelError: Several functions for an older target, or a module that does not declare its layers.
         OSError: The package could not be written.
-        OutputError: coremltools could not write to the directory for temporary files.
     """
     if [function.name for function in functions] != [MAIN]:
         check_several_functions(minimum_deployment_target)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="functions-") as folder:
+    with (
+        tempfile.TemporaryDirectory(dir=path.parent, prefix="functions-") as folder,
+        temporary_files_in(Path(folder)),
+    ):
         saved = {}
         for function in functions:
             saved[function.name] = Path(folder) / f"{function.name}.mlpackage"

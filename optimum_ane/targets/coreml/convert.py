@@ -53,7 +53,7 @@ def convert(
 
     Raises:
         OSError: The package could not be written.
-        OutputError: coremltools could not write the weights to the directory for temporary files.
+        OutputError: coremltools could not write its temporary files, outside of `temporary_files_in`.
     """
     classifier = None
     if class_labels is not None:

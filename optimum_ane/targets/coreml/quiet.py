@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from optimum_ane.errors import OutputError
+from optimum_ane.targets.coreml.temporary_files import temporary_folder
 
 _LITTLE = 2**24
 """Bytes. Where so little is left on a disk, that is why nothing could be written."""
@@ -27,8 +28,9 @@ def writing(package: Path | None = None) -> Iterator[None]:
         package: The package that is written; None stands for one among the temporary files.
 
     Raises:
-        OSError: The package could not be written; who chose the place can tell what to do.
-        OutputError: The temporary files could not.
+        OSError: The package, or the files in the folder of `temporary_files_in`, could not be written; who chose the
+            place can tell what to do.
+        OutputError: Those in the system's folder for temporary files could not.
     """
     try:
         yield
@@ -36,10 +38,11 @@ def writing(package: Path | None = None) -> Iterator[None]:
         reason = str(error)
         if "FileWriter" not in reason and "filesystem error" not in reason:
             raise
-        if package is not None and str(package) in reason:
+        place = package.parent if package is not None and str(package) in reason else temporary_folder()
+        if place is not None:
             # It copies with a call that tells of a full disk as of any other error.
-            number = errno.ENOSPC if shutil.disk_usage(package.parent).free < _LITTLE else errno.EIO
-            raise OSError(number, os.strerror(number), str(package)) from error
+            number = errno.ENOSPC if shutil.disk_usage(place).free < _LITTLE else errno.EIO
+            raise OSError(number, os.strerror(number), str(place)) from error
         directory = tempfile.gettempdir()
         free = shutil.disk_usage(directory).free / 1e6
         raise OutputError(

@@ -25,7 +25,7 @@ from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_O
 from coremltools.converters.mil.frontend.torch.utils import NUM_TO_DTYPE_STRING
 from coremltools.converters.mil.mil import types
 
-from optimum_ane.errors import OutputError, UnsupportedModelError
+from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.targets.coreml.passes import stock_pass_pipeline
 from optimum_ane.targets.coreml.quiet import quiet, writing
 from optimum_ane.tasks import TASKS
@@ -77,7 +77,7 @@ def convert_stock(model: PreTrainedModel, form: ExportForm, inputs: Mapping[str,
 
     Raises:
         UnsupportedModelError: The architecture cannot be traced or converted as it is; the message says why.
-        OutputError: coremltools could not write the weights to the directory for temporary files.
+        OSError: coremltools could not write its temporary files.
     """
     head = _Head(model, form.task, list(inputs)).eval()
     try:
@@ -93,7 +93,7 @@ def convert_stock(model: PreTrainedModel, form: ExportForm, inputs: Mapping[str,
                 pass_pipeline=stock_pass_pipeline(form.precision),
                 skip_model_load=True,
             )
-    except OutputError:
+    except OSError:
         raise
     except Exception as error:  # tracer and converter raise whatever they stumble over
         reason = str(error).strip().splitlines()

@@ -63,13 +63,6 @@ class carry_layer_norm_rounding(cast_to_float16):  # noqa: N801 - passes are nam
             )
         return False
 
-    def is_valid_op(self, op: Operation) -> bool:
-        """Tells whether an operation can be cast; one that stays in float32 gets its weight scaled in float32."""
-        is_valid = super().is_valid_op(op)
-        if not is_valid and op in self._scales:
-            scale_weight(op, self._scales.pop(op))
-        return is_valid
-
     def should_cast_parameter(self, op: Operation, param_name: str) -> bool:
         """Tells whether a parameter is to be cast; a weight that has a scale to take is not, it is made anew."""
         return not (param_name == "weight" and op in self._scales) and super().should_cast_parameter(op, param_name)
@@ -124,7 +117,7 @@ def carry_rounding(block: Block) -> dict[Operation, WeightScale]:
         block: A function of a float32 program.
 
     Returns:
-        What the weights of convolutions are to be scaled by, see `scale_weight`.
+        What the weights of convolutions are to be scaled by.
     """
     scales: dict[Var, np.ndarray] = {}
     left: dict[Operation, WeightScale] = {}
@@ -139,18 +132,13 @@ def carry_rounding(block: Block) -> dict[Operation, WeightScale]:
             for writer in users.writers:
                 left.setdefault(writer, WeightScale()).rows = scale
                 if writer.bias is not None:
-                    _replace_constant(writer, "bias", writer.bias.val * scale)
+                    replace_constant(writer, "bias", writer.bias.val * scale)
             scales.update(dict.fromkeys(users.sums, scale))
-            _replace_constant(norm, "gamma", weight * scale)
-            _replace_constant(norm, "beta", norm.beta.val * scale)
+            replace_constant(norm, "gamma", weight * scale)
+            replace_constant(norm, "beta", norm.beta.val * scale)
         elif before is not None:
-            _replace_constant(norm, "gamma", weight)
+            replace_constant(norm, "gamma", weight)
     return left
-
-
-def scale_weight(conv: Operation, scale: WeightScale) -> None:
-    """Scales the weight of a convolution, in place and in float32; `scale` is from `carry_rounding`."""
-    _replace_constant(conv, "weight", scale(conv.weight.val))
 
 
 def _is_channel_norm(operation: Operation) -> bool:
@@ -220,7 +208,7 @@ def _children(operation: Operation) -> list[Operation]:
     return list(operation.outputs[0].child_ops)
 
 
-def _replace_constant(operation: Operation, name: str, value: np.ndarray) -> None:
+def replace_constant(operation: Operation, name: str, value: np.ndarray) -> None:
     """Gives an operation a constant of its own, float32; others that read the old one keep it."""
     old = getattr(operation, name)
     new = mb.const(val=value.astype(np.float32), name=f"{old.name}_carried", before_op=operation)

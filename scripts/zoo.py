@@ -70,7 +70,7 @@ from model_zoo.strict_yaml import ListError
 from model_zoo.summary import print_plans, print_summary, summarize, write_summary
 from rich.console import Console
 
-from optimum_ane.errors import ANEError
+from optimum_ane.errors import ANEError, for_command_line
 
 LIST = Path(__file__).with_name("zoo.yaml")
 _PATIENCE = 10.0
@@ -107,6 +107,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    with for_command_line():
+        return _run_or_say_why(options)
+
+
+def _run_or_say_why(options: argparse.Namespace) -> int:
     try:
         return _run(options)
     except ANEError as error:

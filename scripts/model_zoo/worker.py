@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from model_zoo.catalog import Evaluation, Job, Model
 from model_zoo.records import Published, Record, Workplace, is_exported, is_published, locked, package_hash
-from optimum_ane.errors import ANEError, CheckpointError
+from optimum_ane.errors import ANEError, CheckpointError, for_command_line
 from optimum_ane.package.file_trees import remove_tree
 from optimum_ane.package.form import ExportForm
 from optimum_ane.package.recovery import finish_replacing
@@ -173,7 +173,8 @@ def main() -> int:
         with unwinding_signals():
             carry_out(order)
     except ANEError as error:
-        reason = str(error)
+        with for_command_line():
+            reason = str(error)
     except KeyboardInterrupt:
         reason = "interrupted"
     except Exception as error:  # noqa: BLE001 - whatever it is, the other jobs go on and the reason is told

@@ -114,7 +114,7 @@ def test_arguments_of_the_command_are_those_of_the_function(command, checkpoint,
         (["--model", "CHECKPOINT", "--minimum-deployment-target", "iOS14", "out"], ["iOS14", "iOS16"]),
         (["--model", "CHECKPOINT", "--eval-dataset", "no.tsv", "--sequence-length", "16", "out"], ["no.tsv"]),
         (["--model", "CHECKPOINT", "--sequence-length", "16", "full"], ["full is not empty", "--overwrite"]),
-        (["--model", "CHECKPOINT", "--sequence-length", "16", "--overwrite", "full"], ["packages only"]),
+        (["--model", "CHECKPOINT", "--sequence-length", "16", "--overwrite", "full"], ["only packages"]),
     ],
 )
 def test_errors_are_one_line_and_exit_code_1(command, checkpoint, tmp_path, line, words):

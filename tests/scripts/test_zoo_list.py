@@ -172,7 +172,7 @@ def test_two_packages_at_one_place_are_refused(tmp_path):
     with pytest.raises(ListError, match="one/seq128 and two/seq128 would both stand at me/all; give one another"):
         make_jobs(models, "me")
     (model,) = read(tmp_path, GOOD)
-    with pytest.raises(ListError, match="'not an org/one-ane' cannot be a repository; check --org"):
+    with pytest.raises(ListError, match="'not an org/one-ane' cannot be a repository; check org"):
         make_jobs([model], "not an org")
 
 

@@ -10,7 +10,12 @@ import torch
 from ml_programs import FLOAT16, FLOAT32, read_operations, types_of
 from tiny_models import TASKS, answer, make_inputs, make_original, make_tokenizer, psnr, save_checkpoint
 
-from optimum_ane import ANEModelForSequenceClassification, __version__, export
+from optimum_ane import (
+    ANEModelForSequenceClassification,
+    ANEModelForTokenClassification,
+    __version__,
+    export,
+)
 from optimum_ane.errors import ShapeError, UnsupportedModelError
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes.portable import PortableSession
@@ -354,3 +359,13 @@ def test_a_model_in_training_mode_or_half_precision_is_left_as_it_is(tmp_path):
     assert result.report.package_psnr["logits"] >= 50
     assert original.training
     assert original.dtype == torch.float16
+
+
+def test_the_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_checkpoint(tmp_path / "checkpoint", "bert", "token-classification", num_hidden_layers=1)
+    result = export("~/checkpoint", "~/out", task="ner", sequence_length=8, validate=False, quiet=True)
+    assert result.path == tmp_path / "out"
+    assert ANEModelForTokenClassification.from_pretrained("~/out").manifest.source.model == str(
+        tmp_path / "checkpoint"
+    )

@@ -27,10 +27,10 @@ class name_by_module(AbstractGraphPass):  # noqa: N801 - passes are named by the
         var_140_cast_fp16 = einsum(…)     encoder_layer_0_attention_einsum_0 = einsum(…)     on the way to it
 
     What would have the same name is numbered in the program's order. Inputs, outputs, states, hidden states, and
-    weights, which bear the checkpoint's own names, keep theirs. Other constants are named by the operation that reads
-    them and what they are to it, `encoder_layer_0_attention_query_strides`; a table that was computed beforehand, by
-    the variable that held it. What a pass has added belongs to the module of what it stands for, or else of what it
-    reads.
+    weights, which bear the checkpoint's own names, keep theirs. Other constants are named by what they are to the
+    operation that reads them, `conv_strides_12`, and no longer: there are more of them than of operations, and every
+    function of a program holds its own. A table that was computed beforehand is named by its module and the variable
+    that held it. What a pass has added belongs to the module of what it stands for, or else of what it reads.
 
     It comes last, and takes a trace whose values were named by `name_values_by_module`. A name depends on the module's
     own operations only, so that the functions of a program use the same ones.
@@ -128,7 +128,7 @@ def _constant_wish(constant: Operation, readers: Mapping[Operation, str]) -> str
     reader = next((child for child in result.child_ops if child in readers), None)
     if reader is None:  # an output that is computed beforehand
         return _OF_NO_SUBMODULE
-    return f"{readers[reader]}_{next(name for name, each in _operands(reader) if each is result)}"
+    return f"{reader.op_type}_{next(name for name, each in _operands(reader) if each is result)}"
 
 
 def _identifier(module: str) -> str:

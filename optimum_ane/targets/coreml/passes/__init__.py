@@ -13,6 +13,7 @@ __all__ = [
     "cast_to_float16",
     "fold_layer_norm_affine",
     "forget_output_types",
+    "graph_pass_pipeline",
     "name_by_module",
     "pass_pipeline",
     "stock_pass_pipeline",
@@ -54,6 +55,17 @@ def stock_pass_pipeline(precision: str) -> ct.PassPipeline:
     if precision != "float16":
         pipeline.remove_passes({"optimum_ane::cast_to_float16"})
     return pipeline
+
+
+def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool = True) -> ct.PassPipeline:
+    """Returns the passes for a stock module: coremltools' defaults, and ours among them.
+
+    Args:
+        precision: `"float16"` or `"float32"`.
+        is_classifier: Whether the package will be a Core ML classifier.
+        engine_layout: Whether the program is rewritten into the engine's layout.
+    """
+    return pass_pipeline(precision, is_classifier)
 
 
 def _default_passes(cast: str) -> ct.PassPipeline:

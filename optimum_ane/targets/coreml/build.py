@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optimum_ane.targets.coreml.capture import capture
+from optimum_ane.targets.coreml.conversion import HANDWRITTEN, Conversion
 from optimum_ane.targets.coreml.convert import convert
 from optimum_ane.targets.coreml.garbage import what_is_new_collected
 from optimum_ane.targets.coreml.metadata import Metadata, write_meanings, write_metadata
 from optimum_ane.targets.coreml.multifunction import MAIN, check_several_functions, merge_functions
 from optimum_ane.targets.coreml.package_files import write_specification
 from optimum_ane.targets.coreml.temporary_files import temporary_files_in
-from optimum_ane.targets.coreml.trace import trace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,6 +52,7 @@ def build_program(
     minimum_deployment_target: str,
     class_labels: Sequence[str] | None,
     metadata: Metadata,
+    conversion: Conversion = HANDWRITTEN,
 ) -> None:
     """Converts functions, merges them over one copy of the weights where there are several, and saves the program.
 
@@ -64,9 +66,11 @@ def build_program(
             there are several functions.
         class_labels: Makes it a Core ML classifier with these labels, by the first output.
         metadata: What the program says of itself.
+        conversion: How modules become functions; a stock module needs one of `GRAPH_CONVERSIONS`.
 
     Raises:
-        UnsupportedModelError: Several functions for an older target, or a module that does not declare its layers.
+        UnsupportedModelError: Several functions for an older target, or a module that does not declare its layers, or
+            a stock module that cannot be captured or converted in this way; the message says why.
         OSError: The package could not be written.
     """
     if [function.name for function in functions] != [MAIN]:
@@ -80,7 +84,7 @@ def build_program(
             saved[function.name] = Path(folder) / f"{function.name}.mlpackage"
             with what_is_new_collected():
                 specification = _convert(
-                    function, saved[function.name], precision, minimum_deployment_target, class_labels
+                    function, saved[function.name], precision, minimum_deployment_target, class_labels, conversion
                 )
             write_metadata(specification, metadata)
             write_meanings(specification.description, function.meanings)
@@ -97,13 +101,18 @@ def _convert(
     precision: str,
     minimum_deployment_target: str,
     class_labels: Sequence[str] | None,
+    conversion: Conversion,
 ) -> Any:
-    """Converts one function; module and trace are gone when it returns."""
-    traced = trace(
-        function.make_module(), function.inputs, precision=precision, with_probabilities=class_labels is not None
+    """Converts one function; module and graph are gone when it returns."""
+    captured = capture(
+        function.make_module(),
+        function.inputs,
+        precision=precision,
+        conversion=conversion,
+        with_probabilities=class_labels is not None,
     )
     return convert(
-        traced,
+        captured,
         function.inputs,
         function.outputs,
         path,
@@ -111,4 +120,5 @@ def _convert(
         minimum_deployment_target=minimum_deployment_target,
         class_labels=class_labels,
         states=function.states,
+        conversion=conversion,
     )

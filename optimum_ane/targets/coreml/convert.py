@@ -12,8 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optimum_ane.targets.coreml.passes import pass_pipeline
-from optimum_ane.targets.coreml.quiet import quiet, writing
+from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.targets.coreml.capture import reason
+from optimum_ane.targets.coreml.conversion import HANDWRITTEN, Conversion
+from optimum_ane.targets.coreml.passes import graph_pass_pipeline, pass_pipeline
+from optimum_ane.targets.coreml.quiet import is_write_error, quiet, writing
+from optimum_ane.targets.coreml.translations import missing_translations
 
 PROBABILITIES = "probabilities"
 """The output that a Core ML classifier takes its label from; coremltools replaces it by the label and a dictionary."""
@@ -23,7 +27,7 @@ _TYPES = {torch.float16: np.float16, torch.float32: np.float32}
 
 
 def convert(
-    traced: torch.jit.ScriptModule,
+    captured: torch.jit.ScriptModule,
     inputs: Mapping[str, Tensor],
     outputs: Sequence[str],
     path: Path,
@@ -32,14 +36,15 @@ def convert(
     minimum_deployment_target: str,
     class_labels: Sequence[str] | None = None,
     states: Mapping[str, Sequence[int]] | None = None,
+    conversion: Conversion = HANDWRITTEN,
 ) -> Any:
-    """Converts a traced module to an ML Program and saves it, its function called `main`.
+    """Converts a captured module to an ML Program and saves it, its function called `main`.
 
     Beside the module's own memory this takes that of the converted weights. coremltools holds them in circles of
     references: they are free again after a collection of garbage.
 
     Args:
-        traced: From `trace`; with the probabilities as last output where there are class labels.
+        captured: From `capture`; with the probabilities as last output where there are class labels.
         inputs: The example inputs; the program's have the same names, shapes and types (integers become int32).
         outputs: The names of what the module returns, in order, the probabilities left out.
         path: The `.mlpackage` to write.
@@ -47,6 +52,7 @@ def convert(
         minimum_deployment_target: Oldest system that runs the program, by coremltools' name.
         class_labels: Makes it a Core ML classifier with these labels.
         states: What the function keeps between predictions, float16: shapes by the names of the module's buffers.
+        conversion: How it was captured; says which translations and passes it gets.
 
     Returns:
         The `Model` protobuf that was written.
@@ -54,27 +60,44 @@ def convert(
     Raises:
         OSError: The package could not be written.
         OutputError: coremltools could not write its temporary files, outside of `temporary_files_in`.
+        UnsupportedModelError: coremltools cannot convert a stock module; the message says why.
     """
     classifier = None
     if class_labels is not None:
         classifier = ct.ClassifierConfig(list(class_labels), predicted_probabilities_output=PROBABILITIES)
     names = [*outputs] if class_labels is None else [*outputs, PROBABILITIES]
     kept = [ct.StateType(ct.TensorType(shape=tuple(s), dtype=np.float16), name=n) for n, s in (states or {}).items()]
+    is_classifier = class_labels is not None
+    arguments = {
+        "inputs": [_input(name, value) for name, value in inputs.items()],
+        "outputs": [ct.TensorType(name=name) for name in names],
+        "states": kept or None,
+        "classifier_config": classifier,
+        "minimum_deployment_target": ct.target[minimum_deployment_target],
+        "compute_precision": getattr(ct.precision, precision.upper()),
+        "pass_pipeline": graph_pass_pipeline(precision, is_classifier, conversion.engine_layout)
+        if conversion.is_stock
+        else pass_pipeline(precision, is_classifier),
+        "skip_model_load": True,
+    }
     with quiet(), writing():
-        model = ct.convert(
-            traced,
-            inputs=[_input(name, value) for name, value in inputs.items()],
-            outputs=[ct.TensorType(name=name) for name in names],
-            states=kept or None,
-            classifier_config=classifier,
-            minimum_deployment_target=ct.target[minimum_deployment_target],
-            compute_precision=getattr(ct.precision, precision.upper()),
-            pass_pipeline=pass_pipeline(precision, class_labels is not None),
-            skip_model_load=True,
-        )
+        model = _convert_stock(captured, arguments) if conversion.is_stock else ct.convert(captured, **arguments)
         # Moved, where `save` would copy the weights once more.
         shutil.move(model.package_path, path)
     return model.get_spec()
+
+
+def _convert_stock(captured: torch.jit.ScriptModule, arguments: Mapping[str, Any]) -> ct.models.MLModel:
+    """Converts with our translations; coremltools raises whatever it stumbles over."""
+    try:
+        with missing_translations():
+            return ct.convert(captured, **arguments)
+    except Exception as error:
+        if is_write_error(error):
+            raise
+        raise UnsupportedModelError(
+            f"coremltools {ct.__version__} cannot convert the module as it is: {reason(error)}"
+        ) from error
 
 
 def _input(name: str, value: Tensor) -> ct.TensorType:

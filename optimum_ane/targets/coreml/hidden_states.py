@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +14,9 @@ from optimum_ane.runtimes.session import HIDDEN_STATE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_NO_OPERATIONS = ("aten::contiguous", "aten::detach", "aten::dropout")
+"""Of these nothing is left in a program, their names neither: what they are given bears the name."""
 
 
 @contextmanager
@@ -34,18 +37,18 @@ def named_hidden_states(module: nn.Module) -> Iterator[None]:
     called: set[nn.Module] = set()
     last = 0
 
-    def enter(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        _name(arguments[0], next(names))
+    def enter(layer: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Any]) -> None:
+        _name(_first(arguments or tuple(named.values())), next(names))
         called.add(layer)
 
-    def leave(output: nn.Module, arguments: tuple[Tensor, ...], result: Tensor) -> None:
+    def leave(output: nn.Module, arguments: tuple[Tensor, ...], result: Any) -> None:
         nonlocal last
-        _name(result, next(names))
+        _name(_first(result), next(names))
         last += 1
 
     with ExitStack() as hooks:
         for layer in dict.fromkeys(stack.layers):
-            hooks.callback(layer.register_forward_pre_hook(enter).remove)
+            hooks.callback(layer.register_forward_pre_hook(enter, with_kwargs=True).remove)
         hooks.callback(stack.output.register_forward_hook(leave).remove)
         yield
     if not stack.layers or len(called) < len(set(stack.layers)) or last != 1:
@@ -55,5 +58,13 @@ def named_hidden_states(module: nn.Module) -> Iterator[None]:
         )
 
 
+def _first(values: Any) -> Tensor:
+    """The first of several values: layers of stock models return tuples, or take their arguments by name."""
+    return values if isinstance(values, torch.Tensor) else values[0]
+
+
 def _name(value: Tensor, name: str) -> None:
-    torch._C._get_value_trace(value).setDebugName(name)  # type: ignore[attr-defined]
+    traced = torch._C._get_value_trace(value)  # type: ignore[attr-defined]
+    while traced.node().kind() in _NO_OPERATIONS:
+        traced = next(traced.node().inputs())
+    traced.setDebugName(name)

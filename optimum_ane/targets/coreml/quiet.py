@@ -36,7 +36,7 @@ def writing(package: Path | None = None) -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = str(error)
-        if "FileWriter" not in reason and "filesystem error" not in reason:
+        if not is_write_error(error):
             raise
         place = package.parent if package is not None and str(package) in reason else temporary_folder()
         if place is not None:
@@ -49,6 +49,12 @@ def writing(package: Path | None = None) -> Iterator[None]:
             f"coremltools could not write the weights to {directory} ({free:.0f} MB free); free some space there or "
             "set TMPDIR to a directory on another disk"
         ) from error
+
+
+def is_write_error(error: Exception) -> bool:
+    """Whether a file could not be written: Python's own error, or the one of coremltools' writer."""
+    is_writers = isinstance(error, RuntimeError) and ("FileWriter" in str(error) or "filesystem error" in str(error))
+    return is_writers or isinstance(error, OSError)
 
 
 @contextlib.contextmanager

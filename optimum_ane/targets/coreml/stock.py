@@ -1,33 +1,24 @@
 """The stock layout: the original traced as it is and converted, which is what a person gets without this library.
 
-On today's versions a plain `coremltools.convert` of a traced transformers model fails for most architectures, for two
-reasons that have nothing to do with layout: coremltools does not translate `new_ones`, with which transformers starts
-its masks, and its translation of `int(…)` and `bool(…)` calls Python's own on an array of one element, which numpy
-refuses since 2.4 where the array has axes. Both are translated here, for the time of one conversion.
+On today's versions a plain `coremltools.convert` of a traced transformers model fails for most architectures, for
+reasons that have nothing to do with layout: operations that coremltools does not translate. It gets those of
+`missing_translations`, for the time of one conversion.
 """
 
 from __future__ import annotations
 
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import coremltools as ct
 import numpy as np
 import torch
-import transformers
-from coremltools.converters.mil import Builder as mb  # noqa: N813 - the name that coremltools' own documentation uses
-from coremltools.converters.mil import register_torch_op
-from coremltools.converters.mil.frontend.torch.ops import _get_inputs
-from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
-from coremltools.converters.mil.frontend.torch.utils import NUM_TO_DTYPE_STRING
-from coremltools.converters.mil.mil import types
 
 from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.targets.coreml.capture import quiet_capture, reason
 from optimum_ane.targets.coreml.passes import stock_pass_pipeline
 from optimum_ane.targets.coreml.quiet import quiet, writing
+from optimum_ane.targets.coreml.translations import missing_translations
 from optimum_ane.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -35,9 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from optimum_ane.package.form import ExportForm
-
-_translations = threading.Lock()
-"""coremltools has one table of translations for the whole process."""
 
 
 class _Head(torch.nn.Module):
@@ -81,9 +69,9 @@ def convert_stock(model: PreTrainedModel, form: ExportForm, inputs: Mapping[str,
     """
     head = _Head(model, form.task, list(inputs)).eval()
     try:
-        with torch.no_grad(), _quiet_tracing():
+        with torch.no_grad(), quiet_capture():
             traced = torch.jit.trace(head, tuple(value.long() for value in inputs.values()), check_trace=False)
-        with _missing_translations(), quiet(), writing():
+        with missing_translations(), quiet(), writing():
             return ct.convert(
                 traced,
                 inputs=[ct.TensorType(name=name, shape=tuple(x.shape), dtype=np.int32) for name, x in inputs.items()],
@@ -96,72 +84,7 @@ def convert_stock(model: PreTrainedModel, form: ExportForm, inputs: Mapping[str,
     except OSError:
         raise
     except Exception as error:  # tracer and converter raise whatever they stumble over
-        reason = str(error).strip().splitlines()
         raise UnsupportedModelError(
             f"{type(model).__name__} has no stock-layout conversion: coremltools {ct.__version__} stops with "
-            f"{type(error).__name__}: {reason[-1] if reason else 'no reason given'}"
+            f"{reason(error)}"
         ) from error
-
-
-@contextmanager
-def _quiet_tracing() -> Iterator[None]:
-    """Keeps off the screen what tracing sets off: a warning for each shape, and remarks on attributes of the model."""
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-
-
-@contextmanager
-def _missing_translations() -> Iterator[None]:
-    """Translates what coremltools does not, and leaves its table as it was."""
-    table = _TORCH_OPS_REGISTRY.name_to_func_mapping
-    with _translations:
-        before = {name: table.get(name) for name in ("new_ones", "int", "bool")}
-        try:
-            # One that knows `new_ones` is left to it.
-            if _TORCH_OPS_REGISTRY.get_func("new_ones") is None:
-                register_torch_op(new_ones)
-            for name, python_type in (("int", int), ("bool", bool)):
-                register_torch_op(_scalar_cast(name, python_type), override=True)
-            yield
-        finally:
-            for name, translation in before.items():
-                if translation is None:
-                    table.pop(name, None)
-                else:
-                    table[name] = translation
-
-
-def new_ones(context: Any, node: Any) -> None:
-    """Translates `x.new_ones(size, dtype)`: ones of that type, or of x's. coremltools registers it by its name."""
-    x, size, dtype = _get_inputs(context, node)[:3]
-    name = types.builtin_to_string(x.dtype) if dtype is None else NUM_TO_DTYPE_STRING[dtype.val]
-    if isinstance(size, list):
-        size = mb.concat(values=size, axis=0)
-    if size.val is None:
-        ones = mb.cast(x=mb.fill(shape=size, value=1.0), dtype=name, name=node.name)
-    else:
-        # Core ML's fill takes no empty shape, which is what transformers asks for.
-        numpy_type = types.nptype_from_builtin(types.string_to_builtin(name))
-        ones = mb.const(val=np.ones(tuple(int(n) for n in size.val), numpy_type)[()], name=node.name)
-    context.add(ones)
-
-
-def _scalar_cast(name: str, python_type: type) -> Callable[[Any, Any], None]:
-    """`int(x)` or `bool(x)`: of a constant of one element here, of anything else as coremltools does it."""
-    otherwise = _TORCH_OPS_REGISTRY.get_func(name)
-
-    def cast(context: Any, node: Any) -> None:
-        (x,) = _get_inputs(context, node, expected=1)
-        if x.can_be_folded_to_const() and np.size(x.val) == 1:
-            context.add(mb.const(val=python_type(np.asarray(x.val).item()), name=node.name))
-        else:
-            otherwise(context, node)
-
-    cast.__name__ = name  # coremltools registers it by this
-    return cast

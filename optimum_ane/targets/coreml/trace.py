@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,12 @@ class _WithProbabilities(nn.Module):
 
 
 def trace(
-    module: nn.Module, inputs: Mapping[str, Tensor], *, precision: str, with_probabilities: bool = False
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    *,
+    precision: str,
+    with_probabilities: bool = False,
+    needs_layers: bool = True,
 ) -> torch.jit.ScriptModule:
     """Traces a module for one fixed shape, with names on its hidden states and each value's module in its name.
 
@@ -39,6 +45,7 @@ def trace(
         precision: Of the program to be, `"float16"` or `"float32"`.
         with_probabilities: Whether the probabilities of a classifier are added as the last output; the module's first
             output are its logits (B, labels).
+        needs_layers: Whether a module that declares no layers is an error; else its hidden states have no names.
 
     Returns:
         The traced module; it shares the parameters of `module`.
@@ -50,7 +57,9 @@ def trace(
         raise_epsilons_for_float16(module)
     traced = _WithProbabilities(module) if with_probabilities else module
     examples = tuple(value.float() if value.is_floating_point() else value for value in inputs.values())
-    with torch.no_grad(), named_hidden_states(module), warnings.catch_warnings():
+    has_layers = needs_layers or hasattr(module, "layer_stack")
+    names = named_hidden_states(module) if has_layers else nullcontext()
+    with torch.no_grad(), names, warnings.catch_warnings():
         # The tracer warns of every shape that becomes a constant; all of ours are meant to.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         graph = torch.jit.trace(traced, examples, check_trace=False)

@@ -1,0 +1,21 @@
+"""Translations of PyTorch's operations that coremltools lacks or gets wrong, each file those of one kind.
+
+A translation that does not cover a case raises; none guesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from optimum_ane.targets.coreml.translations import casts, creation
+from optimum_ane.targets.coreml.translations.register import registered
+
+__all__ = ["casts", "creation", "missing_translations"]
+
+
+@contextmanager
+def missing_translations() -> Iterator[None]:
+    """Translates what coremltools does not while the block runs, and leaves its table as it was."""
+    with registered():
+        yield

@@ -1,0 +1,29 @@
+"""New tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from coremltools.converters.mil import Builder as mb  # noqa: N813 - the spelling of coremltools' documentation
+from coremltools.converters.mil.frontend.torch.ops import _get_inputs
+from coremltools.converters.mil.frontend.torch.utils import NUM_TO_DTYPE_STRING
+from coremltools.converters.mil.mil import types
+
+from optimum_ane.targets.coreml.translations.register import adds
+
+
+@adds("new_ones")
+def new_ones(context: Any, node: Any) -> None:
+    """`x.new_ones(size, dtype)`: ones of that type, or of x's."""
+    x, size, dtype = _get_inputs(context, node)[:3]
+    name = types.builtin_to_string(x.dtype) if dtype is None else NUM_TO_DTYPE_STRING[dtype.val]
+    if isinstance(size, list):
+        size = mb.concat(values=size, axis=0)
+    if size.val is None:
+        ones = mb.cast(x=mb.fill(shape=size, value=1.0), dtype=name, name=node.name)
+    else:
+        # Core ML's fill takes no empty shape, which is what transformers asks for.
+        numpy_type = types.nptype_from_builtin(types.string_to_builtin(name))
+        ones = mb.const(val=np.ones(tuple(int(n) for n in size.val), numpy_type)[()], name=node.name)
+    context.add(ones)

@@ -11,11 +11,13 @@ import transformers
 
 from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.targets.coreml.conversion import Conversion
+from optimum_ane.targets.coreml.export import export
 from optimum_ane.targets.coreml.trace import trace
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from torch.export import ExportedProgram
 
 
 _FUNCTIONS = {"trace": "torch.jit.trace", "export": "torch.export"}
@@ -28,7 +30,7 @@ def capture(
     precision: str,
     conversion: Conversion,
     with_probabilities: bool = False,
-) -> torch.jit.ScriptModule:
+) -> torch.jit.ScriptModule | ExportedProgram:
     """Records the graph of a module for one fixed shape, with each value's module in its name.
 
     Args:
@@ -49,11 +51,11 @@ def capture(
     """
     if not conversion.is_stock:
         return trace(module, inputs, precision=precision, with_probabilities=with_probabilities)
-    if conversion.capture == "export":
-        raise UnsupportedModelError("torch.export as the capture is not there yet; use the trace")
     examples = {name: value if value.is_floating_point() else value.long() for name, value in inputs.items()}
     try:
         with quiet_capture():
+            if conversion.capture == "export":
+                return export(module, examples, with_probabilities=with_probabilities)
             return trace(
                 module,
                 examples,

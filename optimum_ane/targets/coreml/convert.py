@@ -11,6 +11,7 @@ import coremltools as ct
 import numpy as np
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.targets.coreml.capture import reason
@@ -27,7 +28,7 @@ _TYPES = {torch.float16: np.float16, torch.float32: np.float32}
 
 
 def convert(
-    captured: torch.jit.ScriptModule,
+    captured: torch.jit.ScriptModule | ExportedProgram,
     inputs: Mapping[str, Tensor],
     outputs: Sequence[str],
     path: Path,
@@ -87,7 +88,9 @@ def convert(
     return model.get_spec()
 
 
-def _convert_stock(captured: torch.jit.ScriptModule, arguments: Mapping[str, Any]) -> ct.models.MLModel:
+def _convert_stock(
+    captured: torch.jit.ScriptModule | ExportedProgram, arguments: Mapping[str, Any]
+) -> ct.models.MLModel:
     """Converts with our translations; coremltools raises whatever it stumbles over."""
     try:
         with missing_translations():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,14 @@ _NO_OPERATIONS = ("aten::contiguous", "aten::detach", "aten::dropout")
 
 @contextmanager
 def named_hidden_states(module: nn.Module) -> Iterator[None]:
-    """Names the hidden states in a trace that is made while the block runs, `hidden_state_0` and so on.
+    """Names the hidden states in a trace that is made while the block runs, as `hidden_states_met` does."""
+    with hidden_states_met(module, _name):
+        yield
+
+
+@contextmanager
+def hidden_states_met(module: nn.Module, meet: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Hands on each hidden state that is met while the block runs, with its name, `hidden_state_0` and so on.
 
     Where they are found is what the module's `layer_stack()` says, an `nn.LayerStack`. Each use of a layer counts.
 
@@ -38,12 +45,12 @@ def named_hidden_states(module: nn.Module) -> Iterator[None]:
     last = 0
 
     def enter(layer: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Any]) -> None:
-        _name(_first(arguments or tuple(named.values())), next(names))
+        meet(next(names), _first(arguments or tuple(named.values())))
         called.add(layer)
 
     def leave(output: nn.Module, arguments: tuple[Tensor, ...], result: Any) -> None:
         nonlocal last
-        _name(_first(result), next(names))
+        meet(next(names), _first(result))
         last += 1
 
     with ExitStack() as hooks:
@@ -63,7 +70,7 @@ def _first(values: Any) -> Tensor:
     return values if isinstance(values, torch.Tensor) else values[0]
 
 
-def _name(value: Tensor, name: str) -> None:
+def _name(name: str, value: Tensor) -> None:
     traced = torch._C._get_value_trace(value)  # type: ignore[attr-defined]
     while traced.node().kind() in _NO_OPERATIONS:
         traced = next(traced.node().inputs())

@@ -22,7 +22,7 @@ _NAME = re.compile(r"(?P<module>[^@]*)@(?P<value>.*)")
 
 @dataclass(frozen=True)
 class TracedName:
-    """A name that `name_values_by_module` gave, or one that coremltools derived from it.
+    """A name that a capture gave, or one that coremltools derived from it.
 
     Attributes:
         module: The path of the module that computes the value, `encoder.layer.0.attention.query`; empty for the one
@@ -50,7 +50,12 @@ def name_values_by_module(traced: torch.jit.ScriptModule, root: nn.Module, modul
         if node.kind() != "prim::GetAttr":  # weights and buffers get their own names
             path = _path(node.scopeName(), prefix)
             for value in node.outputs():
-                value.setDebugName(f"{path}@{value.debugName()}")
+                value.setDebugName(traced_name(path, value.debugName()))
+
+
+def traced_name(module: str, value: str) -> str:
+    """The name of a value that a module computes: what `read_name` reads."""
+    return f"{module}@{value}"
 
 
 def read_name(name: str) -> TracedName | None:
@@ -61,7 +66,11 @@ def read_name(name: str) -> TracedName | None:
 
 def _path(scope: str, prefix: str) -> str:
     """The path of the innermost of the modules that are running, `__module.a/__module.a.b`."""
-    innermost = scope.rsplit("/", 1)[-1].removeprefix(_ROOT).removeprefix(".")
-    if prefix and f"{innermost}.".startswith(f"{prefix}."):
-        return innermost[len(prefix) + 1 :]
-    return innermost
+    return without_prefix(scope.rsplit("/", 1)[-1].removeprefix(_ROOT).removeprefix("."), prefix)
+
+
+def without_prefix(path: str, prefix: str) -> str:
+    """A path below the module at `prefix`, as it is from there; any other, and all where there is none, as it is."""
+    if prefix and f"{path}.".startswith(f"{prefix}."):
+        return path[len(prefix) + 1 :]
+    return path

@@ -12,19 +12,7 @@ from torch import Tensor, nn
 from optimum_ane.nn import raise_epsilons_for_float16
 from optimum_ane.targets.coreml.hidden_states import named_hidden_states
 from optimum_ane.targets.coreml.module_names import name_values_by_module
-
-
-class _WithProbabilities(nn.Module):
-    """Adds the softmax of the first output, from which Core ML makes the label and the probabilities, as the last."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        answer = self.module(*inputs)
-        outputs = (answer,) if isinstance(answer, Tensor) else tuple(answer)
-        return *outputs, outputs[0].softmax(dim=1)
+from optimum_ane.targets.coreml.probabilities import WithProbabilities
 
 
 def trace(
@@ -55,7 +43,7 @@ def trace(
     """
     if precision == "float16":
         raise_epsilons_for_float16(module)
-    traced = _WithProbabilities(module) if with_probabilities else module
+    traced = WithProbabilities(module) if with_probabilities else module
     examples = tuple(value.float() if value.is_floating_point() else value for value in inputs.values())
     has_layers = needs_layers or hasattr(module, "layer_stack")
     names = named_hidden_states(module) if has_layers else nullcontext()

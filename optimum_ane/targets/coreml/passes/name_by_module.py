@@ -16,6 +16,8 @@ from optimum_ane.targets.coreml.module_names import read_name
 
 _OF_NO_SUBMODULE = "model"
 """Begins the names of what the traced module computes by itself, outside of its submodules."""
+_SCOPES = (ScopeSource.TORCHSCRIPT_MODULE_NAME, ScopeSource.EXIR_STACK_TRACE)
+"""Where coremltools keeps the name of the value that an operation comes from: of a trace, and of an export."""
 _VARIABLE = re.compile(r"(?P<variable>[A-Za-z_]+?)(\.\d+)?(_to_fp16)?")
 
 
@@ -32,7 +34,7 @@ class name_by_module(AbstractGraphPass):  # noqa: N801 - passes are named by the
     function of a program holds its own. A table that was computed beforehand is named by its module and the variable
     that held it. What a pass has added belongs to the module of what it stands for, or else of what it reads.
 
-    It comes last, and takes a trace whose values were named by `name_values_by_module`. A name depends on the module's
+    It comes last, and takes what a capture has named. A name depends on the module's
     own operations only, so that the functions of a program use the same ones.
 
     Source of what a name may hold: MIL.proto of coremltools, `[A-Za-z_][A-Za-z0-9_@]*`.
@@ -95,8 +97,8 @@ def _modules(operations: list[Operation]) -> dict[Operation, str]:
     """The path of each operation's module; of one that comes from no traced value, that of what it reads."""
     found: dict[Operation, str] = {}
     for operation in operations:
-        scope = operation.scopes.get(ScopeSource.TORCHSCRIPT_MODULE_NAME)
-        name = read_name(scope[-1]) if scope else None
+        scope = next((operation.scopes[source] for source in _SCOPES if operation.scopes.get(source)), None)
+        name = read_name(scope[-1]) if scope and scope[-1] else None
         before = (found[operand.op] for _, operand in _operands(operation) if operand.op in found)
         found[operation] = next(before, "") if name is None else name.module
     return found

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from optimum_ane.targets.coreml.translations import casts, creation
-from optimum_ane.targets.coreml.translations.register import registered
+from optimum_ane.targets.coreml.translations.register import is_translated, registered
 
-__all__ = ["casts", "creation", "missing_translations"]
+__all__ = ["casts", "creation", "is_translated", "missing_translations"]
 
 
 @contextmanager

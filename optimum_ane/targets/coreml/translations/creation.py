@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 from coremltools.converters.mil import Builder as mb  # noqa: N813 - the spelling of coremltools' documentation
-from coremltools.converters.mil.frontend.torch.ops import _get_inputs
-from coremltools.converters.mil.frontend.torch.utils import NUM_TO_DTYPE_STRING
 from coremltools.converters.mil.mil import types
 
+from optimum_ane.targets.coreml.translations.arguments import arguments, type_name
 from optimum_ane.targets.coreml.translations.register import adds
 
 
 @adds("new_ones")
 def new_ones(context: Any, node: Any) -> None:
     """`x.new_ones(size, dtype)`: ones of that type, or of x's."""
-    x, size, dtype = _get_inputs(context, node)[:3]
-    name = types.builtin_to_string(x.dtype) if dtype is None else NUM_TO_DTYPE_STRING[dtype.val]
+    x, size, dtype = arguments(context, node, "self", "size", "dtype", "layout", "device", "pin_memory")[:3]
+    name = types.builtin_to_string(x.dtype) if dtype is None else type_name(dtype)
     if isinstance(size, list):
         size = mb.concat(values=size, axis=0)
     if size.val is None:

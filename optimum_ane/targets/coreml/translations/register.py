@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
+from coremltools.converters.mil.frontend.torch.utils import sanitize_op_kind
 
 Translation = Callable[[Any, Any], None]
 """Takes coremltools' context, to which it adds the values that it makes, and a node of the captured graph."""
@@ -47,6 +48,12 @@ def replaces(*names: str) -> Callable[[Replacement], Replacement]:
         return translation
 
     return declare
+
+
+def is_translated(operation: str) -> bool:
+    """Whether there is a translation, coremltools' or ours, of an operation, by the name that PyTorch gives it."""
+    kind = sanitize_op_kind(operation)
+    return kind in _added or _TORCH_OPS_REGISTRY.get_func(kind) is not None
 
 
 @contextmanager

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from optimum_ane.version import __version__
     from optimum_ane.workflows.convert_to_ane import convert_to_ane
     from optimum_ane.workflows.export import export
+    from optimum_ane.workflows.optimize import optimize
 
 # What coremltools logs at import on every machine that is not a Mac, or has newer libraries than its release. None of
 # it is news to anyone here: the suite runs on these versions, and predictions off macOS are the portable runtime's.
@@ -34,6 +35,7 @@ _HOMES = {
     "__version__": "version",
     "convert_to_ane": "workflows.convert_to_ane",
     "export": "workflows.export",
+    "optimize": "workflows.optimize",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "__version__",
     "convert_to_ane",
     "export",
+    "optimize",
 ]
 
 

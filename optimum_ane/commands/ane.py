@@ -7,6 +7,7 @@ from optimum_ane.commands.clean import CleanCommand
 from optimum_ane.commands.compress import CompressCommand
 from optimum_ane.commands.evaluate import EvaluateCommand
 from optimum_ane.commands.inspect import InspectCommand
+from optimum_ane.commands.optimize import OptimizeCommand
 from optimum_ane.commands.publish import PublishCommand
 from optimum_ane.commands.run import RunCommand
 from optimum_ane.commands.sweep import SweepCommand
@@ -41,6 +42,11 @@ class ANECommand(BaseOptimumCLICommand):
             name="inspect",
             help="Predict what runs on the Neural Engine, what it takes, and what to do about the rest.",
             subcommand_class=InspectCommand,
+        ),
+        CommandInfo(
+            name="optimize",
+            help="Rewrite a package that anyone made for the engine, and prove that it answers as before.",
+            subcommand_class=OptimizeCommand,
         ),
         CommandInfo(
             name="publish",

@@ -17,6 +17,7 @@ from optimum_ane.package.file_trees import synchronize_tree
 from optimum_ane.package.files import hash_file
 from optimum_ane.package.layout import ANE_CONFIG, CARD, CARD_AND_REPORT
 from optimum_ane.package.manifest import Manifest
+from optimum_ane.package.mlpackage_files import MLPACKAGE_MANIFEST, find_foreign_in_mlpackage
 from optimum_ane.package.recovery import CONTENT, JOURNAL, REPLACED, clean
 from optimum_ane.package.signals import Interrupted, deferred_signals
 from optimum_ane.package.working_folders import WorkingFolder, partial_path
@@ -25,13 +26,14 @@ _OF_THE_SYSTEM = (".DS_Store",)
 """What the Finder puts into every folder that it shows."""
 
 
-def check_output(output: Path, overwrite: bool, sources: Sequence[Path] = ()) -> None:
+def check_output(output: Path, overwrite: bool, sources: Sequence[Path] = (), *, is_mlpackage: bool = False) -> None:
     """Refuses an output that would lose something, before any work; and finishes what a killed run left beside it.
 
     Args:
         output: The directory to come into being.
         overwrite: Whether a package that is there already may be replaced.
         sources: Directories that are read meanwhile.
+        is_mlpackage: Whether it is an `.mlpackage` by itself, which replaces nothing but another `.mlpackage`.
 
     Raises:
         OutputError: The output is a file, or a directory that is not empty and may not be replaced, or holds what is
@@ -41,10 +43,10 @@ def check_output(output: Path, overwrite: bool, sources: Sequence[Path] = ()) ->
         if _is_inside(output, source):
             raise OutputError(f"{output} is {source} or lies in it, which is read meanwhile; choose an output outside")
     clean(output.absolute().parent)
-    _check_replaceable(output, overwrite)
+    _check_replaceable(output, overwrite, is_mlpackage)
 
 
-def _check_replaceable(output: Path, overwrite: bool) -> None:
+def _check_replaceable(output: Path, overwrite: bool, is_mlpackage: bool) -> None:
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         raise OutputError(f"{output} exists and is not a directory; choose another output")
     if not output.exists():
@@ -57,19 +59,24 @@ def _check_replaceable(output: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise OutputError(f"{output} is not empty; choose another output or pass --overwrite")
-    if not (output / ANE_CONFIG).is_file():
-        raise OutputError(f"{output} is not empty and holds no {ANE_CONFIG}: only packages are overwritten")
-    foreign = find_foreign(output)
+    listing = MLPACKAGE_MANIFEST if is_mlpackage else ANE_CONFIG
+    if not (output / listing).is_file():
+        raise OutputError(f"{output} is not empty and holds no {listing}: only packages are overwritten")
+    foreign = _foreign(output, is_mlpackage)
     if foreign:
         raise OutputError(
-            f"{output} holds {show_all(foreign)}, which overwriting would delete and which {ANE_CONFIG} does not "
+            f"{output} holds {show_all(foreign)}, which overwriting would delete and which {listing} does not "
             "list; move it elsewhere, or choose another output"
         )
-    if not _may_replace_card(output):
+    if not is_mlpackage and not _may_replace_card(output):
         raise OutputError(
             f"{output / CARD} was written or edited by a person, and overwriting would delete it; move it elsewhere, "
             "or choose another output"
         )
+
+
+def _foreign(package: Path, is_mlpackage: bool) -> list[str]:
+    return find_foreign_in_mlpackage(package) if is_mlpackage else find_foreign(package)
 
 
 def find_foreign(package: Path) -> list[str]:
@@ -127,7 +134,9 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 
 @contextmanager
-def staged(output: Path, overwrite: bool = False, sources: Sequence[Path] = ()) -> Iterator[Path]:
+def staged(
+    output: Path, overwrite: bool = False, sources: Sequence[Path] = (), *, is_mlpackage: bool = False
+) -> Iterator[Path]:
     """Gives a folder to write into, hidden beside the output, and puts it in place when the block ends well.
 
     Whatever ends the block early, Ctrl-C included, the folder is removed and the output is as it was; where the
@@ -138,12 +147,13 @@ def staged(output: Path, overwrite: bool = False, sources: Sequence[Path] = ()) 
         output: The directory to come into being.
         overwrite: Whether a package that is there already may be replaced.
         sources: Directories that are read meanwhile.
+        is_mlpackage: See `check_output`.
 
     Raises:
         OutputError: See `check_output`; or the disk is full, or the directory cannot be written.
         Interrupted: A signal came when the package was in place already.
     """
-    check_output(output, overwrite, sources)
+    check_output(output, overwrite, sources, is_mlpackage=is_mlpackage)
     try:
         output.absolute().parent.mkdir(parents=True, exist_ok=True)
         folder = WorkingFolder(partial_path(output.absolute()))
@@ -156,7 +166,7 @@ def staged(output: Path, overwrite: bool = False, sources: Sequence[Path] = ()) 
             yield content
             synchronize_tree(content)
             with deferred_signals() as received:
-                _put_in_place(content, output, overwrite)
+                _put_in_place(content, output, overwrite, is_mlpackage)
                 folder.remove()
                 signals = [*received]
                 received.clear()
@@ -170,12 +180,12 @@ def staged(output: Path, overwrite: bool = False, sources: Sequence[Path] = ()) 
         raise Interrupted(signals[0], f"{output} is in place")
 
 
-def _put_in_place(content: Path, output: Path, overwrite: bool) -> None:
-    _check_replaceable(output, overwrite)  # something may have appeared meanwhile
+def _put_in_place(content: Path, output: Path, overwrite: bool, is_mlpackage: bool) -> None:
+    _check_replaceable(output, overwrite, is_mlpackage)  # something may have appeared meanwhile
     if not output.exists() or not any(output.iterdir()):
         file_operations.rename(content, output)
     elif file_operations.exchange(content, output):
-        foreign = find_foreign(content)
+        foreign = _foreign(content, is_mlpackage)
         if foreign:
             file_operations.exchange(content, output)
             raise OutputError(f"{output} was given {show_all(foreign)} just now; move it elsewhere and run again")

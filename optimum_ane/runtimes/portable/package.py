@@ -24,6 +24,7 @@ class Package:
 
     Attributes:
         path: The `.mlpackage` folder.
+        folder: Where the specification lies, from which a program names its weight files.
         spec: The parsed `Model` protobuf. It holds an ML Program.
     """
 
@@ -40,7 +41,7 @@ class Package:
         if not self.path.is_dir():
             raise PackageError(f"{self.path}: {'not a folder' if self.path.exists() else 'no such'} .mlpackage")
         model = self._model_file()
-        self._folder = model.parent
+        self.folder = model.parent
         self._weight_files: dict[str, WeightFile] = {}
         self._constants: dict[tuple[str, int, str, tuple[int, ...]], Constant] = {}
         self.spec = _parse(model)
@@ -99,7 +100,7 @@ class Package:
     def weight_file(self, file_name: str, place: str) -> WeightFile:
         """Returns a weight file by the name that the program states; `place` is the value's name, for messages."""
         if file_name not in self._weight_files:
-            path = self._inside(self._folder, file_name.removeprefix(_MODEL_PATH), repr(place))
+            path = self._inside(self.folder, file_name.removeprefix(_MODEL_PATH), repr(place))
             self._weight_files[file_name] = WeightFile(path)
         return self._weight_files[file_name]
 

@@ -15,11 +15,49 @@ __all__ = [
     "forget_output_types",
     "graph_pass_pipeline",
     "name_by_module",
+    "optimize_passes",
     "pass_pipeline",
     "stock_pass_pipeline",
 ]
 
 _CAST = "common::add_fp16_cast"
+
+_OPTIMIZE_BEFORE = (
+    "common::const_elimination",
+    "common::dead_code_elimination",
+    "common::noop_elimination",
+    "common::fuse_layernorm_or_instancenorm",
+    "common::fuse_gelu_tanh_approximation",
+    "common::fuse_gelu_exact",
+    "common::merge_consecutive_reshapes",
+    "common::merge_consecutive_transposes",
+)
+"""What makes a program of any maker plain: the layout pass knows whole norms and activations, not their parts."""
+
+_OPTIMIZE_AFTER = (
+    "common::const_elimination",
+    "common::dead_code_elimination",
+    "common::noop_elimination",
+    "common::merge_consecutive_reshapes",
+    "common::merge_consecutive_transposes",
+    "common::reduce_transposes",
+    "common::fuse_conv_scale",
+    "common::fuse_conv_bias",
+    "common::fuse_elementwise_to_batchnorm",
+    "common::fuse_conv_batchnorm",
+    "common::fuse_conv_scale",
+    "common::fuse_conv_bias",
+    "common::cast_optimization",
+    "common::remove_redundant_ops",
+    "common::const_elimination",
+    "common::const_deduplication",
+    "common::dead_code_elimination",
+    "mil_backend::sanitize_name_strings",
+    "common::dedup_op_and_var_names",
+    # Core ML wants every input to be read.
+    "nn_backend::handle_unused_inputs",
+)
+"""What removes the rest of the old form and fuses what stands side by side now, and what coremltools does last."""
 
 
 def pass_pipeline(precision: str, is_classifier: bool) -> ct.PassPipeline:
@@ -66,6 +104,16 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
         engine_layout: Whether the program is rewritten into the engine's layout.
     """
     return pass_pipeline(precision, is_classifier)
+
+
+def optimize_passes() -> ct.PassPipeline:
+    """Returns the passes for a program that is there already, of whatever maker.
+
+    Its types are settled, and so are the names of its inputs and outputs: nothing is cast, and none of our passes that
+    need to know the module is among these.
+    """
+    engine_layout: tuple[str, ...] = ()  # the layout pass
+    return ct.PassPipeline([*_OPTIMIZE_BEFORE, *engine_layout, *_OPTIMIZE_AFTER], "optimize")
 
 
 def _default_passes(cast: str) -> ct.PassPipeline:

@@ -31,6 +31,7 @@ MEASUREMENTS = {
     "names": "operations that carry their module's name",
     "portable_speed": "the portable runtime over the matrix products alone",
     "lengths": "a package of several lengths: size, accuracy, speed",
+    "optimize": "stock packages rewritten for the engine",
     "loading": "what hashes cost when a package is loaded",
     "exports": "time and peak memory of exports",
     "crash_points": "kills at every step that changes files",

@@ -1,0 +1,175 @@
+"""What a value of a program is in the engine's layout: which tensors, and where each of its axes is in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from coremltools.converters.mil.mil import Var
+
+BATCH, CHANNEL, HEIGHT, WIDTH = range(4)
+"""The axes of an engine tensor, all of rank 4."""
+PARTS = 4
+"""The place of an axis that is spread over several tensors: the heads of an attention."""
+
+Place = int | None
+"""Where an axis of the original is; None for one of length 1, which needs no place."""
+
+
+@dataclass(eq=False)
+class Whole:
+    """A tensor in the engine's layout that is read whole, or in equal chunks along one axis.
+
+    Attributes:
+        var: Rank 4.
+        along: The axis of the chunks.
+        count: How many chunks there are; 1 reads the tensor as it is.
+        chunks: What `split` gave, where it has been asked for.
+    """
+
+    var: Var
+    along: int = CHANNEL
+    count: int = 1
+    chunks: Sequence[Var] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One chunk of a tensor."""
+
+    whole: Whole
+    index: int = 0
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Equal for pieces that hold the same values."""
+        return id(self.whole), self.index
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """A value in the engine's layout.
+
+        original (1, 16, 64)        tokens              pieces: 1 of (1, 64, 1, 16)     places (None, WIDTH, CHANNEL)
+        original (1, 4, 16, 16)     queries of 4 heads  pieces: 4 of (1, 16, 1, 16)     places (None, PARTS, WIDTH, CHANNEL)
+        original (1, 64, 14, 14)    an image            pieces: 1 of (1, 64, 14, 14)    places (None, CHANNEL, HEIGHT, WIDTH)
+
+    Attributes:
+        pieces: The tensors, an array of `Piece` whose axes are those of the original that are spread, in its order.
+            A tensor may be named several times, where heads share their keys.
+        places: Where each axis of the original is; no two axes share a place, except for `PARTS`. An axis of length 1
+            has none.
+        shape: The original's shape.
+    """
+
+    pieces: np.ndarray
+    places: tuple[Place, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def spread(self) -> tuple[int, ...]:
+        """The axes of the original that are spread over several tensors."""
+        return tuple(axis for axis, place in enumerate(self.places) if place == PARTS)
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the value is one tensor, read whole."""
+        return self.pieces.ndim == 0 and self.pieces.item().whole.count == 1
+
+    @property
+    def engine_shape(self) -> tuple[int, int, int, int]:
+        """The shape of each piece."""
+        shape = [1, 1, 1, 1]
+        for place, extent in zip(self.places, self.shape, strict=True):
+            if place is not None and place != PARTS:
+                shape[place] = extent
+        return (shape[0], shape[1], shape[2], shape[3])
+
+    def relabelled(self, places: Iterable[Place], shape: Iterable[int], pieces: np.ndarray | None = None) -> Form:
+        """The same tensors for another original."""
+        return make_form(self.pieces if pieces is None else pieces, places, shape)
+
+
+def make_form(pieces: np.ndarray, places: Iterable[Place], shape: Iterable[int]) -> Form:
+    """Makes a form; axes of length 1 lose their place, and `pieces` the axes that were spread over one tensor.
+
+    Args:
+        pieces: One axis for each of the original's that is spread.
+        places: Where each axis of the original is.
+        shape: The original's shape.
+    """
+    places, shape = tuple(places), tuple(int(extent) for extent in shape)
+    extents = [extent for place, extent in zip(places, shape, strict=True) if place == PARTS]
+    if list(pieces.shape) != extents:
+        raise AssertionError(f"{pieces.shape} tensors for axes of {extents}")
+    kept = tuple(None if extent == 1 else place for place, extent in zip(places, shape, strict=True))
+    taken = [place for place in kept if place is not None and place != PARTS]
+    if len(set(taken)) != len(taken):
+        raise AssertionError(f"two axes in one place: {kept}")
+    return Form(pieces.reshape([extent for extent in extents if extent != 1]), kept, shape)
+
+
+def single(var: Var, places: Iterable[Place], shape: Iterable[int]) -> Form:
+    """The form of a value that is one tensor."""
+    return make_form(_array(Piece(Whole(var))), places, shape)
+
+
+def spread(whole: Whole, places: Iterable[Place], shape: Iterable[int]) -> Form:
+    """The form of a value that is a tensor's chunks, in order."""
+    shape = tuple(shape)
+    places = tuple(places)
+    pieces = np.empty(whole.count, dtype=object)
+    pieces[:] = [Piece(whole, index) for index in range(whole.count)]
+    extents = [extent for place, extent in zip(places, shape, strict=True) if place == PARTS]
+    return make_form(pieces.reshape(extents), places, shape)
+
+
+def _array(piece: Piece) -> np.ndarray:
+    pieces = np.empty((), dtype=object)
+    pieces[()] = piece
+    return pieces
+
+
+def free_places(places: Iterable[Place], order: Sequence[int] = (HEIGHT, BATCH, WIDTH, CHANNEL)) -> list[int]:
+    """The axes of an engine tensor that no axis of the original is in, in an order of preference."""
+    taken = set(places)
+    return [place for place in order if place not in taken]
+
+
+def token_places(shape: Sequence[int]) -> tuple[Place, ...] | None:
+    """Places for a value whose last axis is the channel: the others are width, height and batch, from behind.
+
+    An axis that is the original's first of several is the batch. None where there are too many axes.
+    """
+    places: list[Place] = [None] * len(shape)
+    if shape and shape[-1] > 1:
+        places[-1] = CHANNEL
+    others = [axis for axis in range(len(shape) - 1) if shape[axis] > 1]
+    free = [WIDTH, HEIGHT, BATCH]
+    if len(others) == 2 and others[0] == 0:
+        free = [WIDTH, BATCH]
+    if len(others) > len(free):
+        return None
+    for axis, place in zip(reversed(others), free, strict=False):
+        places[axis] = place
+    return tuple(places)
+
+
+def volume(shape: Iterable[int]) -> int:
+    """The number of elements."""
+    return math.prod(shape)
+
+
+@dataclass
+class Counted:
+    """Numbers the results of one operation."""
+
+    stem: str
+    count: int = field(default=0)
+
+    def next(self) -> str:
+        """The next name."""
+        self.count += 1
+        return f"{self.stem}_{self.count}"

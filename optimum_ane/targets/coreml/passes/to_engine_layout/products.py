@@ -1,0 +1,123 @@
+"""Products of two computed values: one einsum for each head.
+
+    matmul(x (B, H, M, K), y (B, H, K, N))  ─►  for each head  einsum("nchw,nwhu->nchu", a (B, N, 1, K), b (B, K, 1, M))
+
+The einsum sums over the width of its first operand and the channels of its second. The result has N on its channels
+and M on its width, so that a softmax over N runs over the channels: y is the first operand with N on its channels, and
+x the second with K on its channels. For scores that means one transpose of the keys, for the values none.
+Where the places that the operands have suit it better, the result has M on the channels instead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from coremltools.converters.mil.mil import Operation, Var
+
+from optimum_ane.targets.coreml.passes.to_engine_layout.form import BATCH, CHANNEL, HEIGHT, PARTS, WIDTH, Form, Place
+from optimum_ane.targets.coreml.passes.to_engine_layout.projections import project
+from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import MOST_PIECES, Rewriting, is_float, rewrites
+
+_EQUATION = "nchw,nwhu->nchu"
+
+
+@rewrites("matmul")
+def _matmul(rewriting: Rewriting, operation: Operation) -> Form | Var | None:
+    x, y = operation.x, operation.y
+    if not (is_float(x) and is_float(y)) or min(x.rank, y.rank) < 2:
+        return None
+    flip_x, flip_y = bool(operation.transpose_x.val), bool(operation.transpose_y.val)
+    if y.val is not None and y.rank == 2 and not flip_x:
+        weight = y if flip_y else rewriting.const(np.ascontiguousarray(y.val.T))
+        return project(rewriting, operation, x, weight, None)
+    return multiply(rewriting, operation, x, y, flip_x, flip_y)
+
+
+def multiply(
+    rewriting: Rewriting, operation: Operation, x: Var, y: Var, flip_x: bool, flip_y: bool
+) -> Form | None:  # fmt: skip
+    """Multiplies the last two axes of two values, as `matmul` does."""
+    shape = tuple(int(extent) for extent in operation.outputs[0].shape)
+    leading = _leading_places(rewriting, x, y, shape[:-2])
+    if leading is None:
+        return None
+    ways = []
+    for swapped in (False, True):
+        # Of (M, K) and (K, N): with N on the result's channels, or with M on them.
+        of_x = (WIDTH, CHANNEL) if not swapped else (CHANNEL, WIDTH)
+        of_y = (WIDTH, CHANNEL) if not swapped else (CHANNEL, WIDTH)
+        places_x = _operand_places(x, leading, of_x[::-1] if flip_x else of_x)
+        places_y = _operand_places(y, leading, of_y[::-1] if flip_y else of_y)
+        moves = _moves(rewriting, x, places_x) + _moves(rewriting, y, places_y)
+        ways.append((moves, swapped, places_x, places_y))
+    _, swapped, places_x, places_y = min(ways, key=lambda way: way[0])
+    first, second = rewriting.enter(x, places_x), rewriting.enter(y, places_y)
+    if first is None or second is None:
+        return None
+    if not swapped:
+        first, second = second, first
+    places = (*leading, *((CHANNEL, WIDTH) if swapped else (WIDTH, CHANNEL)))
+
+    def contract(a: Var, b: Var) -> Var:
+        return rewriting.emit("einsum", values=(a, b), equation=_EQUATION)
+
+    return rewriting.map(contract, [first, second], places, shape, chunkable=False)
+
+
+def _leading_places(
+    rewriting: Rewriting, x: Var, y: Var, leading: tuple[int, ...]
+) -> tuple[Place, ...] | None:  # fmt: skip
+    """Where the axes before the last two are: heads spread over tensors, what is left in the batch or the height."""
+    places: list[Place] = [None] * len(leading)
+    axes = [axis for axis, extent in enumerate(leading) if extent > 1]
+    forms = [form for form in (rewriting.form(x), rewriting.form(y)) if form is not None]
+    for axis in axes:
+        behind = axis - len(leading) - 2
+        if any(len(form.places) >= -behind and form.places[behind] == PARTS for form in forms):
+            places[axis] = PARTS
+    free = [BATCH, HEIGHT]
+    for axis in axes:
+        if places[axis] is None:
+            is_heads = axis == len(leading) - 1 and len(leading) > 1
+            if is_heads and leading[axis] * _spread(places, leading) <= MOST_PIECES:
+                places[axis] = PARTS
+            elif free:
+                # The einsum takes the height as a second batch, which both operands must have.
+                place = free.pop(0)
+                if place == HEIGHT and not (_has_axis(x, axis, leading) and _has_axis(y, axis, leading)):
+                    return None
+                places[axis] = place
+            else:
+                return None
+    if BATCH in places:
+        axis = places.index(BATCH)
+        if not (_has_axis(x, axis, leading) and _has_axis(y, axis, leading)):
+            return None
+    return tuple(places)
+
+
+def _spread(places: list[Place], leading: tuple[int, ...]) -> int:
+    count = 1
+    for place, extent in zip(places, leading, strict=True):
+        count *= extent if place == PARTS else 1
+    return count
+
+
+def _has_axis(operand: Var, axis: int, leading: tuple[int, ...]) -> bool:
+    """Whether an operand is as long along a leading axis as the result, and not broadcast."""
+    own = axis - len(leading) - 2
+    return operand.rank >= -own and int(operand.shape[own]) == leading[axis]
+
+
+def _operand_places(operand: Var, leading: tuple[Place, ...], last: tuple[int, int]) -> tuple[Place, ...]:
+    return (*leading[len(leading) - (operand.rank - 2) :], *last)
+
+
+def _moves(rewriting: Rewriting, operand: Var, places: tuple[Place, ...]) -> int:
+    """How many transposes bring an operand to its places: none, or one for each of its tensors that are no chunks."""
+    form = rewriting.form(operand)
+    wanted = tuple(None if extent == 1 else place for place, extent in zip(places, operand.shape, strict=True))
+    if form is None:
+        return 0 if operand.val is not None else 1
+    if form.places == wanted:
+        return 0
+    return len({id(piece.whole) for piece in form.pieces.flat})

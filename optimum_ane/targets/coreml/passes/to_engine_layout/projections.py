@@ -1,0 +1,122 @@
+"""Products with weights: 1×1 convolutions.
+
+    linear(x (B, S, C), weight (O, C), bias)  ─►  conv(x (B, C, 1, S), weight (O, C, 1, 1), bias)
+    matmul(x (B, S, C), y (C, O) constant)    ─►  conv(x (B, C, 1, S), weight (O, C, 1, 1))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from coremltools.converters.mil.mil import Operation, Var
+
+from optimum_ane.targets.coreml.passes.compressed_weights import (
+    can_take_trailing_axes,
+    is_constant_expression,
+    with_trailing_axes,
+)
+from optimum_ane.targets.coreml.passes.to_engine_layout.form import CHANNEL, PARTS, Form, Place, token_places
+from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Rewriting, is_float, rewrites
+
+_LONGEST_AXIS = 16384
+"""The longest axis that every engine takes; `axis-above-16384` of the residency rules."""
+
+
+@rewrites("linear")
+def _linear(rewriting: Rewriting, operation: Operation) -> Form | Var | None:
+    bias = operation.bias
+    if not is_float(operation.x) or (bias is not None and bias.val is None):
+        return None
+    return project(rewriting, operation, operation.x, operation.weight, None if bias is None else bias.val)
+
+
+def project(
+    rewriting: Rewriting, operation: Operation, x: Var, weight: Var, bias: np.ndarray | None
+) -> Form | Var | None:
+    """Multiplies the last axis of a value by a weight.
+
+    Args:
+        rewriting: The walk.
+        operation: What is made again.
+        x: (…, C).
+        weight: (O, C), constant or made of constants.
+        bias: (O,), or None.
+
+    Returns:
+        The form (…, O); where O is longer than the engine takes, (…, O) in the original's layout, made in parts.
+    """
+    if weight.rank != 2 or not is_constant_expression(weight):
+        return None
+    shape = tuple(operation.outputs[0].shape)
+    form = channel_last(rewriting, x)
+    if form is None:
+        return None
+    places = (*form.places[:-1], CHANNEL)
+    if int(weight.shape[0]) > _LONGEST_AXIS:
+        return None if weight.val is None else _project_in_parts(rewriting, form, weight, bias, places, shape)
+    if weight.val is None and not can_take_trailing_axes(weight):
+        return None
+    four = with_trailing_axes(weight, operation)
+
+    def convolve(tensor: Var) -> Var:
+        return _convolve(rewriting, tensor, four, bias)
+
+    return rewriting.map(convolve, [form], places, shape, chunkable=not _chunks_channels(form))
+
+
+def _convolve(rewriting: Rewriting, tensor: Var, weight: Var, bias: np.ndarray | Var | None) -> Var:
+    given = {} if bias is None else {"bias": bias}
+    return rewriting.emit("conv", x=tensor, weight=weight, pad_type="valid", **given)
+
+
+def _project_in_parts(
+    rewriting: Rewriting,
+    form: Form,
+    weight: Var,
+    bias: np.ndarray | None,
+    places: tuple[Place, ...],
+    shape: tuple[int, ...],
+) -> Var | None:
+    """A vocabulary: convolutions of equal length over parts of the weight, joined in the original's layout."""
+    if PARTS in form.places:
+        return None
+    length = int(weight.shape[0])
+    count = -(-length // _LONGEST_AXIS)
+    bounds = [length * k // count for k in range(count + 1)]
+    values = []
+    for start, stop in zip(bounds, bounds[1:], strict=False):
+        part = rewriting.const(weight.val[start:stop, :, None, None])
+        cut = None if bias is None else bias[start:stop]
+        tensor = _convolve(rewriting, rewriting.tensor(form.pieces.item()), part, cut)
+        values.append(rewriting.moved_out(tensor, places, (*shape[:-1], stop - start)))
+    return rewriting.emit("concat", values=values, axis=len(shape) - 1)
+
+
+def channel_last(rewriting: Rewriting, x: Var) -> Form | None:
+    """The form of a value with its last axis on the channels, entered or moved there where it is elsewhere.
+
+    Where the value is in the engine's layout already, its other axes stay where they are if they can.
+    """
+    form = rewriting.form(x)
+    if form is not None:
+        for places in _with_channel_last(form):
+            placed = rewriting.enter(x, places)
+            if placed is not None:
+                return placed
+    places = token_places(tuple(int(extent) for extent in x.shape))
+    return None if places is None else rewriting.enter(x, places)
+
+
+def _with_channel_last(form: Form) -> Iterator[tuple[Place, ...]]:
+    """Places with the last axis on the channels: the axis that is there now takes the last one's place, if any is."""
+    last = form.places[-1]
+    if last == CHANNEL or form.shape[-1] == 1 and CHANNEL not in form.places:
+        yield form.places
+    elif form.shape[-1] > 1 and last != PARTS:
+        yield (*(last if place == CHANNEL else place for place in form.places[:-1]), CHANNEL)
+
+
+def _chunks_channels(form: Form) -> bool:
+    """Whether a form's tensors are chunks along the channels, which the projection of each sums over."""
+    return any(piece.whole.count > 1 and piece.whole.along == CHANNEL for piece in form.pieces.flat)

@@ -7,6 +7,7 @@ from optimum_ane.targets.coreml.passes.cast_to_float16 import cast_to_float16
 from optimum_ane.targets.coreml.passes.fold_layer_norm_affine import fold_layer_norm_affine
 from optimum_ane.targets.coreml.passes.forget_output_types import forget_output_types
 from optimum_ane.targets.coreml.passes.name_by_module import name_by_module
+from optimum_ane.targets.coreml.passes.to_engine_layout import to_engine_layout
 
 __all__ = [
     "carry_layer_norm_rounding",
@@ -18,6 +19,7 @@ __all__ = [
     "optimize_passes",
     "pass_pipeline",
     "stock_pass_pipeline",
+    "to_engine_layout",
 ]
 
 _CAST = "common::add_fp16_cast"
@@ -103,7 +105,23 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
         is_classifier: Whether the package will be a Core ML classifier.
         engine_layout: Whether the program is rewritten into the engine's layout.
     """
-    return pass_pipeline(precision, is_classifier)
+    pipeline = pass_pipeline(precision, is_classifier)
+    if engine_layout:
+        # After the fusions, which know a stock module's operations, and before the cast, so that a norm's rounding is
+        # carried into convolutions.
+        layout = (
+            "optimum_ane::to_engine_layout",
+            "common::dead_code_elimination",
+            "common::fuse_conv_scale",
+            "common::fuse_conv_bias",
+            "common::fuse_conv_batchnorm",
+            "common::noop_elimination",
+            "common::dead_code_elimination",
+        )
+        place = pipeline.passes.index("common::dedup_op_and_var_names") + 1
+        for index, name in enumerate(layout, place):
+            pipeline.insert_pass(index, name)
+    return pipeline
 
 
 def optimize_passes() -> ct.PassPipeline:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from coremltools.converters.mil.mil import Var
@@ -18,34 +18,21 @@ Place = int | None
 """Where an axis of the original is; None for one of length 1, which needs no place."""
 
 
-@dataclass(eq=False)
-class Whole:
-    """A tensor in the engine's layout that is read whole, or in equal chunks along one axis.
+@dataclass(frozen=True)
+class Piece:
+    """A tensor in the engine's layout, or one of the equal chunks of a tensor.
 
     Attributes:
-        var: Rank 4.
+        var: The tensor, of rank 4.
         along: The axis of the chunks.
-        count: How many chunks there are; 1 reads the tensor as it is.
-        chunks: What `split` gave, where it has been asked for.
+        count: How many chunks the tensor has; 1 for the tensor as it is.
+        index: Which chunk it is.
     """
 
     var: Var
     along: int = CHANNEL
     count: int = 1
-    chunks: Sequence[Var] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """One chunk of a tensor."""
-
-    whole: Whole
     index: int = 0
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """Equal for pieces that hold the same values."""
-        return id(self.whole), self.index
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +63,7 @@ class Form:
     @property
     def is_single(self) -> bool:
         """Whether the value is one tensor, read whole."""
-        return self.pieces.ndim == 0 and self.pieces.item().whole.count == 1
+        return self.pieces.ndim == 0 and self.pieces.item().count == 1
 
     @property
     def engine_shape(self) -> tuple[int, int, int, int]:
@@ -113,23 +100,14 @@ def make_form(pieces: np.ndarray, places: Iterable[Place], shape: Iterable[int])
 
 def single(var: Var, places: Iterable[Place], shape: Iterable[int]) -> Form:
     """The form of a value that is one tensor."""
-    return make_form(_array(Piece(Whole(var))), places, shape)
+    return make_form(array_of([Piece(var)], ()), places, shape)
 
 
-def spread(whole: Whole, places: Iterable[Place], shape: Iterable[int]) -> Form:
-    """The form of a value that is a tensor's chunks, in order."""
-    shape = tuple(shape)
-    places = tuple(places)
-    pieces = np.empty(whole.count, dtype=object)
-    pieces[:] = [Piece(whole, index) for index in range(whole.count)]
-    extents = [extent for place, extent in zip(places, shape, strict=True) if place == PARTS]
-    return make_form(pieces.reshape(extents), places, shape)
-
-
-def _array(piece: Piece) -> np.ndarray:
-    pieces = np.empty((), dtype=object)
-    pieces[()] = piece
-    return pieces
+def array_of(pieces: Sequence[Piece], shape: Sequence[int]) -> np.ndarray:
+    """Pieces as an array of a shape."""
+    array = np.empty(len(pieces), dtype=object)
+    array[:] = pieces
+    return array.reshape(shape)
 
 
 def free_places(places: Iterable[Place], order: Sequence[int] = (HEIGHT, BATCH, WIDTH, CHANNEL)) -> list[int]:
@@ -160,16 +138,3 @@ def token_places(shape: Sequence[int]) -> tuple[Place, ...] | None:
 def volume(shape: Iterable[int]) -> int:
     """The number of elements."""
     return math.prod(shape)
-
-
-@dataclass
-class Counted:
-    """Numbers the results of one operation."""
-
-    stem: str
-    count: int = field(default=0)
-
-    def next(self) -> str:
-        """The next name."""
-        self.count += 1
-        return f"{self.stem}_{self.count}"

@@ -120,4 +120,4 @@ def _moves(rewriting: Rewriting, operand: Var, places: tuple[Place, ...]) -> int
         return 0 if operand.val is not None else 1
     if form.places == wanted:
         return 0
-    return len({id(piece.whole) for piece in form.pieces.flat})
+    return len({piece.var for piece in form.pieces.flat})

@@ -1,7 +1,7 @@
 """Products with weights: 1×1 convolutions.
 
-    linear(x (B, S, C), weight (O, C), bias)  ─►  conv(x (B, C, 1, S), weight (O, C, 1, 1), bias)
-    matmul(x (B, S, C), y (C, O) constant)    ─►  conv(x (B, C, 1, S), weight (O, C, 1, 1))
+linear(x (B, S, C), weight (O, C), bias)  ─►  conv(x (B, C, 1, S), weight (O, C, 1, 1), bias)
+matmul(x (B, S, C), y (C, O) constant)    ─►  conv(x (B, C, 1, S), weight (O, C, 1, 1))
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def channel_last(rewriting: Rewriting, x: Var) -> Form | None:
 def _with_channel_last(form: Form) -> Iterator[tuple[Place, ...]]:
     """Places with the last axis on the channels: the axis that is there now takes the last one's place, if any is."""
     last = form.places[-1]
-    if last == CHANNEL or form.shape[-1] == 1 and CHANNEL not in form.places:
+    if last == CHANNEL or (form.shape[-1] == 1 and CHANNEL not in form.places):
         yield form.places
     elif form.shape[-1] > 1 and last != PARTS:
         yield (*(last if place == CHANNEL else place for place in form.places[:-1]), CHANNEL)
@@ -119,4 +119,4 @@ def _with_channel_last(form: Form) -> Iterator[tuple[Place, ...]]:
 
 def _chunks_channels(form: Form) -> bool:
     """Whether a form's tensors are chunks along the channels, which the projection of each sums over."""
-    return any(piece.whole.count > 1 and piece.whole.along == CHANNEL for piece in form.pieces.flat)
+    return any(piece.count > 1 and piece.along == CHANNEL for piece in form.pieces.flat)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,16 @@ from coremltools.converters.mil.mil import Block, Operation, Var, types
 
 from optimum_ane.runtimes.session import HIDDEN_STATE
 from optimum_ane.targets.coreml.module_names import read_name
+from optimum_ane.targets.coreml.passes.scopes import scope_of
 from optimum_ane.targets.coreml.passes.to_engine_layout.form import (
-    HEIGHT,
     PARTS,
-    Counted,
     Form,
     Piece,
     Place,
-    Whole,
+    array_of,
     free_places,
     make_form,
     single,
-    spread,
 )
 
 MOST_PIECES = 128
@@ -59,13 +58,13 @@ class Rewriting:
     def __init__(self, block: Block) -> None:
         self.block = block
         self.operation: Operation = None  # the one that is being rewritten
-        self._names = Counted("")
+        self._stem, self._count = "", 0
         self._emitted: list[Operation] = []
         self._forms: dict[Var, Form] = {}
         self._originals: dict[Var, Var] = {}
         self._entered: dict[tuple[Var, tuple[Place, ...]], Form] = {}
-        self._transposed: dict[tuple[int, tuple[int, ...]], Whole] = {}
-        self._wholes: list[Whole] = []  # keeps the ids in `_transposed` and `Piece.key` from being used again
+        self._transposed: dict[tuple[Var, tuple[int, ...]], Var] = {}
+        self._chunks: dict[tuple[Var, int, int], Sequence[Var]] = {}
 
     # The walk
 
@@ -77,18 +76,29 @@ class Rewriting:
         self._restore_outputs()
 
     def _rewrite(self, operation: Operation) -> None:
-        self.operation, self._names, self._emitted = operation, Counted(operation.outputs[0].name), []
+        self._begin(operation, operation.outputs[0].name)
         rewrite = REWRITES.get(operation.op_type)
-        result = rewrite(self, operation) if rewrite is not None and _is_understood(operation) else None
+        result = None
+        with scope_of(operation):
+            if rewrite is not None and _is_understood(operation):
+                result = rewrite(self, operation)
+            if result is None:
+                self._read_originals(operation)
         if result is None:
-            self._read_originals(operation)
-        elif isinstance(result, Var):
+            return
+        if isinstance(result, Var):
             self._originals[operation.outputs[0]] = result
         else:
             for output, form in zip(operation.outputs, [result] if isinstance(result, Form) else result, strict=True):
                 self._set_form(output, form)
-        for emitted in self._emitted:
-            _take_scopes(emitted, operation)
+
+    def _begin(self, operation: Operation | None, stem: str) -> None:
+        """Lets what is made from here on stand before an operation, or at the end, with names of a stem."""
+        self.operation, self._stem, self._count, self._emitted = operation, stem, 0, []
+
+    def _name(self) -> str:
+        self._count += 1
+        return f"{self._stem}_{self._count}"
 
     def _set_form(self, output: Var, form: Form) -> None:
         """Remembers the form of a result, and lets the tensor that it is have the result's name."""
@@ -97,7 +107,7 @@ class Rewriting:
         self._forms[output] = form
         if not form.is_single:
             return
-        var = form.pieces.item().whole.var
+        var = form.pieces.item().var
         if var is output or var.op is None or not (var.op in self._emitted or _is_hidden_state(output)):
             return
         if not _is_hidden_state(var) and len(var.op.outputs) == 1:
@@ -120,22 +130,22 @@ class Rewriting:
 
     def _restore_outputs(self) -> None:
         """Gives the block's outputs in the original's layout, under their names."""
-        outputs, last = [], None
+        outputs: list[Var] = []
         for output in self.block.outputs:
-            self.operation, self._names, self._emitted = None, Counted(f"{output.name}_restored"), []
-            value = self.original(output)
-            if value is not output:
-                if value.op is not None and (value in outputs or value in self.block.inputs or _has_name(value)):
+            if output.op is None:
+                outputs.append(output)
+                continue
+            self._begin(None, f"{output.name}_restored")
+            with scope_of(output.op):
+                value = self.original(output)
+                if value is not output and (value in outputs or value in self.block.inputs or _has_name(value)):
                     value = self.emit("identity", x=value)
+            if value is not output:
                 name = output.name
                 output.name = f"{name}_of_original"
                 value.name = value.op.name = name
-            for emitted in self._emitted:
-                _take_scopes(emitted, output.op)
             outputs.append(value)
-            last = value
-        if last is not None:
-            self.block.set_outputs(outputs)
+        self.block.set_outputs(outputs)
 
     # What is known of a value
 
@@ -146,16 +156,25 @@ class Rewriting:
     def is_kept(self, var: Var) -> bool:
         """Whether a value is in the engine's layout as the original made it."""
         form = self._forms.get(var)
-        return form is not None and form.is_single and form.pieces.item().whole.var is var
+        return form is not None and form.is_single and form.pieces.item().var is var
 
-    def keep(self, operation: Operation, form: Form) -> Form | None:
+    def keep(self, operation: Operation) -> Form:
         """Leaves an operation that reads and makes the engine's layout already.
 
+        Args:
+            operation: Has one result, of rank 4.
+
         Returns:
-            The form, of the operation's own result.
+            The form of the operation's own result, whose axes are the engine's.
         """
         self._read_originals(operation)
-        return form
+        output = operation.outputs[0]
+        return single(output, range(4), output.shape)
+
+    def keep_chunks(self, operation: Operation, along: int, count: int) -> None:
+        """Leaves a split that reads the engine's layout, and lets it serve whatever needs these chunks."""
+        self._read_originals(operation)
+        self._chunks[operation.x, along, count] = operation.outputs
 
     # Making operations
 
@@ -165,36 +184,37 @@ class Rewriting:
         Returns:
             The result, or a tuple of the results.
         """
-        before = len(self._emitted)
-        made = getattr(mb, op_type)(**inputs, name=self._names.next(), before_op=self.operation)
-        operation = (made[0] if isinstance(made, list | tuple) else made).op
-        for given in operation.inputs.values():
-            for each in given if isinstance(given, list | tuple) else [given]:
-                if each is not None and each.op is not None and each.op.op_type == "const":
-                    self._emitted.append(each.op)
-        self._emitted.insert(before, operation)
+        made = getattr(mb, op_type)(**inputs, name=self._name(), before_op=self.operation)
+        self._emitted.append((made[0] if isinstance(made, list | tuple) else made).op)
         return made
 
     def const(self, value: np.ndarray) -> Var:
         """Makes a constant."""
-        made = mb.const(val=value, name=self._names.next(), before_op=self.operation)
-        self._emitted.append(made.op)
-        return made
+        return mb.const(val=value, name=self._name(), before_op=self.operation)
 
     def tensor(self, piece: Piece) -> Var:
-        """The tensor of a piece; a whole is split once, for all its chunks."""
-        whole = piece.whole
-        if whole.count == 1:
-            return whole.var
-        if whole.chunks is None:
-            whole.chunks = self.emit("split", x=whole.var, num_splits=whole.count, axis=whole.along)
-        return whole.chunks[piece.index]
+        """The tensor of a piece; what is read in chunks is split once, for all of them."""
+        if piece.count == 1:
+            return piece.var
+        key = piece.var, piece.along, piece.count
+        if key not in self._chunks:
+            self._chunks[key] = self.emit("split", x=piece.var, num_splits=piece.count, axis=piece.along)
+        return self._chunks[key][piece.index]
 
-    def new_whole(self, var: Var, along: int = 1, count: int = 1) -> Whole:
-        """A tensor that is read in chunks."""
-        whole = Whole(var, along, count)
-        self._wholes.append(whole)
-        return whole
+    def in_chunks(self, piece: Piece, along: int, count: int) -> list[Piece]:
+        """The chunks of a piece; those of a chunk are chunks of the same tensor where they lie along the same axis."""
+        if piece.count == 1 or piece.along == along:
+            return [Piece(piece.var, along, piece.count * count, piece.index * count + k) for k in range(count)]
+        return [Piece(self.tensor(piece), along, count, k) for k in range(count)]
+
+    def joined(self, pieces: Sequence[Piece], along: int) -> Piece:
+        """Tensors one behind the other: chunks that were split from one are that one again, others a concat."""
+        first, length = pieces[0], len(pieces)
+        run = [replace(first, index=first.index + k) for k in range(length)]
+        if first.count > 1 and first.along == along and list(pieces) == run:
+            if (chunk := _coarser(first, length)) is not None:
+                return chunk
+        return Piece(self.emit("concat", values=[self.tensor(piece) for piece in pieces], axis=along))
 
     def reshape(self, var: Var, shape: Sequence[int]) -> Var:
         """A tensor in another shape, by the operation that says the least: nothing, axes of length 1, a reshape."""
@@ -263,7 +283,7 @@ class Rewriting:
         moved = moved.reshape([*(shape[axis] for axis in spread_axes), *engine])
         pieces = np.empty(moved.shape[: len(spread_axes)], dtype=object)
         for index in np.ndindex(pieces.shape):
-            pieces[index] = Piece(self.new_whole(self.const(np.ascontiguousarray(moved[index]))))
+            pieces[index] = Piece(self.const(np.ascontiguousarray(moved[index])))
         return make_form(pieces, places, shape)
 
     def _moved_in(self, var: Var, places: Sequence[Place]) -> Var:
@@ -388,13 +408,7 @@ class Rewriting:
         pieces = np.moveaxis(form.pieces, position, -1)
         joined = np.empty(pieces.shape[:-1], dtype=object)
         for index in np.ndindex(joined.shape):
-            row = list(pieces[index])
-            whole = row[0].whole
-            if whole.along == place and [p.key for p in row] == [(id(whole), k) for k in range(whole.count)]:
-                joined[index] = Piece(self.new_whole(whole.var))
-            else:
-                tensors = [self.tensor(piece) for piece in row]
-                joined[index] = Piece(self.new_whole(self.emit("concat", values=tensors, axis=place)))
+            joined[index] = self.joined(list(pieces[index]), place)
         return make_form(joined, places, form.shape)
 
     def _permute(self, form: Form, places: Sequence[Place]) -> Form:
@@ -409,27 +423,24 @@ class Rewriting:
         pieces = np.empty(form.pieces.shape, dtype=object)
         for index in np.ndindex(pieces.shape):
             piece = form.pieces[index]
-            pieces[index] = Piece(self._transposed_whole(piece.whole, source), piece.index)
+            pieces[index] = self._transposed_piece(form.pieces[index], source)
         return make_form(pieces, wanted, form.shape)
 
-    def _transposed_whole(self, whole: Whole, source: Sequence[int | None]) -> Whole:
-        if whole.count > 1 and whole.along not in source:
+    def _transposed_piece(self, piece: Piece, source: Sequence[int | None]) -> Piece:
+        if piece.count > 1 and piece.along not in source:
             # Chunks of one element along an axis that has no place in the value.
             source = list(source)
-            source[source.index(None)] = whole.along
+            source[source.index(None)] = piece.along
         perm = _filled(source)
-        key = (id(whole), tuple(perm))
+        key = piece.var, tuple(perm)
         if key not in self._transposed:
-            shape = [int(extent) for extent in whole.var.shape]
+            shape = [int(extent) for extent in piece.var.shape]
             moving = [axis for axis in perm if shape[axis] > 1]
             if moving == sorted(moving):
-                new = [shape[axis] for axis in perm]
-                var = self.reshape(whole.var, new)
+                self._transposed[key] = self.reshape(piece.var, [shape[axis] for axis in perm])
             else:
-                var = self.emit("transpose", x=whole.var, perm=perm)
-            self._wholes.append(whole)
-            self._transposed[key] = self.new_whole(var, perm.index(whole.along), whole.count)
-        return self._transposed[key]
+                self._transposed[key] = self.emit("transpose", x=piece.var, perm=perm)
+        return replace(piece, var=self._transposed[key], along=perm.index(piece.along))
 
     def _split_axis(self, form: Form, axis: int) -> Form:
         """Spreads an axis over as many tensors as it is long, split where it is."""
@@ -438,9 +449,7 @@ class Rewriting:
         position = sum(1 for each in form.spread if each < axis)
         pieces = np.empty((*form.pieces.shape, count), dtype=object)
         for index in np.ndindex(form.pieces.shape):
-            whole = self.new_whole(self.tensor(form.pieces[index]), along, count)
-            for k in range(count):
-                pieces[(*index, k)] = Piece(whole, k)
+            pieces[index] = self.in_chunks(form.pieces[index], along, count)
         places = list(form.places)
         places[axis] = PARTS
         return make_form(np.moveaxis(pieces, -1, position), places, form.shape)
@@ -463,20 +472,15 @@ class Rewriting:
                 not touch the axis of the split.
         """
         arrays = np.broadcast_arrays(*(self._aligned(form, places) for form in forms))
-        if chunkable and (whole := self._before_split(function, forms, arrays)) is not None:
-            new, indices = whole
-            pieces = np.empty(arrays[0].shape, dtype=object)
-            for index in np.ndindex(pieces.shape):
-                pieces[index] = Piece(new, indices[index])
-            return make_form(pieces, places, shape)
-        made: dict[tuple[tuple[int, int], ...], Piece] = {}
+        if chunkable and (chunked := self._before_split(function, arrays)) is not None:
+            return make_form(chunked, places, shape)
+        made: dict[tuple[Piece, ...], Piece] = {}
         pieces = np.empty(arrays[0].shape, dtype=object)
         for index in np.ndindex(pieces.shape):
-            row = [array[index] for array in arrays]
-            key = tuple(piece.key for piece in row)
-            if key not in made:
-                made[key] = Piece(self.new_whole(function(*(self.tensor(piece) for piece in row))))
-            pieces[index] = made[key]
+            row = tuple(array[index] for array in arrays)
+            if row not in made:
+                made[row] = Piece(function(*(self.tensor(piece) for piece in row)))
+            pieces[index] = made[row]
         return make_form(pieces, places, shape)
 
     def _aligned(self, form: Form, places: Sequence[Place]) -> np.ndarray:
@@ -490,64 +494,45 @@ class Rewriting:
                 pieces = np.expand_dims(pieces, position)
         return pieces
 
-    def _before_split(
-        self, function: Callable[..., Var], forms: Sequence[Form], arrays: Sequence[np.ndarray]
-    ) -> tuple[Whole, np.ndarray] | None:
-        """Makes the operation on what is split; None where it has to be made on each chunk."""
-        split: list[Whole] = []
-        indices = None
-        operands: list[Whole | None] = []
-        for array in arrays:
-            pieces = list(array.flat)
-            whole = pieces[0].whole
-            if any(piece.whole is not whole for piece in pieces):
-                return None
-            if whole.count == 1:
-                operands.append(None)
-                continue
-            own = np.array([piece.index for piece in pieces]).reshape(array.shape)
-            if indices is not None and not np.array_equal(indices, own):
-                return None
-            indices = own
-            operands.append(whole)
-            split.append(whole)
-        if indices is None or len({(whole.along, whole.count) for whole in split}) != 1:
+    def _before_split(self, function: Callable[..., Var], arrays: Sequence[np.ndarray]) -> np.ndarray | None:
+        """Makes the operation on what is split; None where it has to be made on each chunk.
+
+        Each operand is either one tensor for all, of length 1 along the axis of the split, or has as tensors a run of
+        chunks of one tensor.
+        """
+        chunked = [array for array in arrays if array.flat[0].count > 1]
+        if not chunked:
             return None
-        along, used = split[0].along, sorted(set(indices.flat))
-        if len(used) == 1:
+        first = chunked[0].flat[0]
+        indices = [piece.index for piece in chunked[0].flat]
+        low, length = min(indices), len(set(indices))
+        if length == 1 or max(indices) - low + 1 != length:
             return None
         values = []
-        for form, array, operand in zip(forms, arrays, operands, strict=True):
-            if operand is None:
-                var = array.flat[0].whole.var
-                if int(var.shape[along]) != 1:
+        for array in arrays:
+            pieces = list(array.flat)
+            one = pieces[0]
+            if one.count == 1:
+                if any(piece != one for piece in pieces) or int(one.var.shape[first.along]) != 1:
                     return None
-                values.append(var)
-        run = self._run(split, used)
-        if run is None:
-            return None
-        chunks = iter(run[0])
-        rest = iter(values)
-        result = function(*(next(rest) if operand is None else next(chunks) for operand in operands))
-        return self.new_whole(result, along, len(used)), indices - run[1]
+                values.append(one)
+                continue
+            expected = [replace(one, index=index) for index in indices]
+            chunk = _coarser(replace(one, index=low), length)
+            if (one.along, one.count) != (first.along, first.count) or pieces != expected or chunk is None:
+                return None
+            values.append(chunk)
+        result = function(*(self.tensor(value) for value in values))
+        new = [Piece(result, first.along, length, index - low) for index in indices]
+        return array_of(new, arrays[0].shape)
 
-    def _run(self, wholes: Sequence[Whole], used: Sequence[int]) -> tuple[list[Var], int] | None:
-        """The part of tensors that a run of chunks is; None if the chunks are no run that a split can give."""
-        first, length = used[0], len(used)
-        count = wholes[0].count
-        if used != list(range(first, first + length)):
-            return None
-        if length == count:
-            return [whole.var for whole in wholes], 0
-        if count % length or first % length:
-            return None
-        return [self.tensor(Piece(self._coarser(whole, count // length), first // length)) for whole in wholes], first
 
-    def _coarser(self, whole: Whole, count: int) -> Whole:
-        key = (id(whole), (-1, count))
-        if key not in self._transposed:
-            self._transposed[key] = self.new_whole(whole.var, whole.along, count)
-        return self._transposed[key]
+def _coarser(first: Piece, length: int) -> Piece | None:
+    """The chunk that a run of chunks is; None where the tensor cannot be split into chunks of that length."""
+    if first.count % length or first.index % length:
+        return None
+    count = first.count // length
+    return Piece(first.var) if count == 1 else Piece(first.var, first.along, count, first.index // length)
 
 
 def _is_understood(operation: Operation) -> bool:
@@ -570,12 +555,6 @@ def _is_hidden_state(var: Var) -> bool:
 
 def _has_name(var: Var) -> bool:
     return _is_hidden_state(var) or len(var.op.outputs) != 1
-
-
-def _take_scopes(operation: Operation, source: Operation) -> None:
-    """Says of a new operation that it comes from where the old one does."""
-    if source is not None:
-        operation.scopes = {key: list(value) for key, value in source.scopes.items()}
 
 
 def _number_of_pieces(places: Sequence[Place], shape: Sequence[int]) -> int:
@@ -615,6 +594,3 @@ def _order(places: Sequence[Place], rank: int) -> list[int]:
     ones = [axis for axis in range(rank) if places[axis] is None]
     kept = [axis for axis in engine if axis is not None]
     return ones + kept
-
-
-__all__ = ["HEIGHT", "REWRITES", "Rewriting", "is_float", "rewrites", "spread"]

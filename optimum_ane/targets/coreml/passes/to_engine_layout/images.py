@@ -1,0 +1,116 @@
+"""Operations over windows: convolutions, pooling, batch norms, resizing; of images as they are, of sequences as images
+of height 1.
+
+    conv(x (B, C, T), weight (O, I, K))  ─►  conv(x (B, C, 1, T), weight (O, I, 1, K))
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from coremltools.converters.mil.mil import Operation
+
+from optimum_ane.targets.coreml.passes.compressed_weights import is_constant_expression
+from optimum_ane.targets.coreml.passes.to_engine_layout.elementwise import other_inputs
+from optimum_ane.targets.coreml.passes.to_engine_layout.form import BATCH, CHANNEL, HEIGHT, WIDTH, Form
+from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Rewriting, is_float, rewrites
+
+_IMAGE = (BATCH, CHANNEL, HEIGHT, WIDTH)
+_SEQUENCE = (BATCH, CHANNEL, WIDTH)
+
+
+@rewrites("conv", "conv_transpose")
+def _convolution(rewriting: Rewriting, operation: Operation) -> Form | None:
+    x, weight = operation.x, operation.weight
+    if not is_constant_expression(weight):
+        return None
+    if x.rank == 4:
+        return _image(rewriting, operation)
+    if x.rank != 3 or weight.val is None:
+        return None
+    form = rewriting.enter(x, _SEQUENCE)
+    if form is None:
+        return None
+    others = _for_images(other_inputs(operation, {"x", "weight"}))
+    four = rewriting.const(np.ascontiguousarray(weight.val[:, :, None, :]))
+    output = operation.outputs[0]
+    return rewriting.map(
+        lambda tensor: rewriting.emit(operation.op_type, x=tensor, weight=four, **others),
+        [form],
+        _SEQUENCE,
+        output.shape,
+        chunkable=False,
+    )
+
+
+@rewrites("batch_norm", "instance_norm", "avg_pool", "max_pool", "l2_pool", "local_response_norm")
+def _window(rewriting: Rewriting, operation: Operation) -> Form | None:
+    x = operation.x
+    if not is_float(x):
+        return None
+    if x.rank == 4:
+        return _image(rewriting, operation)
+    if x.rank != 3:
+        return None
+    form = rewriting.enter(x, _SEQUENCE)
+    if form is None:
+        return None
+    others = _for_images(other_inputs(operation, {"x"}))
+    return rewriting.map(
+        lambda tensor: rewriting.emit(operation.op_type, x=tensor, **others),
+        [form],
+        _SEQUENCE,
+        operation.outputs[0].shape,
+        chunkable=False,
+    )
+
+
+@rewrites(
+    *[
+        "upsample_nearest_neighbor",
+        "upsample_bilinear",
+        "resize_nearest_neighbor",
+        "resize_bilinear",
+        "resize",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "depth_to_space",
+        "space_to_depth",
+    ]
+)
+def _image(rewriting: Rewriting, operation: Operation) -> Form | None:
+    x = operation.x
+    if x.rank != 4 or not is_float(x):
+        return None
+    if rewriting.form(x) is None or rewriting.is_kept(x):
+        return rewriting.keep(operation)
+    form = rewriting.enter(x, _IMAGE)
+    if form is None:
+        return None
+    others = other_inputs(operation, {"x"})
+    return rewriting.map(
+        lambda tensor: rewriting.emit(operation.op_type, x=tensor, **others),
+        [form],
+        _IMAGE,
+        operation.outputs[0].shape,
+        chunkable=False,
+    )
+
+
+_BY_AXIS = {"strides": 1, "dilations": 1, "kernel_sizes": 1}
+"""Parameters with a number for each axis of a window, and the number for the height of a sequence."""
+
+
+def _for_images(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of an operation over sequences for one over images of height 1."""
+    changed = dict(inputs)
+    for name, of_height in _BY_AXIS.items():
+        if name in inputs:
+            changed[name] = np.array([of_height, *inputs[name].val], dtype=np.int32)
+    if "pad" in inputs:
+        changed["pad"] = np.array([0, 0, *inputs["pad"].val], dtype=np.int32)
+    if "output_shape" in inputs:
+        batch, channels, length = inputs["output_shape"].val
+        changed["output_shape"] = np.array([batch, channels, 1, length], dtype=np.int32)
+    return changed

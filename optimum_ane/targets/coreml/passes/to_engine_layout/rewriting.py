@@ -105,7 +105,7 @@ class Rewriting:
         if tuple(output.shape) != form.shape:
             raise AssertionError(f"{self.operation.op_type} {output.name}: {form.shape} for {tuple(output.shape)}")
         self._forms[output] = form
-        if not form.is_single:
+        if not form.is_single or output in self.block.outputs:
             return
         var = form.pieces.item().var
         if var is output or var.op is None or not (var.op in self._emitted or _is_hidden_state(output)):
@@ -471,7 +471,10 @@ class Rewriting:
             chunkable: Whether the operation may be made before the split: it works on each element by itself, or does
                 not touch the axis of the split.
         """
-        arrays = np.broadcast_arrays(*(self._aligned(form, places) for form in forms))
+        if len(forms) == 1:
+            arrays: Sequence[np.ndarray] = [forms[0].pieces]
+        else:
+            arrays = np.broadcast_arrays(*(_aligned(form, places) for form in forms))
         if chunkable and (chunked := self._before_split(function, arrays)) is not None:
             return make_form(chunked, places, shape)
         made: dict[tuple[Piece, ...], Piece] = {}
@@ -482,17 +485,6 @@ class Rewriting:
                 made[row] = Piece(function(*(self.tensor(piece) for piece in row)))
             pieces[index] = made[row]
         return make_form(pieces, places, shape)
-
-    def _aligned(self, form: Form, places: Sequence[Place]) -> np.ndarray:
-        """A form's tensors with an axis for each that the result spreads, aligned from behind."""
-        pieces = form.pieces
-        axes = [axis for axis, place in enumerate(places) if place == PARTS]
-        offset = len(places) - len(form.places)
-        for position, axis in enumerate(axes):
-            own = axis - offset
-            if own < 0 or form.places[own] != PARTS:
-                pieces = np.expand_dims(pieces, position)
-        return pieces
 
     def _before_split(self, function: Callable[..., Var], arrays: Sequence[np.ndarray]) -> np.ndarray | None:
         """Makes the operation on what is split; None where it has to be made on each chunk.
@@ -525,6 +517,18 @@ class Rewriting:
         result = function(*(self.tensor(value) for value in values))
         new = [Piece(result, first.along, length, index - low) for index in indices]
         return array_of(new, arrays[0].shape)
+
+
+def _aligned(form: Form, places: Sequence[Place]) -> np.ndarray:
+    """A form's tensors with an axis for each that the result spreads, aligned from behind."""
+    pieces = form.pieces
+    axes = [axis for axis, place in enumerate(places) if place == PARTS]
+    offset = len(places) - len(form.places)
+    for position, axis in enumerate(axes):
+        own = axis - offset
+        if own < 0 or form.places[own] != PARTS:
+            pieces = np.expand_dims(pieces, position)
+    return pieces
 
 
 def _coarser(first: Piece, length: int) -> Piece | None:

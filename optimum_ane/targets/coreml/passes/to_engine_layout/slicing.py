@@ -134,7 +134,7 @@ def _flags(mask: Var | None, rank: int) -> list[bool]:
 def _cut(rewriting: Rewriting, form: Form, cuts: Sequence[Cut]) -> Form:
     """A part of a value: some of its tensors, and a slice of each."""
     shape = [len(range(*cut)) for cut in cuts]
-    pieces = form.pieces[tuple(slice(*cuts[axis]) for axis in form.spread)]
+    pieces = form.pieces[(..., *(slice(*cuts[axis]) for axis in form.spread))]
     form = make_form(pieces, form.places, [n if axis in form.spread else m for axis, (n, m) in
                                            enumerate(zip(shape, form.shape, strict=True))])  # fmt: skip
     places = {place: cuts[axis] for axis, place in enumerate(form.places) if place is not None and place != PARTS}

@@ -16,7 +16,7 @@ from optimum_ane.targets.coreml.passes.compressed_weights import (
     is_constant_expression,
     with_trailing_axes,
 )
-from optimum_ane.targets.coreml.passes.to_engine_layout.form import CHANNEL, PARTS, Form, Place, token_places
+from optimum_ane.targets.coreml.passes.to_engine_layout.form import CHANNEL, PARTS, Form, Place, free_places, token_places
 from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Rewriting, is_float, rewrites
 
 _LONGEST_AXIS = 16384
@@ -52,6 +52,7 @@ def project(
     form = channel_last(rewriting, x)
     if form is None:
         return None
+    form = _joined_where_possible(rewriting, x, form)
     places = (*form.places[:-1], CHANNEL)
     if int(weight.shape[0]) > _LONGEST_AXIS:
         return None if weight.val is None else _project_in_parts(rewriting, form, weight, bias, places, shape)
@@ -63,6 +64,16 @@ def project(
         return _convolve(rewriting, tensor, four, bias)
 
     return rewriting.map(convolve, [form], places, shape, chunkable=not _chunks_channels(form))
+
+
+def _joined_where_possible(rewriting: Rewriting, x: Var, form: Form) -> Form:
+    """A form with fewer axes that are spread over tensors: one convolution takes all that fits into one tensor."""
+    places = list(form.places)
+    for axis in form.spread:
+        free = free_places(places)
+        if free:
+            places[axis] = free[0]
+    return rewriting.enter(x, places) or form
 
 
 def _convolve(rewriting: Rewriting, tensor: Var, weight: Var, bias: np.ndarray | Var | None) -> Var:

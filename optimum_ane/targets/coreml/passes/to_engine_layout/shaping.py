@@ -143,8 +143,11 @@ def _merge_places(
     rewriting: Rewriting, form: Form, outer: int, inner: int, shape: list[int]
 ) -> Form | None:  # fmt: skip
     """Merges two axes of the tensors: neighbours by a reshape, others after a transpose."""
-    # The two go side by side, in order, with nothing but axes of length 1 between them.
     first, second = form.places[outer], form.places[inner]
+    if CHANNEL in (first, second):
+        # The channels hold what is summed over; positions among them are better moved in the original's layout.
+        return None
+    # The two go side by side, in order, with nothing but axes of length 1 between them.
     usable = [place for place in range(4) if place not in form.places or place in (first, second)]
     pairs = [(a, b) for a in usable for b in usable if a < b and all(c in usable for c in range(a, b))]
     if not pairs:
@@ -154,12 +157,11 @@ def _merge_places(
     placed = rewriting.place(form, places)
     if placed is None:
         return None
-    target = next(place for place in (CHANNEL, b) if place in (first, second, b) and place in (a, b))
     engine = list(placed.engine_shape)
     total = engine[a] * engine[b]
     engine[a] = engine[b] = 1
-    engine[target] = total
-    result = _set(_set(places, outer, target), inner, None)
+    engine[b] = total
+    result = _set(_set(places, outer, b), inner, None)
     return _reshaped_tensors(rewriting, placed, engine, result, shape)
 
 

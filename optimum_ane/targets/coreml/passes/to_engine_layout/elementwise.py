@@ -17,9 +17,10 @@ import numpy as np
 from coremltools.converters.mil.mil import Operation, Var, types
 
 from optimum_ane.targets.coreml.passes.to_engine_layout.form import PARTS, Form, Place, free_places, volume
-from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Rewriting, is_float, rewrites
+from optimum_ane.targets.coreml.passes.to_engine_layout.mapping import map_tensors
+from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Result, Rewriting, is_float, rewrites
 
-_UNARY = [
+_UNARY = (
     "abs",
     "acos",
     "asin",
@@ -60,39 +61,43 @@ _UNARY = [
     "tanh",
     "threshold",
     "thresholded_relu",
-]
-_BINARY = ["add", "sub", "mul", "real_div", "maximum", "minimum", "pow", "floor_div", "mod"]
+)
+_BINARY = ("add", "sub", "mul", "real_div", "maximum", "minimum", "pow", "floor_div", "mod")
 
 
 @rewrites(*_UNARY)
-def _unary(rewriting: Rewriting, operation: Operation) -> Form | None:
+def _unary(rewriting: Rewriting, operation: Operation) -> Result:
     form = rewriting.form(operation.x)
     if form is None or not is_float(operation.x):
         return None
     if rewriting.is_kept(operation.x):
         return rewriting.keep(operation)
     others = other_inputs(operation, {"x"})
-    return rewriting.map(
-        lambda tensor: rewriting.emit(operation.op_type, x=tensor, **others), [form], form.places, form.shape
+    return map_tensors(
+        rewriting,
+        lambda tensor: rewriting.emit(operation.op_type, x=tensor, **others),
+        [form],
+        form.places,
+        form.shape,
     )
 
 
 @rewrites("cast")
-def _cast(rewriting: Rewriting, operation: Operation) -> Form | None:
+def _cast(rewriting: Rewriting, operation: Operation) -> Result:
     if not (is_float(operation.x) and is_float(operation.outputs[0])):
         return None
     return _unary(rewriting, operation)
 
 
 @rewrites(*_BINARY)
-def _binary(rewriting: Rewriting, operation: Operation) -> Form | None:
+def _binary(rewriting: Rewriting, operation: Operation) -> Result:
     if not is_float(operation.outputs[0]):
         return None
     return _broadcast(rewriting, operation, ("x", "y"))
 
 
 @rewrites("select")
-def _select(rewriting: Rewriting, operation: Operation) -> Form | None:
+def _select(rewriting: Rewriting, operation: Operation) -> Result:
     if not is_float(operation.outputs[0]) or not types.is_bool(operation.cond.dtype):
         return None
     return _broadcast(rewriting, operation, ("cond", "a", "b"))
@@ -122,11 +127,11 @@ def _broadcast(rewriting: Rewriting, operation: Operation, names: Sequence[str])
     def combine(*tensors: Var) -> Var:
         return rewriting.emit(operation.op_type, **dict(zip(forms, tensors, strict=True)), **scalars)
 
-    return rewriting.map(combine, list(forms.values()), places, shape)
+    return map_tensors(rewriting, combine, list(forms.values()), places, shape)
 
 
 def _as_scalar(constant: Var) -> np.generic:
-    return np.asarray(constant.val).reshape(())[()]
+    return np.asarray(constant.val).reshape(-1)[0]
 
 
 def _common_places(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from coremltools.converters.mil.mil import Var
@@ -13,6 +14,9 @@ BATCH, CHANNEL, HEIGHT, WIDTH = range(4)
 """The axes of an engine tensor, all of rank 4."""
 PARTS = 4
 """The place of an axis that is spread over several tensors: the heads of an attention."""
+
+Pieces = Any
+"""A numpy array of `Piece`: numpy's types cannot say what an array of objects holds."""
 
 Place = int | None
 """Where an axis of the original is; None for one of length 1, which needs no place."""
@@ -39,9 +43,9 @@ class Piece:
 class Form:
     """A value in the engine's layout.
 
-        original (1, 16, 64)        tokens              pieces: 1 of (1, 64, 1, 16)     places (None, WIDTH, CHANNEL)
-        original (1, 4, 16, 16)     queries of 4 heads  pieces: 4 of (1, 16, 1, 16)     places (None, PARTS, WIDTH, CHANNEL)
-        original (1, 64, 14, 14)    an image            pieces: 1 of (1, 64, 14, 14)    places (None, CHANNEL, HEIGHT, WIDTH)
+        original (1, 16, 64)      tokens     1 piece of (1, 64, 1, 16)     places (None, WIDTH, CHANNEL)
+        original (1, 4, 16, 32)   4 heads    4 pieces of (1, 32, 1, 16)    places (None, PARTS, WIDTH, CHANNEL)
+        original (1, 64, 14, 14)  an image   1 piece of (1, 64, 14, 14)    places (None, CHANNEL, HEIGHT, WIDTH)
 
     Attributes:
         pieces: The tensors, an array of `Piece` whose axes are those of the original that are spread, in its order.
@@ -51,7 +55,7 @@ class Form:
         shape: The original's shape.
     """
 
-    pieces: np.ndarray
+    pieces: Pieces
     places: tuple[Place, ...]
     shape: tuple[int, ...]
 
@@ -74,12 +78,12 @@ class Form:
                 shape[place] = extent
         return (shape[0], shape[1], shape[2], shape[3])
 
-    def relabelled(self, places: Iterable[Place], shape: Iterable[int], pieces: np.ndarray | None = None) -> Form:
+    def relabelled(self, places: Iterable[Place], shape: Iterable[int], pieces: Pieces | None = None) -> Form:
         """The same tensors for another original."""
         return make_form(self.pieces if pieces is None else pieces, places, shape)
 
 
-def make_form(pieces: np.ndarray, places: Iterable[Place], shape: Iterable[int]) -> Form:
+def make_form(pieces: Pieces, places: Iterable[Place], shape: Iterable[int]) -> Form:
     """Makes a form; axes of length 1 lose their place, and `pieces` the axes that were spread over one tensor.
 
     Args:
@@ -103,7 +107,7 @@ def single(var: Var, places: Iterable[Place], shape: Iterable[int]) -> Form:
     return make_form(array_of([Piece(var)], ()), places, shape)
 
 
-def array_of(pieces: Sequence[Piece], shape: Sequence[int]) -> np.ndarray:
+def array_of(pieces: Sequence[Piece], shape: Sequence[int]) -> Pieces:
     """Pieces as an array of a shape."""
     array = np.empty(len(pieces), dtype=object)
     array[:] = pieces
@@ -138,3 +142,17 @@ def token_places(shape: Sequence[int]) -> tuple[Place, ...] | None:
 def volume(shape: Iterable[int]) -> int:
     """The number of elements."""
     return math.prod(shape)
+
+
+def filled(source: Sequence[int | None]) -> list[int]:
+    """A permutation of the axes, some of which are given; the others take what is left, in order."""
+    left = iter(axis for axis in range(len(source)) if axis not in source)
+    return [next(left) if axis is None else axis for axis in source]
+
+
+def coarser(first: Piece, length: int) -> Piece | None:
+    """The chunk that a run of chunks is; None where the tensor cannot be split into chunks of that length."""
+    if first.count % length or first.index % length:
+        return None
+    count = first.count // length
+    return Piece(first.var) if count == 1 else Piece(first.var, first.along, count, first.index // length)

@@ -1,5 +1,6 @@
-"""Operations over windows: convolutions, pooling, batch norms, resizing; of images as they are, of sequences as images
-of height 1.
+"""Operations over windows: convolutions, pooling, batch norms, resizing.
+
+Images are what the engine takes; a sequence is an image of height 1.
 
     conv(x (B, C, T), weight (O, I, K))  ─►  conv(x (B, C, 1, T), weight (O, I, 1, K))
 """
@@ -13,15 +14,28 @@ from coremltools.converters.mil.mil import Operation
 
 from optimum_ane.targets.coreml.passes.compressed_weights import is_constant_expression
 from optimum_ane.targets.coreml.passes.to_engine_layout.elementwise import other_inputs
-from optimum_ane.targets.coreml.passes.to_engine_layout.form import BATCH, CHANNEL, HEIGHT, WIDTH, Form
-from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Rewriting, is_float, rewrites
+from optimum_ane.targets.coreml.passes.to_engine_layout.form import BATCH, CHANNEL, HEIGHT, WIDTH
+from optimum_ane.targets.coreml.passes.to_engine_layout.mapping import map_tensors
+from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Result, Rewriting, is_float, rewrites
 
 _IMAGE = (BATCH, CHANNEL, HEIGHT, WIDTH)
 _SEQUENCE = (BATCH, CHANNEL, WIDTH)
 
+_RESIZING = (
+    "upsample_nearest_neighbor",
+    "upsample_bilinear",
+    "resize_nearest_neighbor",
+    "resize_bilinear",
+    "resize",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "depth_to_space",
+    "space_to_depth",
+)
+
 
 @rewrites("conv", "conv_transpose")
-def _convolution(rewriting: Rewriting, operation: Operation) -> Form | None:
+def _convolution(rewriting: Rewriting, operation: Operation) -> Result:
     x, weight = operation.x, operation.weight
     if not is_constant_expression(weight):
         return None
@@ -35,7 +49,8 @@ def _convolution(rewriting: Rewriting, operation: Operation) -> Form | None:
     others = _for_images(other_inputs(operation, {"x", "weight"}))
     four = rewriting.const(np.ascontiguousarray(weight.val[:, :, None, :]))
     output = operation.outputs[0]
-    return rewriting.map(
+    return map_tensors(
+        rewriting,
         lambda tensor: rewriting.emit(operation.op_type, x=tensor, weight=four, **others),
         [form],
         _SEQUENCE,
@@ -45,7 +60,7 @@ def _convolution(rewriting: Rewriting, operation: Operation) -> Form | None:
 
 
 @rewrites("batch_norm", "instance_norm", "avg_pool", "max_pool", "l2_pool", "local_response_norm")
-def _window(rewriting: Rewriting, operation: Operation) -> Form | None:
+def _window(rewriting: Rewriting, operation: Operation) -> Result:
     x = operation.x
     if not is_float(x):
         return None
@@ -57,7 +72,8 @@ def _window(rewriting: Rewriting, operation: Operation) -> Form | None:
     if form is None:
         return None
     others = _for_images(other_inputs(operation, {"x"}))
-    return rewriting.map(
+    return map_tensors(
+        rewriting,
         lambda tensor: rewriting.emit(operation.op_type, x=tensor, **others),
         [form],
         _SEQUENCE,
@@ -66,20 +82,8 @@ def _window(rewriting: Rewriting, operation: Operation) -> Form | None:
     )
 
 
-@rewrites(
-    *[
-        "upsample_nearest_neighbor",
-        "upsample_bilinear",
-        "resize_nearest_neighbor",
-        "resize_bilinear",
-        "resize",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "depth_to_space",
-        "space_to_depth",
-    ]
-)
-def _image(rewriting: Rewriting, operation: Operation) -> Form | None:
+@rewrites(*_RESIZING)
+def _image(rewriting: Rewriting, operation: Operation) -> Result:
     x = operation.x
     if x.rank != 4 or not is_float(x):
         return None
@@ -89,7 +93,8 @@ def _image(rewriting: Rewriting, operation: Operation) -> Form | None:
     if form is None:
         return None
     others = other_inputs(operation, {"x"})
-    return rewriting.map(
+    return map_tensors(
+        rewriting,
         lambda tensor: rewriting.emit(operation.op_type, x=tensor, **others),
         [form],
         _IMAGE,

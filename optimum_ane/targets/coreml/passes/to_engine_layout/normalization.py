@@ -13,8 +13,22 @@ from coremltools.converters.mil.mil import Operation, Var
 
 from optimum_ane.targets.coreml.passes.to_engine_layout.elementwise import other_inputs
 from optimum_ane.targets.coreml.passes.to_engine_layout.form import PARTS, Form, Place
+from optimum_ane.targets.coreml.passes.to_engine_layout.mapping import map_tensors
 from optimum_ane.targets.coreml.passes.to_engine_layout.projections import channel_last
 from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Rewriting, is_float, rewrites
+
+_REDUCTIONS = (
+    "reduce_mean",
+    "reduce_sum",
+    "reduce_max",
+    "reduce_min",
+    "reduce_l1_norm",
+    "reduce_l2_norm",
+    "reduce_sum_square",
+    "reduce_log_sum_exp",
+    "reduce_log_sum",
+    "reduce_prod",
+)
 
 
 @rewrites("layer_norm")
@@ -48,20 +62,7 @@ def _softmax(rewriting: Rewriting, operation: Operation) -> Form | None:
     return _over(rewriting, form, [axis], lambda tensor: rewriting.emit("softmax", x=tensor, axis=place))
 
 
-@rewrites(
-    *[
-        "reduce_mean",
-        "reduce_sum",
-        "reduce_max",
-        "reduce_min",
-        "reduce_l1_norm",
-        "reduce_l2_norm",
-        "reduce_sum_square",
-        "reduce_log_sum_exp",
-        "reduce_log_sum",
-        "reduce_prod",
-    ]
-)
+@rewrites(*_REDUCTIONS)
 def _reduce(rewriting: Rewriting, operation: Operation) -> Form | None:
     x = operation.x
     form = rewriting.form(x)
@@ -101,7 +102,7 @@ def _over(
     chunkable = chunkable and not any(piece.count > 1 and piece.along not in form.places for piece in form.pieces.flat)
     shape = [1 if reduces and axis in axes else extent for axis, extent in enumerate(form.shape)]
     places: list[Place] = [None if shape[axis] == 1 else place for axis, place in enumerate(form.places)]
-    return rewriting.map(function, [form], places, shape, chunkable=chunkable)
+    return map_tensors(rewriting, function, [form], places, shape, chunkable=chunkable)
 
 
 def _axes(axes: Sequence[int], rank: int) -> list[int]:

@@ -1,11 +1,11 @@
 """Products of two computed values: one einsum for each head.
 
-    matmul(x (B, H, M, K), y (B, H, K, N))  ─►  for each head  einsum("nchw,nwhu->nchu", a (B, N, 1, K), b (B, K, 1, M))
+    matmul(x (B, H, M, K), y (B, H, K, N))  ─►  for each head  einsum(a (B, N, 1, K), b (B, K, 1, M)) (B, N, 1, M)
 
-The einsum sums over the width of its first operand and the channels of its second. The result has N on its channels
-and M on its width, so that a softmax over N runs over the channels: y is the first operand with N on its channels, and
-x the second with K on its channels. For scores that means one transpose of the keys, for the values none.
-Where the places that the operands have suit it better, the result has M on the channels instead.
+The einsum, `nchw,nwhu->nchu`, sums over the width of its first operand and the channels of its second. The result has
+N on its channels and M on its width, so that a softmax over N runs over the channels: y is the first operand with N on
+its channels, and x the second with K on its channels. For scores that means one transpose of the keys, for the values
+none. Where the places that the operands have suit it better, the result has M on the channels instead.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from coremltools.converters.mil.mil import Operation, Var
 
 from optimum_ane.targets.coreml.passes.to_engine_layout.form import BATCH, CHANNEL, HEIGHT, PARTS, WIDTH, Form, Place
+from optimum_ane.targets.coreml.passes.to_engine_layout.mapping import map_tensors
 from optimum_ane.targets.coreml.passes.to_engine_layout.projections import project
 from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import MOST_PIECES, Rewriting, is_float, rewrites
 
@@ -60,7 +61,7 @@ def multiply(
     def contract(a: Var, b: Var) -> Var:
         return rewriting.emit("einsum", values=(a, b), equation=_EQUATION)
 
-    return rewriting.map(contract, [first, second], places, shape, chunkable=False)
+    return map_tensors(rewriting, contract, [first, second], places, shape, chunkable=False)
 
 
 def _leading_places(

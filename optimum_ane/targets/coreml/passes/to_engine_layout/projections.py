@@ -7,6 +7,7 @@ matmul(x (B, S, C), y (C, O) constant)    ─►  conv(x (B, C, 1, S), weight (O
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from coremltools.converters.mil.mil import Operation, Var
@@ -16,7 +17,16 @@ from optimum_ane.targets.coreml.passes.compressed_weights import (
     is_constant_expression,
     with_trailing_axes,
 )
-from optimum_ane.targets.coreml.passes.to_engine_layout.form import CHANNEL, PARTS, Form, Place, free_places, token_places
+from optimum_ane.targets.coreml.passes.to_engine_layout.form import (
+    CHANNEL,
+    PARTS,
+    Form,
+    Place,
+    free_places,
+    token_places,
+)
+from optimum_ane.targets.coreml.passes.to_engine_layout.leaving import tensor_moved_out
+from optimum_ane.targets.coreml.passes.to_engine_layout.mapping import map_tensors
 from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Rewriting, is_float, rewrites
 
 _LONGEST_AXIS = 16384
@@ -63,7 +73,7 @@ def project(
     def convolve(tensor: Var) -> Var:
         return _convolve(rewriting, tensor, four, bias)
 
-    return rewriting.map(convolve, [form], places, shape, chunkable=not _chunks_channels(form))
+    return map_tensors(rewriting, convolve, [form], places, shape, chunkable=not _chunks_channels(form))
 
 
 def _joined_where_possible(rewriting: Rewriting, x: Var, form: Form) -> Form:
@@ -96,11 +106,11 @@ def _project_in_parts(
     count = -(-length // _LONGEST_AXIS)
     bounds = [length * k // count for k in range(count + 1)]
     values = []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         part = rewriting.const(weight.val[start:stop, :, None, None])
         cut = None if bias is None else bias[start:stop]
         tensor = _convolve(rewriting, rewriting.tensor(form.pieces.item()), part, cut)
-        values.append(rewriting.moved_out(tensor, places, (*shape[:-1], stop - start)))
+        values.append(tensor_moved_out(rewriting, tensor, places, (*shape[:-1], stop - start)))
     return rewriting.emit("concat", values=values, axis=len(shape) - 1)
 
 
@@ -112,11 +122,11 @@ def channel_last(rewriting: Rewriting, x: Var) -> Form | None:
     form = rewriting.form(x)
     if form is not None:
         for places in _with_channel_last(form):
-            placed = rewriting.enter(x, places)
-            if placed is not None:
-                return placed
-    places = token_places(tuple(int(extent) for extent in x.shape))
-    return None if places is None else rewriting.enter(x, places)
+            moved = rewriting.enter(x, places)
+            if moved is not None:
+                return moved
+    default = token_places(tuple(int(extent) for extent in x.shape))
+    return None if default is None else rewriting.enter(x, default)
 
 
 def _with_channel_last(form: Form) -> Iterator[tuple[Place, ...]]:

@@ -25,6 +25,8 @@ from optimum_ane.targets.coreml.passes.to_engine_layout.form import (
     make_form,
     volume,
 )
+from optimum_ane.targets.coreml.passes.to_engine_layout.mapping import map_tensors
+from optimum_ane.targets.coreml.passes.to_engine_layout.placing import placed
 from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import MOST_PIECES, Rewriting, rewrites
 
 
@@ -129,6 +131,7 @@ def _merge_two(rewriting: Rewriting, form: Form, outer: int, inner: int) -> Form
 def _join_chunks(rewriting: Rewriting, form: Form, outer: int, inner: int, shape: list[int]) -> Form | None:
     """Joins the tensors of heads along what each of them holds: one whole again, or a concat."""
     place = form.places[inner]
+    assert place is not None
     position = form.spread.index(outer)
     pieces = np.moveaxis(form.pieces, position, -1)
     joined = np.empty(pieces.shape[:-1], dtype=object)
@@ -154,15 +157,15 @@ def _merge_places(
         return None
     a, b = min(pairs, key=lambda pair: ((pair[0] != first) + (pair[1] != second), -pair[1]))
     places = _set(_set(form.places, outer, a), inner, b)
-    placed = rewriting.place(form, places)
-    if placed is None:
+    side_by_side = placed(rewriting, form, places)
+    if side_by_side is None:
         return None
-    engine = list(placed.engine_shape)
+    engine = list(side_by_side.engine_shape)
     total = engine[a] * engine[b]
     engine[a] = engine[b] = 1
     engine[b] = total
     result = _set(_set(places, outer, b), inner, None)
-    return _reshaped_tensors(rewriting, placed, engine, result, shape)
+    return _reshaped_tensors(rewriting, side_by_side, engine, result, shape)
 
 
 def _divided(rewriting: Rewriting, form: Form, axis: int, lengths: Sequence[int]) -> Form | None:
@@ -206,7 +209,9 @@ def _divide_in_two(rewriting: Rewriting, form: Form, axis: int, outer: int, inne
 def _reshaped_tensors(
     rewriting: Rewriting, form: Form, engine: Sequence[int], places: Sequence[Place], shape: Sequence[int]
 ) -> Form:
-    return rewriting.map(lambda tensor: rewriting.reshape(tensor, engine), [form], places, shape, chunkable=False)
+    return map_tensors(
+        rewriting, lambda tensor: rewriting.reshape(tensor, engine), [form], places, shape, chunkable=False
+    )
 
 
 def _read_in_chunks(rewriting: Rewriting, form: Form, axis: int, outer: int, inner: int) -> Form:

@@ -24,6 +24,7 @@ from optimum_ane.targets.coreml.passes.to_engine_layout.form import (
     make_form,
     volume,
 )
+from optimum_ane.targets.coreml.passes.to_engine_layout.mapping import map_tensors
 from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Rewriting, is_float, rewrites
 
 Cut = tuple[int, int, int]
@@ -157,7 +158,7 @@ def _cut(rewriting: Rewriting, form: Form, cuts: Sequence[Cut]) -> Form:
 
     along = {piece.along for piece in form.pieces.flat if piece.count > 1}
     whole_axes = set(form.places) - set(partial)
-    return rewriting.map(take, [form], form.places, shape, chunkable=along <= whole_axes)
+    return map_tensors(rewriting, take, [form], form.places, shape, chunkable=along <= whole_axes)
 
 
 @rewrites("concat")
@@ -187,7 +188,7 @@ def _concat(rewriting: Rewriting, operation: Operation) -> Form | None:
         return rewriting.emit("concat", values=list(tensors), axis=place)
 
     along = {piece.along for form in forms for piece in form.pieces.flat if piece.count > 1}
-    return rewriting.map(join, forms, places, shape, chunkable=along <= set(places) - {place})
+    return map_tensors(rewriting, join, forms, places, shape, chunkable=along <= set(places) - {place})
 
 
 @rewrites("stack")
@@ -261,7 +262,8 @@ def _pad(rewriting: Rewriting, operation: Operation) -> Form | None:
     others = other_inputs(operation, {"x", "pad"})
     padded = {places[axis] for axis in amounts}
     along = {piece.along for piece in form.pieces.flat if piece.count > 1}
-    return rewriting.map(
+    return map_tensors(
+        rewriting,
         lambda tensor: rewriting.emit("pad", x=tensor, pad=pads, **others),
         [form],
         places,

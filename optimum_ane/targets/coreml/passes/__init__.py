@@ -130,8 +130,7 @@ def optimize_passes() -> ct.PassPipeline:
     Its types are settled, and so are the names of its inputs and outputs: nothing is cast, and none of our passes that
     need to know the module is among these.
     """
-    engine_layout: tuple[str, ...] = ()  # the layout pass
-    return ct.PassPipeline([*_OPTIMIZE_BEFORE, *engine_layout, *_OPTIMIZE_AFTER], "optimize")
+    return ct.PassPipeline([*_OPTIMIZE_BEFORE, "optimum_ane::to_engine_layout", *_OPTIMIZE_AFTER], "optimize")
 
 
 def _default_passes(cast: str) -> ct.PassPipeline:

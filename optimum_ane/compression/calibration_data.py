@@ -83,13 +83,13 @@ def calibration_of_random_tokens(directory: Path, rows: int = DEFAULT_ROWS, seed
         CompressionError: The package takes no tokens.
     """
     import optimum_ane.models  # noqa: F401 - registers the architectures
-    from optimum_ane.exporters.config import get_ane_config_class
-    from optimum_ane.exporters.text import TextEncoderANEConfig
+    from optimum_ane.exporters.config import ane_config_of
+    from optimum_ane.exporters.text import TextANEConfig
 
     manifest = Manifest.read(directory)
     checkpoint = load_config(directory)
-    ane_config = get_ane_config_class(manifest.model_type, manifest.form.task)(checkpoint, manifest.form.task)
-    if not isinstance(ane_config, TextEncoderANEConfig):
+    ane_config = ane_config_of(manifest, checkpoint)
+    if not isinstance(ane_config, TextANEConfig):
         raise CompressionError(f"{manifest.model_type} takes no tokens; give a dataset with --calibration-dataset")
     inputs = ane_config.make_inputs(rows, manifest.form.longest, seed)
     arrays = {entry.name: inputs[entry.name].numpy() for entry in manifest.functions[0].inputs}

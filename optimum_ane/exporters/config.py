@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import torch
@@ -15,14 +15,18 @@ from optimum_ane.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PretrainedConfig
 
     from optimum_ane.exporters.programs import FunctionSpec, ProgramSpec
     from optimum_ane.package.form import ExportForm
+    from optimum_ane.package.manifest import Manifest
 
 EXPORTER = "ane"
 """Our name in Optimum's `TasksManager`."""
 
 _CONFIGS: dict[str, type[ANEConfig]] = {}
+_GRAPH_CONFIGS: dict[str, dict[str, type[ANEConfig]]] = {}
+"""By `model_type` and task: what exports stock modules by their graph."""
 _ANEConfigT = TypeVar("_ANEConfigT", bound="type[ANEConfig]")
 
 
@@ -33,33 +37,87 @@ def register_for_ane(model_type: str) -> Callable[[_ANEConfigT], _ANEConfigT]:
         if model_type in _CONFIGS:
             raise ValueError(f"model type {model_type!r} is registered twice")
         _CONFIGS[model_type] = config_class
-        register = TasksManager.create_register(EXPORTER)
+        # What is written by hand comes before what goes by the graph, in whichever order they are registered.
+        register = TasksManager.create_register(EXPORTER, overwrite_existing=True)
         return register(model_type, *config_class.MODULES, library_name="transformers")(config_class)
 
     return decorator
 
 
+def register_graph(config_class: type[ANEConfig], model_type: str, tasks: Iterable[str]) -> None:
+    """Registers what exports the stock modules of a `model_type` by their graph, with the `TasksManager` too.
+
+    Args:
+        config_class: Of the modality.
+        model_type: As transformers names it.
+        tasks: Optimum's names; a task of the same model type may belong to one class only.
+    """
+    own = _GRAPH_CONFIGS.setdefault(model_type, {})
+    for task in tasks:
+        if own.setdefault(task, config_class) is not config_class:
+            raise ValueError(f"{model_type!r} is registered twice for {task}")
+        TasksManager.create_register(EXPORTER)(model_type, task, library_name="transformers")(config_class)
+
+
 def supported_tasks() -> dict[str, tuple[str, ...]]:
-    """The tasks of each registered `model_type`, both sorted."""
+    """The tasks of each `model_type` that has hand-written modules, both sorted."""
     return {model_type: tuple(sorted(_CONFIGS[model_type].MODULES)) for model_type in sorted(_CONFIGS)}
 
 
-def get_ane_config_class(model_type: str, task: str) -> type[ANEConfig]:
+def graph_tasks() -> dict[str, tuple[str, ...]]:
+    """The tasks of each `model_type` that can be tried by graph, both sorted."""
+    return {model_type: tuple(sorted(_GRAPH_CONFIGS[model_type])) for model_type in sorted(_GRAPH_CONFIGS)}
+
+
+def get_ane_config_class(model_type: str, task: str, method: str = "handwritten") -> type[ANEConfig]:
     """Looks up the export configuration of an architecture for a task.
+
+    Args:
+        model_type: As transformers names it.
+        task: Optimum's name.
+        method: `"handwritten"`, `"graph"`, or `"auto"`: the former where there is one.
 
     Raises:
         UnsupportedModelError: The architecture is not known, or not for this task; the message lists what is.
     """
-    if model_type not in _CONFIGS:
+    by_hand = _CONFIGS.get(model_type)
+    by_graph = _GRAPH_CONFIGS.get(model_type, {})
+    if method != "graph" and by_hand is not None and task in by_hand.MODULES:
+        return by_hand
+    if method != "handwritten" and task in by_graph:
+        return by_graph[task]
+    advice = "; --method graph exports it by its graph" if task in by_graph else ""
+    if method == "handwritten" and by_hand is None:
         known = ", ".join(supported_tasks())
         raise UnsupportedModelError(
-            f"architecture {model_type!r} is not supported for the Neural Engine; known: {known}"
+            f"architecture {model_type!r} is not supported for the Neural Engine by a hand-written module; known: "
+            f"{known}{advice}"
         )
-    config_class = _CONFIGS[model_type]
-    if task not in config_class.MODULES:
-        known = ", ".join(sorted(config_class.MODULES))
-        raise UnsupportedModelError(f"task {task!r} is not supported for {model_type}; known: {known}")
-    return config_class
+    if by_hand is None and not by_graph:
+        known = ", ".join(supported_tasks())
+        raise UnsupportedModelError(
+            f"architecture {model_type!r} is not supported for the Neural Engine, nor has transformers a model of it "
+            f"for a task of this library; written by hand are: {known}"
+        )
+    tasks = set() if by_hand is None or method == "graph" else set(by_hand.MODULES)
+    known = ", ".join(sorted(tasks if method == "handwritten" else tasks | by_graph.keys()))
+    raise UnsupportedModelError(f"task {task!r} is not supported for {model_type}; known: {known}{advice}")
+
+
+def ane_config_of(manifest: Manifest, config: PretrainedConfig) -> ANEConfig:
+    """The export configuration that a package was made with.
+
+    Args:
+        manifest: The package's.
+        config: The checkpoint's configuration, which the package holds.
+
+    Raises:
+        UnsupportedModelError: This version does not know its architecture.
+    """
+    task = manifest.form.task
+    ane_config = get_ane_config_class(manifest.model_type, task, manifest.method)(config, task)
+    ane_config.limit_inputs({entry.name for function in manifest.functions for entry in function.inputs})
+    return ane_config
 
 
 class ANEConfig(ExporterConfig, ABC):
@@ -77,7 +135,14 @@ class ANEConfig(ExporterConfig, ABC):
     """Parts of the checkpoint that its programs leave out, beside those of `unused_weights.UNUSED_WEIGHTS`, each with
     the reason: by regular expressions that must match the whole path of a module or of a tensor."""
     METHOD: ClassVar[str] = "handwritten"
-    """How its programs come to be; manifest and card say it, and nothing else asks."""
+    """How its programs come to be: `"handwritten"`, of a module of `MODULES`, or `"graph"`, of the original."""
+
+    def limit_inputs(self, available: Collection[str]) -> None:
+        """Leaves out optional inputs that a tokenizer does not give, or that a package does not take.
+
+        Args:
+            available: The names that there are; of inputs that an architecture needs in any case some may be absent.
+        """
 
     def programs(self, form: ExportForm) -> tuple[ProgramSpec, ...]:
         """The programs of a package of this form.

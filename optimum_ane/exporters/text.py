@@ -1,7 +1,8 @@
-"""The base of all text encoders' export configurations; an architecture states only what differs."""
+"""The bases of all text models' export configurations; an architecture states only what differs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -31,21 +32,22 @@ def function_of_length(length: int) -> str:
     return f"seq_{length}"
 
 
-class TextEncoderANEConfig(ANEConfig):
-    """Shared by all text encoders."""
+class TextANEConfig(ANEConfig):
+    """Shared by all models that take rows of tokens, whatever their modules are: programs, labels and examples."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
-    POSITIONS_AFTER_PADDING: ClassVar[bool] = False
-    """Whether positions are counted from the padding id on, as RoBERTa does."""
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Of the inputs, in the order of the module's arguments."""
+        names = ("input_ids", "attention_mask")
+        has_token_types = getattr(self._config, "type_vocab_size", 0) > 1
+        return (*names, "token_type_ids") if has_token_types else names
 
     @property
     def inputs(self) -> dict[str, dict[int, str]]:
         """Input names and axes, in the order of the module's arguments."""
-        axes = {0: "batch_size", 1: "sequence_length"}
-        names = ["input_ids", "attention_mask"]
-        if getattr(self._config, "type_vocab_size", 0) > 1:
-            names.append("token_type_ids")
-        return {name: dict(axes) for name in names}
+        return {name: {0: "batch_size", 1: "sequence_length"} for name in self.input_names}
 
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
@@ -63,13 +65,17 @@ class TextEncoderANEConfig(ANEConfig):
                 name=MAIN if single else function_of_length(length),
                 inputs=tuple(ValueSpec(name, (form.batch_size, length), "int32") for name in self.inputs),
                 outputs=tuple(ValueSpec(name, None, form.precision) for name in names),
-                view=partial(_at_length, form=form, length=length),
+                view=self.view(form, length),
             )
             # The longest is the default: it takes what a caller who does not choose may give.
             for length in reversed(form.sequence_length)
         )
         labels = self._class_labels() if form.class_labels else None
         return (ProgramSpec("model", functions, form.precision, form.compute_units, labels),)
+
+    def view(self, form: ExportForm, length: int) -> Callable[[nn.Module], nn.Module]:
+        """What is traced of a program's module for one length; see `FunctionSpec.view`."""
+        raise NotImplementedError
 
     def _class_labels(self) -> tuple[str, ...]:
         config = self._config
@@ -83,37 +89,14 @@ class TextEncoderANEConfig(ANEConfig):
         return labels
 
     @property
-    def padding_id(self) -> int | None:
-        """The id after which positions are counted; None where positions do not depend on it."""
-        return self._config.pad_token_id if self.POSITIONS_AFTER_PADDING else None
+    def padding_id(self) -> int:
+        """The id of padding; 0 where the configuration names none."""
+        return self._config.pad_token_id or 0
 
     @property
-    def max_sequence_length(self) -> int:
-        """The longest sequence that the position table holds."""
-        offset = 0 if self.padding_id is None else self.padding_id + 1
-        return self._config.max_position_embeddings - offset
-
-    def check(self, form: ExportForm) -> None:
-        """See `ANEConfig.check`."""
-        config = self._config
-        if form.longest > self.max_sequence_length:
-            raise ShapeError(
-                f"sequence length {form.longest} is above the {self.max_sequence_length} positions of this "
-                f"checkpoint; choose --sequence-length {self.max_sequence_length} or less"
-            )
-        if config.num_attention_heads < 1 or config.hidden_size % config.num_attention_heads:
-            raise ShapeError(
-                f"{config.num_attention_heads} attention heads do not divide the width {config.hidden_size}; "
-                "config.json contradicts itself"
-            )
-        if getattr(config, "is_decoder", False):
-            raise UnsupportedModelError("is_decoder is set in config.json; only encoders are supported")
-        position_type = getattr(config, "position_embedding_type", "absolute")
-        if position_type not in ("absolute", None):
-            raise UnsupportedModelError(
-                f"position_embedding_type {position_type!r} is not supported (transformers 5 ignores it as well); "
-                "only 'absolute' is"
-            )
+    def vocab_size(self) -> int:
+        """Rows of the table of words."""
+        return self._config.vocab_size
 
     def examples(self, form: ExportForm, seed: int = 0) -> tuple[dict[str, Tensor], ...]:
         """See `ANEConfig.examples`: (N, S) each, or (N, 1, S) with choices, one batch for each length, int64."""
@@ -137,16 +120,54 @@ class TextEncoderANEConfig(ANEConfig):
         the whole vocabulary and avoid the padding id, which is used for padding only.
         """
         generator = torch.Generator().manual_seed(seed)
-        padding_id = self.padding_id if self.padding_id is not None else (self._config.pad_token_id or 0)
-        shape = (batch_size, sequence_length)
-        ids = torch.randint(0, self._config.vocab_size - 1, shape, generator=generator, dtype=torch.int32)
+        padding_id, shape = self.padding_id, (batch_size, sequence_length)
+        ids = torch.randint(0, self.vocab_size - 1, shape, generator=generator, dtype=torch.int32)
         ids += (ids >= padding_id).int()
         lengths = torch.linspace(sequence_length, 1, batch_size).round().int()
         mask = (torch.arange(sequence_length)[None, :] < lengths[:, None]).int()
         values = {"input_ids": torch.where(mask.bool(), ids, padding_id).int(), "attention_mask": mask}
-        if "token_type_ids" in self.inputs:
+        if "token_type_ids" in self.input_names:
             values["token_type_ids"] = (torch.arange(sequence_length)[None, :] >= lengths[:, None] // 2).int() * mask
         return values
+
+
+class TextEncoderANEConfig(TextANEConfig):
+    """Shared by all text encoders that are written by hand."""
+
+    POSITIONS_AFTER_PADDING: ClassVar[bool] = False
+    """Whether positions are counted from the padding id on, as RoBERTa does."""
+
+    def view(self, form: ExportForm, length: int) -> Callable[[nn.Module], nn.Module]:
+        """See `TextANEConfig.view`."""
+        return partial(_at_length, form=form, length=length)
+
+    @property
+    def max_sequence_length(self) -> int:
+        """The longest sequence that the position table holds."""
+        offset = self.padding_id + 1 if self.POSITIONS_AFTER_PADDING else 0
+        return self._config.max_position_embeddings - offset
+
+    def check(self, form: ExportForm) -> None:
+        """See `ANEConfig.check`."""
+        config = self._config
+        if form.longest > self.max_sequence_length:
+            raise ShapeError(
+                f"sequence length {form.longest} is above the {self.max_sequence_length} positions of this "
+                f"checkpoint; choose --sequence-length {self.max_sequence_length} or less"
+            )
+        if config.num_attention_heads < 1 or config.hidden_size % config.num_attention_heads:
+            raise ShapeError(
+                f"{config.num_attention_heads} attention heads do not divide the width {config.hidden_size}; "
+                "config.json contradicts itself"
+            )
+        if getattr(config, "is_decoder", False):
+            raise UnsupportedModelError("is_decoder is set in config.json; only encoders are supported")
+        position_type = getattr(config, "position_embedding_type", "absolute")
+        if position_type not in ("absolute", None):
+            raise UnsupportedModelError(
+                f"position_embedding_type {position_type!r} is not supported (transformers 5 ignores it as well); "
+                "only 'absolute' is"
+            )
 
 
 def _at_length(module: nn.Module, form: ExportForm, length: int) -> nn.Module:

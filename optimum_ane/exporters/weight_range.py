@@ -19,6 +19,8 @@ def check_weight_range(
     precision: str,
     vocab_size: int | None = None,
     token_of: Callable[[int], str | None] | None = None,
+    *,
+    with_buffers: bool = True,
 ) -> None:
     """Refuses weights that the program cannot hold: a text that meets one would be answered with NaN.
 
@@ -27,6 +29,8 @@ def check_weight_range(
         precision: Of the program, `"float16"` or `"float32"`.
         vocab_size: Rows of the table of words; None for a module without one.
         token_of: Gives the token of such a row, for the message; None without a tokenizer.
+        with_buffers: Whether buffers count: a stock module keeps masks of minus infinities in them, which the
+            conversion clamps.
 
     Raises:
         CheckpointError: A number is NaN, infinite, or beyond the precision; the message names tensor, row and number.
@@ -34,7 +38,8 @@ def check_weight_range(
     largest = LARGEST_FLOAT16 if precision == "float16" else math.inf
     for path, child in module.named_modules():
         words = token_of if isinstance(child, nn.Embedding) and child.num_embeddings == vocab_size else None
-        for name, values in (*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)):
+        buffers = child.named_buffers(recurse=False) if with_buffers else ()
+        for name, values in (*child.named_parameters(recurse=False), *buffers):
             if values.is_floating_point() and values.numel():
                 _check_tensor(f"{path}.{name}".lstrip("."), values, largest, words)
 

@@ -98,8 +98,8 @@ class _Collected:
         self._put(self.outputs, name, own, values, is_per_token)
 
     def put_hidden(self, index: int, own: np.ndarray, values: np.ndarray) -> None:
-        """Adds a hidden state, (B, C, 1, S)."""
-        self._put(self.hidden, index, own, values[:, :, 0].transpose(0, 2, 1), True)
+        """Adds a hidden state, (B, C, 1, S), or (B, S, C) of a program in its original's own layout."""
+        self._put(self.hidden, index, own, values[:, :, 0].transpose(0, 2, 1) if values.ndim == 4 else values, True)
 
     def _put(self, place: dict, key: object, own: np.ndarray, values: np.ndarray, is_per_token: bool) -> None:
         if key not in place:
@@ -136,5 +136,5 @@ def _run(
             collected.put(name, own, np.asarray(answer[name]), name in per_token)
     for name, value in answer.items():
         match = _HIDDEN_STATE.fullmatch(name) if with_hidden_states else None
-        if match is not None and value.ndim == 4:
+        if match is not None and value.ndim in (3, 4):
             collected.put_hidden(int(match[1]), own, value)

@@ -1,5 +1,9 @@
-"""One file per architecture, named as its `model_type`. Importing this package registers them all."""
+"""One file per architecture, named as its `model_type`. Importing this package registers them all.
 
+What goes by its graph is registered with them.
+"""
+
+from optimum_ane.exporters import stock_registration as stock_registration
 from optimum_ane.models import albert as albert
 from optimum_ane.models import bert as bert
 from optimum_ane.models import camembert as camembert

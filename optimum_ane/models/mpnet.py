@@ -89,8 +89,9 @@ class MPNetANEConfig(TextEncoderANEConfig):
     """Export configuration of MPNet."""
 
     MODULES = text_modules("mpnet", MPNetModel, roberta_heads("mpnet"))
+    POSITIONS_AFTER_PADDING = True
 
     @property
     def padding_id(self) -> int:
-        """See `TextEncoderANEConfig.padding_id`."""
+        """See `TextANEConfig.padding_id`."""
         return PADDING_ID

@@ -6,6 +6,7 @@ Imports torch and nothing else, so that the blocks serve any model and any expor
 from optimum_ane.nn.activations import get_activation
 from optimum_ane.nn.attention import split_head_attention
 from optimum_ane.nn.embeddings import TextEmbeddings
+from optimum_ane.nn.find_layers import find_layers, first_argument, first_tensor
 from optimum_ane.nn.fixed_length import at_length
 from optimum_ane.nn.layer_stack import LayerStack
 from optimum_ane.nn.layout import from_bc1s, to_bc1s
@@ -32,7 +33,10 @@ __all__ = [
     "additive_mask",
     "apply_rotary",
     "at_length",
+    "find_layers",
+    "first_argument",
     "first_position",
+    "first_tensor",
     "first_token",
     "from_bc1s",
     "get_activation",

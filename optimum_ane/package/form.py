@@ -13,6 +13,7 @@ from optimum_ane.package.deployment_targets import canonical_target, is_older
 Precision = Literal["float16", "float32"]
 PRECISIONS = ("float16", "float32")
 COMPUTE_UNITS = ("cpu_and_ne", "all", "cpu_and_gpu", "cpu_only")
+METHODS = ("auto", "handwritten", "graph")
 POOLING_MODES = ("mean", "cls")
 NO_POOLING = "none"
 """Asks for hidden states also where the checkpoint's own files ask for a pooling."""
@@ -57,6 +58,8 @@ class ExportForm:
         pooling: Give one vector per row in place of the hidden states; feature extraction only. None takes what the
             checkpoint's own files say, `"none"` hidden states in any case.
         normalize: Divide that vector by its Euclidean norm.
+        method: How the programs are made: `"handwritten"` by a module that is written for the engine, `"graph"` by
+            passes over the graph of the original, `"auto"` by the former where there is one.
     """
 
     task: str = _option(AUTO, "task; auto takes that of the checkpoint")
@@ -88,6 +91,12 @@ class ExportForm:
         choices=(*POOLING_MODES, NO_POOLING),
     )
     normalize: bool = _option(False, "divide sentence embeddings by their length")
+    method: str = _option(
+        AUTO,
+        "how it is made: handwritten (of a module that is written for the engine), graph (by passes over the graph of "
+        "the original), or auto: handwritten where the architecture has a module for the task, else graph",
+        choices=METHODS,
+    )
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, and fills in the deployment target.
@@ -103,6 +112,8 @@ class ExportForm:
             raise UnsupportedModelError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
         if self.compute_units not in COMPUTE_UNITS:
             raise UnsupportedModelError(f"compute units {self.compute_units!r} are not {', '.join(COMPUTE_UNITS)}")
+        if self.method not in METHODS:
+            raise UnsupportedModelError(f"method {self.method!r} is not one of {', '.join(METHODS)}")
         self._check_pooling()
         self._check_classifier()
         self._check_target()

@@ -14,7 +14,7 @@ from optimum_ane.package.json_entries import COUNT, WORD, read_entries
 from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE_SUFFIX
 from optimum_ane.package.manifest_version_1 import version_2_of
 
-FORMAT_VERSION, MINOR_VERSION = 2, 0
+FORMAT_VERSION, MINOR_VERSION = 2, 1
 """A later minor version may have entries that this one does not know; they are passed over."""
 
 _MAX_PROGRAMS, _MAX_FUNCTIONS = 64, 64
@@ -138,6 +138,25 @@ class TextEntry:
 
 
 @dataclass(frozen=True)
+class ConversionEntry:
+    """How the graph of the original became a program.
+
+    Attributes:
+        capture: What recorded it: `"trace"` is `torch.jit.trace`, `"export"` is `torch.export`.
+        engine_layout: Whether it was rewritten into the engine's layout.
+    """
+
+    capture: str = field(metadata=WORD)
+    engine_layout: bool
+
+    def describe(self) -> str:
+        """In a few words, for a person."""
+        recorder = {"trace": "torch.jit.trace", "export": "torch.export"}.get(self.capture, self.capture)
+        layout = "rewritten into the engine's layout" if self.engine_layout else "in the original's own layout"
+        return f"captured by {recorder}, {layout}"
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What `ane_config.json` says.
 
@@ -150,7 +169,8 @@ class Manifest:
         text: How texts become inputs; None for packages that take none.
         constants: Values of the checkpoint that belong to no program and that the model class computes with, by name.
         compression: Name of the recipe; None: the weights are stored as they are.
-        method: How the programs came to be: `"handwritten"` modules of ours.
+        method: How the programs came to be: `"handwritten"` modules of ours, or by `"graph"` from the original's own.
+        conversion: How the original's graph became a program; None of hand-written modules.
         versions: Of the tools that made the package.
         files: The SHA-256 of every other file, by path relative to the directory.
         format_version: Of this file.
@@ -166,6 +186,7 @@ class Manifest:
     constants: Mapping[str, float] = field(default_factory=dict)
     compression: str | None = None
     method: str = field(default="handwritten", metadata=WORD)
+    conversion: ConversionEntry | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION

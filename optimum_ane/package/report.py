@@ -10,6 +10,25 @@ from pathlib import Path
 from typing import Any
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One way that was tried to make programs of an original's graph.
+
+    Attributes:
+        capture: What recorded the graph; see `ConversionEntry`.
+        engine_layout: Whether it was rewritten into the engine's layout.
+        psnr: dB by output of the package against the original; empty where it did not come to that.
+        error: Why it was not taken, in a line; None of the one that was.
+        module: The path of the module in the original where the error arose; None where that is not known.
+    """
+
+    capture: str
+    engine_layout: bool
+    psnr: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+    module: str | None = None
+
+
 @dataclass
 class ExportReport:
     """Numbers of one export. What was not measured is None or empty, never a default.
@@ -24,11 +43,15 @@ class ExportReport:
         accuracy: The accuracy report, as `evaluation` writes it.
         operations: How many of each type the program has, constants left out.
         sizes: Bytes of the package and of its weights.
-        layers: dB by layer, each layer's output in the saved package against the original's.
+        layers: dB by layer, each layer's output in the saved package against the original's; empty where a stock
+            module's layers could not be told, or are not all to be found in the program.
         residency: What is predicted to run where, as `analysis` writes it; of the default function.
         functions: The same of each function, by name, of a package with several.
         compression: The recipe and what it covered, as `compression` writes it.
         command: How the package was made, as a line to copy; directories and files by their names alone.
+        attempts: The ways that were tried to make programs of an original's graph; the last was taken. Empty of
+            hand-written modules.
+        warnings: What is not as it should be and no reason to refuse the package, a sentence each.
         left_out: Tensors of the checkpoint that the package does not need, by name.
         seconds: By stage.
         peak_memory_bytes: The most resident memory that the process held.
@@ -51,6 +74,8 @@ class ExportReport:
     functions: Mapping[str, Any] | None = None
     compression: Mapping[str, Any] | None = None
     command: str | None = None
+    attempts: Sequence[Attempt] = ()
+    warnings: Sequence[str] = ()
     left_out: Sequence[str] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     peak_memory_bytes: int | None = None

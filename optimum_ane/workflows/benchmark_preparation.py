@@ -15,7 +15,7 @@ from optimum_ane.checkpoints.checkpoint import open_checkpoint
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.compression.recipes import recipe_names
 from optimum_ane.errors import CheckpointError, InputError, UnsupportedModelError
-from optimum_ane.exporters.config import get_ane_config_class
+from optimum_ane.exporters.config import ane_config_of
 from optimum_ane.modeling.package_configuration import load_config
 from optimum_ane.package.form import NO_POOLING
 from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE, find_mlpackage
@@ -166,7 +166,7 @@ def make_inputs(package: BenchmarkedPackage, form: ExportForm | None, seed: int)
         return {name: torch.from_numpy(value) for name, value in arrays.items()}
     checkpoint = package.checkpoint
     config = load_config(package.path) if checkpoint is None else checkpoint.config
-    ane_config = get_ane_config_class(package.manifest.model_type, form.task)(config, form.task)
+    ane_config = ane_config_of(package.manifest, config)
     ane_config.check(form)
     rows = [ane_config.make_inputs(1, form.longest, seed + row) for row in range(form.batch_size)]
     inputs = {name: torch.cat([row[name] for row in rows]).long() for name in rows[0]}

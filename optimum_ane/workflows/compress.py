@@ -20,7 +20,7 @@ from optimum_ane.compression.recipes import Recipe
 from optimum_ane.errors import CheckpointError, UnsupportedModelError
 from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP
 from optimum_ane.evaluation.evaluator import get_evaluator
-from optimum_ane.exporters.config import get_ane_config_class
+from optimum_ane.exporters.config import ane_config_of
 from optimum_ane.modeling.package_configuration import load_config, load_tokenizer
 from optimum_ane.package.environment import machine_kind, tool_versions
 from optimum_ane.package.files import verify_files
@@ -148,7 +148,7 @@ def compress_package(
 def _draft(source: Path, output: Path, manifest: Manifest, original: Original) -> PackageDraft:
 
     config = load_config(source)
-    ane_config = get_ane_config_class(manifest.model_type, manifest.form.task)(config, manifest.form.task)
+    ane_config = ane_config_of(manifest, config)
     has_tokenizer = manifest.tokenizer is not None
     return PackageDraft(
         directory=output,

@@ -52,6 +52,7 @@ class PackageDraft:
         sessions: The saved programs, loaded, by name.
         inspections: What is predicted of each function, the default one first.
         accuracy: The accuracy report; None without a dataset.
+        notes: Lines for the screen that the stage under way has written; shown when it ends.
     """
 
     directory: Path
@@ -68,6 +69,7 @@ class PackageDraft:
     sessions: Mapping[str, Session] = field(default_factory=dict)
     inspections: Sequence[Inspection] = ()
     accuracy: AccuracyReport | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def form(self) -> ExportForm:
@@ -100,6 +102,16 @@ class PackageDraft:
     def reference_model(self) -> Model:
         """The original as a package of this form is compared with it; loaded if it is not."""
         return self._as_reference(self.checkpoint.original())
+
+    @property
+    def is_by_graph(self) -> bool:
+        """Whether the programs are made of the original's own graph."""
+        return self.ane_config.METHOD == "graph"
+
+    def warn(self, text: str) -> None:
+        """Writes a warning into the report and onto the screen."""
+        self.report.warnings = (*self.report.warnings, text)
+        self.notes.append(f"warning: {text}")
 
     def answers_in(self, dtype: torch.dtype) -> Answers | None:
         """What the original answers to the examples where it computes in another type.
@@ -138,4 +150,7 @@ def run_stages(stages: Sequence[Stage], draft: PackageDraft, progress: Stages) -
         with progress.stage(stage.name):
             stage.run(draft)
             give_back_freed_memory()
+        for note in draft.notes:
+            progress.note(note)
+        draft.notes.clear()
         draft.report.seconds = dict(progress.seconds)

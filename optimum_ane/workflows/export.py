@@ -33,6 +33,7 @@ from optimum_ane.targets.coreml.metadata import PREVIEW_TYPE, Metadata
 from optimum_ane.tasks import TASKS
 from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.version import __version__
+from optimum_ane.workflows import graph
 from optimum_ane.workflows import stages as stage
 from optimum_ane.workflows.command_line import python_call
 from optimum_ane.workflows.draft import PackageDraft, Stage, run_stages
@@ -216,7 +217,7 @@ def export_checkpoint(
     else:
         checkpoint = checkpoint_of_model(model, form.task, _tokenizer_of(tokenizer, hub))
     form = _complete(form, checkpoint)
-    ane_config = get_ane_config_class(checkpoint.config.model_type, form.task)(checkpoint.config, form.task)
+    ane_config = _configure(checkpoint, form)
     ane_config.check(form)
     check_memory(checkpoint.config, form)
     programs = ane_config.programs(form)
@@ -239,7 +240,7 @@ def export_checkpoint(
         tokenizer=checkpoint.tokenizer,
         programs=programs,
     )
-    stages = list_stages(checks, recipe, evaluator, rows)
+    stages = list_stages(checks, recipe, evaluator, rows, by_graph=draft.is_by_graph)
     with Stages(len(stages), quiet) as progress, staged(output, overwrite, sources) as directory:
         draft.directory = directory
         for note in checkpoint.notes:
@@ -267,20 +268,16 @@ def list_stages(
     recipe: Recipe | None,
     evaluator: Evaluator | None,
     rows: Any,
+    *,
+    by_graph: bool = False,
 ) -> list[Stage]:
     """The stages of an export, in order."""
-    stages = []
-    if checks.validate:
-        stages.append(Stage("run the original", stage.ask_original))
-    stages.append(Stage("rewrite for the Neural Engine", stage.rewrite))
-    if checks.validate:
-        stages.append(Stage("compare module with original", stage.compare_modules))
-    stages.append(Stage("trace and convert", _convert))
-    stages.append(Stage("load the package back", stage.load_back))
+    stages = _graph_stages(checks) if by_graph else _handwritten_stages(checks)
     if recipe is not None:
         stages.append(Stage(f"compress ({recipe.name})", partial(_compress, recipe=recipe)))
     stages.append(Stage("predict residency", partial(stage.predict_residency, chip=checks.chip, gates=checks.gates)))
-    if checks.validate:
+    # By graph the package was compared when it was made.
+    if checks.validate and (recipe is not None or not by_graph):
         stages.append(
             Stage(
                 "compare package with original",
@@ -295,6 +292,41 @@ def list_stages(
             )
         )
     return [*stages, Stage("write the package", _write)]
+
+
+def _handwritten_stages(checks: ExportChecks) -> list[Stage]:
+    stages = []
+    if checks.validate:
+        stages.append(Stage("run the original", stage.ask_original))
+    stages.append(Stage("rewrite for the Neural Engine", stage.rewrite))
+    if checks.validate:
+        stages.append(Stage("compare module with original", stage.compare_modules))
+    stages.append(Stage("trace and convert", _convert))
+    return [*stages, Stage("load the package back", stage.load_back)]
+
+
+def _graph_stages(checks: ExportChecks) -> list[Stage]:
+    """The module is the original itself, so that there is nothing to compare before the package."""
+    stages = [Stage("run the original", graph.ask_original)] if checks.validate else []
+    stages.append(Stage("take the original's graph", graph.take_original))
+    name = "convert, compare with original" if checks.validate else "convert"
+    return [*stages, Stage(name, partial(_convert_by_graph, checks=checks))]
+
+
+def _configure(checkpoint: Checkpoint, form: ExportForm) -> ANEConfig:
+    """Chooses how the package is made, and says so."""
+    config = checkpoint.config
+    config_class = get_ane_config_class(config.model_type, form.task, form.method)
+    ane_config = config_class(config, form.task)
+    if checkpoint.tokenizer is not None:
+        ane_config.limit_inputs(checkpoint.tokenizer.model_input_names)
+    if ane_config.METHOD == "handwritten":
+        checkpoint.notes.append(f"method: handwritten, the module of {config.model_type}")
+    elif form.method == "graph":
+        checkpoint.notes.append("method: graph, as asked for")
+    else:
+        checkpoint.notes.append(f"method: graph, since there is no hand-written {config.model_type} for {form.task}")
+    return ane_config
 
 
 def _tokenizer_of(
@@ -327,31 +359,37 @@ def _complete(form: ExportForm, checkpoint: Checkpoint) -> ExportForm:
 
 
 def _convert(draft: PackageDraft) -> None:
+    stage.convert(draft, _metadata(draft))
+
+
+def _convert_by_graph(draft: PackageDraft, checks: ExportChecks) -> None:
+    graph.convert(draft, _metadata(draft), checks.psnr_threshold, is_compared=checks.validate)
+
+
+def _metadata(draft: PackageDraft) -> Metadata:
     checkpoint, form = draft.checkpoint, draft.form
     source = checkpoint.source
     labels = draft.manifest.labels
     lengths = form.sequence_length
-    stage.convert(
-        draft,
-        Metadata(
-            short_description=f"{checkpoint.config.model_type} for {form.task}, written for the Apple Neural Engine; "
-            f"converted from {source.name} by optimum-ane.",
-            author=source.author or "unknown",
-            license=source.license or "unknown",
-            version=source.revision or "1.0",
-            entries={
-                "source_model": source.name,
-                "source_revision": source.revision,
-                "task": form.task,
-                "sequence_length": lengths[0] if len(lengths) == 1 else ",".join(map(str, lengths)),
-                "batch_size": form.batch_size,
-                "pooling": form.pooling,
-                "tokenizer_class": None if checkpoint.tokenizer is None else type(checkpoint.tokenizer).__name__,
-                "labels": _json(labels) if labels else None,
-                "optimum_ane_version": __version__,
-                PREVIEW_TYPE: TASKS[form.task].xcode_previews.get(checkpoint.config.model_type),
-            },
-        ),
+    made = "written for" if draft.ane_config.METHOD == "handwritten" else "made by graph for"
+    return Metadata(
+        short_description=f"{checkpoint.config.model_type} for {form.task}, {made} the Apple Neural Engine; "
+        f"converted from {source.name} by optimum-ane.",
+        author=source.author or "unknown",
+        license=source.license or "unknown",
+        version=source.revision or "1.0",
+        entries={
+            "source_model": source.name,
+            "source_revision": source.revision,
+            "task": form.task,
+            "sequence_length": lengths[0] if len(lengths) == 1 else ",".join(map(str, lengths)),
+            "batch_size": form.batch_size,
+            "pooling": form.pooling,
+            "tokenizer_class": None if checkpoint.tokenizer is None else type(checkpoint.tokenizer).__name__,
+            "labels": _json(labels) if labels else None,
+            "optimum_ane_version": __version__,
+            PREVIEW_TYPE: TASKS[form.task].xcode_previews.get(checkpoint.config.model_type),
+        },
     )
 
 

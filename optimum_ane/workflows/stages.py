@@ -35,10 +35,12 @@ from optimum_ane.runtimes import Session, TensorSpec
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.runtimes.pytorch import TorchFunction, TorchSession
 from optimum_ane.targets.coreml.build import ConvertibleFunction, build_program
+from optimum_ane.targets.coreml.conversion import HANDWRITTEN, Conversion
 from optimum_ane.targets.coreml.metadata import Metadata
 from optimum_ane.validation.comparison import (
     MODULE_PSNR,
     PACKAGE_PSNR,
+    Answers,
     answer_examples,
     check_ratios,
     compare_fields,
@@ -46,6 +48,7 @@ from optimum_ane.validation.comparison import (
     find_bad_layer,
     is_rounding,
 )
+from optimum_ane.validation.layer_states import WithLayerStates
 from optimum_ane.validation.overflow import find_overflow
 from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.workflows.card_and_report import write_card_and_report
@@ -72,8 +75,13 @@ _ROUNDING_OR_NOT = (
 
 def ask_original(draft: PackageDraft) -> None:
     """Runs the original on the examples, keeps what it answered, and gives its memory back."""
-    draft.reference = answer_examples(draft.reference_model(), draft.examples, draft.fields, with_hidden_states=True)
-    draft.checkpoint.release_original()
+    model = draft.reference_model()
+    if draft.is_by_graph:
+        # The layers as the program names them; what `output_hidden_states` gives stands elsewhere in some models.
+        model = WithLayerStates(model, draft.checkpoint.original())
+    draft.reference = answer_examples(model, draft.examples, draft.fields, with_hidden_states=True)
+    if not draft.is_by_graph:  # else it is what is converted
+        draft.checkpoint.release_original()
 
 
 def rewrite(draft: PackageDraft) -> None:
@@ -87,13 +95,23 @@ def rewrite(draft: PackageDraft) -> None:
     for program in draft.programs:
         built = build_module(draft.ane_config, program.name, checkpoint.weights)
         left_out.update(built.left_out)
-        vocab_size = getattr(draft.config, "vocab_size", None)
-        check_weight_range(built.module, program.precision, vocab_size, _token_of(draft.tokenizer))
-        embedding = checkpoint.sentence_transformers if draft.form.pools else None
-        if embedding is not None and embeds_as(draft.form, embedding):
-            built.module.sentence_pooling = embedding.make_pooling()
-        draft.modules[program.name] = built.module
+        keep_module(draft, program, built.module)
     draft.report.left_out = tuple(sorted(left_out))
+
+
+def keep_module(draft: PackageDraft, program: ProgramSpec, module: nn.Module) -> None:
+    """Keeps the module of a program for its conversion, after a look at its numbers and with the pooling it needs.
+
+    Raises:
+        CheckpointError: The program's precision cannot hold its weights.
+    """
+    vocab_size = getattr(draft.config, "vocab_size", None)
+    token_of = _token_of(draft.tokenizer)
+    check_weight_range(module, program.precision, vocab_size, token_of, with_buffers=not draft.is_by_graph)
+    embedding = draft.checkpoint.sentence_transformers if draft.form.pools else None
+    if embedding is not None and embeds_as(draft.form, embedding):
+        module.sentence_pooling = embedding.make_pooling()
+    draft.modules[program.name] = module
 
 
 def compare_modules(draft: PackageDraft) -> None:
@@ -123,17 +141,27 @@ def compare_modules(draft: PackageDraft) -> None:
 def convert(draft: PackageDraft, metadata: Metadata) -> None:
     """Converts each program, all its functions over one copy of the weights, and saves it."""
     for program in draft.programs:
-        module = draft.modules.pop(program.name)
-        build_program(
-            [_convertible(draft, program, function, module) for function in program.functions],
-            draft.directory / f"{program.name}.mlpackage",
-            precision=program.precision,
-            minimum_deployment_target=draft.form.target,
-            class_labels=program.class_labels,
-            metadata=metadata,
-        )
-        del module
+        convert_program(draft, program, draft.modules.pop(program.name), metadata)
         gc.collect()
+
+
+def convert_program(
+    draft: PackageDraft,
+    program: ProgramSpec,
+    module: nn.Module,
+    metadata: Metadata,
+    conversion: Conversion = HANDWRITTEN,
+) -> None:
+    """Converts one program in one way, all its functions over one copy of the weights, and saves it."""
+    build_program(
+        [_convertible(draft, program, function, module) for function in program.functions],
+        draft.directory / f"{program.name}.mlpackage",
+        precision=program.precision,
+        minimum_deployment_target=draft.form.target,
+        class_labels=program.class_labels,
+        metadata=metadata,
+        conversion=conversion,
+    )
 
 
 def compress(draft: PackageDraft, recipe: Recipe) -> None:
@@ -186,20 +214,44 @@ def compare_package(draft: PackageDraft, threshold: float | None, recipe: Recipe
     Raises:
         ValidationError: It answers something else; the message names the first layer that does.
     """
-    assert draft.reference is not None
     usual = PACKAGE_PSNR[draft.form.precision] if recipe is None else recipe.psnr
     limit = usual if threshold is None else threshold
-    answers = answer_examples(draft.driver(draft.sessions), draft.examples, draft.fields, with_hidden_states=True)
-    ratios = compare_fields(draft.reference, answers, draft.examples, draft.fields)
-    layers = compare_layers(draft.reference, answers, draft.examples)
-    draft.report.package_psnr, draft.report.psnr_threshold, draft.report.layers = ratios, limit, layers
-    draft.report.runtime = PortableSession.runtime
+    ratios, layers = measure_package(draft, limit)
     if not all(ratio >= limit for ratio in ratios.values()):
         what = "package" if recipe is None else f"package compressed with {recipe.name}"
-        check_ratios(ratios, limit, what, find_bad_layer(layers, usual), _why(draft, ratios, recipe))
+        check_ratios(ratios, limit, what, find_bad_layer(layers, usual), why_it_differs(draft, ratios, recipe))
 
 
-def _why(draft: PackageDraft, ratios: Mapping[str, float], recipe: Recipe | None) -> str:
+def measure_package(draft: PackageDraft, limit: float) -> tuple[dict[str, float], dict[str, float]]:
+    """Runs the saved package through the model class, and writes into the report how close to the original it is.
+
+    Args:
+        draft: The package.
+        limit: dB that its outputs must reach, for the report.
+
+    Returns:
+        dB by output, and by layer; the latter empty where a stock module's layers are not all found in the program.
+    """
+    assert draft.reference is not None
+    answers = answer_examples(draft.driver(draft.sessions), draft.examples, draft.fields, with_hidden_states=True)
+    ratios = compare_fields(draft.reference, answers, draft.examples, draft.fields)
+    layers = {}
+    if not draft.is_by_graph or _has_layers(draft.reference, answers):
+        layers = compare_layers(draft.reference, answers, draft.examples)
+    draft.report.package_psnr, draft.report.psnr_threshold, draft.report.layers = ratios, limit, layers
+    draft.report.runtime = PortableSession.runtime
+    return ratios, layers
+
+
+def _has_layers(reference: Answers, candidate: Answers) -> bool:
+    """Whether the program holds every layer that the original was seen to have, in the same shape."""
+    return all(
+        bool(theirs) and [state.shape for state in theirs] == [state.shape for state in ours]
+        for theirs, ours in zip(reference.hidden_states, candidate.hidden_states, strict=True)
+    )
+
+
+def why_it_differs(draft: PackageDraft, ratios: Mapping[str, float], recipe: Recipe | None) -> str:
     """Why a package may be far from the original, and what can be done: an overflow, rounding, or an error."""
     assert draft.reference is not None
     if recipe is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.nn import first_argument, first_tensor
 from optimum_ane.runtimes.session import HIDDEN_STATE
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def hidden_states_met(module: nn.Module, meet: Callable[[str, Tensor], None]) ->
     """Hands on each hidden state that is met while the block runs, with its name, `hidden_state_0` and so on.
 
     Where they are found is what the module's `layer_stack()` says, an `nn.LayerStack`. Each use of a layer counts.
+    None of a stock module, whose layers could not be told, leaves the trace without such names.
 
     Raises:
         UnsupportedModelError: The module declares no layers, or the trace did not pass through those that it declares.
@@ -40,17 +42,20 @@ def hidden_states_met(module: nn.Module, meet: Callable[[str, Tensor], None]) ->
     if declare is None:
         raise UnsupportedModelError(f"{kind} declares no layers: it needs a layer_stack() that tells its states")
     stack = declare()
+    if stack is None:
+        yield
+        return
     names = (f"{HIDDEN_STATE}{index}" for index in count())
     called: set[nn.Module] = set()
     last = 0
 
-    def enter(layer: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Any]) -> None:
-        meet(next(names), _first(arguments or tuple(named.values())))
+    def enter(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        meet(next(names), _given(first_argument(arguments, named), kind))
         called.add(layer)
 
-    def leave(output: nn.Module, arguments: tuple[Tensor, ...], result: Any) -> None:
+    def leave(output: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
         nonlocal last
-        meet(next(names), _first(result))
+        meet(next(names), _given(first_tensor(result), kind))
         last += 1
 
     with ExitStack() as hooks:
@@ -65,9 +70,10 @@ def hidden_states_met(module: nn.Module, meet: Callable[[str, Tensor], None]) ->
         )
 
 
-def _first(values: Any) -> Tensor:
-    """The first of several values: layers of stock models return tuples, or take their arguments by name."""
-    return values if isinstance(values, torch.Tensor) else values[0]
+def _given(value: Tensor | None, kind: str) -> Tensor:
+    if value is None:
+        raise UnsupportedModelError(f"a layer that {kind} declares takes or gives no tensor")
+    return value
 
 
 def _name(name: str, value: Tensor) -> None:

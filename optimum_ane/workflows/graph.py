@@ -1,0 +1,171 @@
+"""The stages of an export by graph: the original itself becomes the program, in the first way that passes the checks."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from optimum_ane.errors import ANEError, UnsupportedModelError, ValidationError
+from optimum_ane.exporters.stock_text import StockTextANEConfig
+from optimum_ane.package.manifest import ConversionEntry
+from optimum_ane.package.report import Attempt
+from optimum_ane.targets.coreml.conversion import GRAPH_CONVERSIONS, Conversion
+from optimum_ane.validation.comparison import PACKAGE_PSNR, find_bad_layer
+from optimum_ane.validation.determinism import check_draws_nothing
+from optimum_ane.validation.module_of_error import module_of_error
+from optimum_ane.validation.unread_inputs import check_unread_inputs
+from optimum_ane.workflows import stages as stage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from optimum_ane.targets.coreml.metadata import Metadata
+    from optimum_ane.workflows.draft import PackageDraft
+
+
+def ask_original(draft: PackageDraft) -> None:
+    """Runs the original on the examples and keeps what it answered; it stays, for it is what is converted.
+
+    Raises:
+        UnsupportedModelError: It cannot be called so: it wants other inputs, or fewer tokens.
+        ValidationError: It draws random numbers.
+    """
+    original = draft.checkpoint.original()
+    try:
+        stage.ask_original(draft)
+    except ANEError:
+        raise
+    except Exception as error:  # a model raises whatever it stumbles over
+        raise UnsupportedModelError(
+            f"{type(original).__name__} cannot be run on {', '.join(draft.examples[0])} of "
+            f"{draft.form.longest} tokens: {_first_line(error)}{_place(module_of_error(error, original))}"
+        ) from error
+    check_draws_nothing(draft.reference_model(), draft.examples, draft.fields)
+
+
+def take_original(draft: PackageDraft) -> None:
+    """Puts the original behind the interface of a program's module.
+
+    Raises:
+        CheckpointError: The program's precision cannot hold its weights.
+    """
+    ane_config = draft.ane_config
+    assert isinstance(ane_config, StockTextANEConfig)
+    original = draft.checkpoint.original()
+    for program in draft.programs:
+        stage.keep_module(draft, program, ane_config.wrap(original, program))
+    draft.report.left_out = draft.checkpoint.left_out
+
+
+def convert(draft: PackageDraft, metadata: Metadata, threshold: float | None, *, is_compared: bool) -> None:
+    """Tries one way of conversion after another until the saved package answers as the original does.
+
+    Args:
+        draft: The package; every attempt goes into its report.
+        metadata: What the programs say of themselves.
+        threshold: dB that each output must reach; None takes the default of the precision.
+        is_compared: Whether packages are compared at all; else the first that can be loaded is taken.
+
+    Raises:
+        UnsupportedModelError: None can be made; the message holds the first error, its module, and what can be done.
+        ValidationError: Some can be made, and none answers as the original does.
+    """
+    limit = PACKAGE_PSNR[draft.form.precision] if threshold is None else threshold
+    errors: list[ANEError] = []
+    for conversion in GRAPH_CONVERSIONS:
+        _remove_programs(draft)
+        attempt = Attempt(conversion.capture, conversion.engine_layout)
+        try:
+            _convert(draft, metadata, conversion)
+            stage.load_back(draft)
+            if is_compared:
+                attempt = _compare(draft, attempt, limit)
+        except OSError:
+            raise
+        except ANEError as error:
+            errors.append(error)
+            attempt = replace(attempt, error=_first_line(error), module=module_of_error(error, *_originals(draft)))
+        draft.report.attempts = (*draft.report.attempts, attempt)
+        if attempt.error is None:
+            entry = ConversionEntry(conversion.capture, conversion.engine_layout)
+            draft.manifest = replace(draft.manifest, conversion=entry)
+            draft.notes.append(f"made of the original's graph: {entry.describe()}{_earlier(draft.report.attempts)}")
+            draft.modules.clear()
+            draft.checkpoint.release_original()
+            gc.collect()
+            return
+    raise _refusal(draft, limit) from next(iter(errors), None)
+
+
+def _convert(draft: PackageDraft, metadata: Metadata, conversion: Conversion) -> None:
+    for program in draft.programs:
+        stage.convert_program(draft, program, draft.modules[program.name], metadata, conversion)
+
+
+def _compare(draft: PackageDraft, attempt: Attempt, limit: float) -> Attempt:
+    """Compares a package with the original; the attempt with what was measured, and why it is not taken."""
+    packages = {program.name: draft.directory / program.path for program in draft.manifest.programs}
+    check_unread_inputs(packages, draft.reference_model(), draft.examples, draft.fields)
+    ratios, layers = stage.measure_package(draft, limit)
+    attempt = replace(attempt, psnr=ratios)
+    bad = {name: ratio for name, ratio in ratios.items() if not ratio >= limit}
+    if not bad:
+        return attempt
+    name, ratio = next(iter(bad.items()))
+    place = find_bad_layer(layers, limit)
+    where = f" ({place})" if place else ""
+    return replace(attempt, error=f"PSNR of {name} is {ratio:.1f} dB, {limit:.1f} are asked for{where}")
+
+
+def _refusal(draft: PackageDraft, limit: float) -> ANEError:
+    """What is said where no way passes: the first error, where it arose, and what can be done."""
+    attempts = draft.report.attempts
+    first = attempts[0]
+    kind = f"{draft.manifest.model_type} for {draft.form.task}"
+    tried = "; ".join(f"{_way(attempt)}: {attempt.error}{_place(attempt.module)}" for attempt in attempts[1:])
+    if not any(attempt.psnr for attempt in attempts):
+        return UnsupportedModelError(
+            f"{kind} cannot be made by graph: {first.error}{_place(first.module)} ({_way(first)}). Tried as well: "
+            f"{tried}. Take a checkpoint of an architecture of `optimum-cli export ane --list`, or report the first "
+            "error with the checkpoint's config.json"
+        )
+    advice = ""
+    last = attempts[-1]
+    if last.psnr:  # its programs are still there, to look into
+        advice = f" {stage.why_it_differs(draft, last.psnr, None)}"
+    return ValidationError(
+        f"no program made of the graph of {kind} answers as the original does: {_way(first)}: "
+        f"{first.error}{_place(first.module)}; {tried}; nothing was written.{advice}"
+    )
+
+
+def _way(attempt: Attempt) -> str:
+    return ConversionEntry(attempt.capture, attempt.engine_layout).describe()
+
+
+def _earlier(attempts: Sequence[Attempt]) -> str:
+    failed = [attempt for attempt in attempts if attempt.error is not None]
+    return f" ({len(failed)} other ways failed before, see the report)" if failed else ""
+
+
+def _originals(draft: PackageDraft) -> list[nn.Module]:
+    return [module.model for module in draft.modules.values()]
+
+
+def _place(module: str | None) -> str:
+    return f", in the module {module}" if module else ""
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _remove_programs(draft: PackageDraft) -> None:
+    """Lets go of the programs of the attempt before, and deletes them."""
+    draft.sessions = {}
+    for program in draft.programs:
+        shutil.rmtree(draft.directory / f"{program.name}.mlpackage", ignore_errors=True)

@@ -33,7 +33,7 @@ class StockTextANEConfig(TextANEConfig):
 
     @cached_property
     def text_config(self) -> PretrainedConfig:
-        """The part of the configuration that is about text; the configuration itself where it is about nothing else."""
+        """The part of the configuration that is about text: most are about nothing else."""
         return self._config.get_text_config()
 
     @property

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 _ROWS = 2
 
 
-def check_draws_nothing(
-    model: Model, examples: Sequence[Mapping[str, Tensor]], fields: Sequence[OutputField]
-) -> None:
+def check_draws_nothing(model: Model, examples: Sequence[Mapping[str, Tensor]], fields: Sequence[OutputField]) -> None:
     """Asks an original the same twice: what it draws at random would be frozen in a program.
 
     Args:

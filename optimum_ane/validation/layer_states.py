@@ -27,7 +27,7 @@ class WithLayerStates:
 
     def __init__(self, model: Model, original: nn.Module) -> None:
         self.model, self.original = model, original
-        self.forward = model.forward
+        self.forward = getattr(model, "forward", model.__call__)
         """What says which inputs are taken."""
         self._stack: LayerStack | None = None
         self._is_known = False

@@ -72,7 +72,7 @@ def _declared(package: Package, function: str) -> set[str]:
 
 
 def _needed(graph: Graph) -> set[Value]:
-    """The values that the outputs of a graph are computed from; an operation that has blocks reads all that they do."""
+    """The values that the outputs of a graph are computed from. An operation reads all that its blocks read."""
     needed = {value for value in graph.outputs if isinstance(value, Value)}
     for node in reversed(graph.nodes):
         if not node.outputs or not needed.isdisjoint(node.outputs):

@@ -1,4 +1,4 @@
-"""The stages of an export by graph: the original itself becomes the program, in the first way that passes the checks."""
+"""The stages of an export by graph: the original itself becomes the program, in the first way that passes."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _earlier(attempts: Sequence[Attempt]) -> str:
 
 
 def _originals(draft: PackageDraft) -> list[nn.Module]:
-    return [module.model for module in draft.modules.values()]
+    return [module.get_submodule("model") for module in draft.modules.values()]
 
 
 def _place(module: str | None) -> str:

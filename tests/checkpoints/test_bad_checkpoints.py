@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import save_checkpoint
-from transformers import GPT2Config
+from transformers import DecisionTransformerConfig, GPT2Config
 
 from optimum_ane import export
 from optimum_ane.checkpoints.hub_options import HubOptions
@@ -94,10 +94,17 @@ def test_an_architecture_that_transformers_does_not_know(refused, checkpoint):
     assert ", ".join(supported_tasks()) in message
 
 
-def test_an_architecture_that_we_do_not_know(refused, tmp_path):
+def test_an_architecture_that_is_not_written_by_hand(refused, tmp_path):
     GPT2Config(architectures=["GPT2ForSequenceClassification"]).save_pretrained(tmp_path / "gpt2")
-    message = refused(tmp_path / "gpt2", UnsupportedModelError)
+    message = refused(tmp_path / "gpt2", UnsupportedModelError, method="handwritten")
     assert "'gpt2'" in message
+    assert f"{', '.join(supported_tasks())}; method graph" in message
+
+
+def test_an_architecture_that_has_no_task_of_ours(refused, tmp_path):
+    DecisionTransformerConfig(architectures=["DecisionTransformerModel"]).save_pretrained(tmp_path / "games")
+    message = refused(tmp_path / "games", UnsupportedModelError)
+    assert "'decision_transformer'" in message
     assert ", ".join(supported_tasks()) in message
 
 

@@ -53,7 +53,7 @@ def test_the_weights_are_the_originals(checkpoint):
 
 
 def test_a_decoder_is_not_exported_yet(checkpoint, tmp_path):
-    with pytest.raises(UnsupportedModelError, match="'llama' is not supported"):
+    with pytest.raises(UnsupportedModelError, match="'text-generation' is not supported for llama"):
         export(checkpoint.original(), tmp_path / "out", quiet=True)
 
 

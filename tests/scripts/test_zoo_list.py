@@ -60,6 +60,7 @@ def test_every_option_of_the_exports_form_may_stand_in_the_list(tmp_path):
         "compute_units": "all",
         "pooling": "cls",
         "normalize": True,
+        "method": "handwritten",
     }
     text = GOOD.replace("text-classification", "feature-extraction")
     text += "".join(f"    {name}: {json.dumps(value)}\n" for name, value in options.items())

@@ -119,7 +119,9 @@ def test_ane_config_says_what_the_package_is(package, source):
         "class_labels": False,
         "pooling": None,
         "normalize": False,
+        "method": "auto",
     }
+    assert config["conversion"] is None
     assert config["compression"] is None
     assert config["method"] == "handwritten"
     assert config["source"]["model"] == str(source)

@@ -122,7 +122,7 @@ def test_the_method_decides_which_configuration_it_is():
     assert get_ane_config_class("distilbert", "fill-mask", "auto") is DistilBertANEConfig
     assert get_ane_config_class("distilbert", "fill-mask", "graph") is StockTextANEConfig
     assert get_ane_config_class("roformer", "fill-mask", "auto") is StockTextANEConfig
-    with pytest.raises(UnsupportedModelError, match="known: albert, bert, .*; method graph exports it"):
+    with pytest.raises(UnsupportedModelError, match=r"known: albert, bert, .*; method graph exports it"):
         get_ane_config_class("roformer", "fill-mask", "handwritten")
 
 

@@ -13,7 +13,17 @@ from __future__ import annotations
 import numpy as np
 from coremltools.converters.mil.mil import Operation, Var
 
-from optimum_ane.targets.coreml.passes.to_engine_layout.form import BATCH, CHANNEL, HEIGHT, PARTS, WIDTH, Form, Place
+from optimum_ane.targets.coreml.passes.compressed_weights import is_constant_expression
+from optimum_ane.targets.coreml.passes.to_engine_layout.form import (
+    BATCH,
+    CHANNEL,
+    HEIGHT,
+    PARTS,
+    WIDTH,
+    Form,
+    Place,
+    single,
+)
 from optimum_ane.targets.coreml.passes.to_engine_layout.mapping import map_tensors
 from optimum_ane.targets.coreml.passes.to_engine_layout.projections import project
 from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import MOST_PIECES, Rewriting, is_float, rewrites
@@ -31,6 +41,26 @@ def _matmul(rewriting: Rewriting, operation: Operation) -> Form | Var | None:
         weight = y if flip_y else rewriting.const(np.ascontiguousarray(y.val.T))
         return project(rewriting, operation, x, weight, None)
     return multiply(rewriting, operation, x, y, flip_x, flip_y)
+
+
+@rewrites("einsum")
+def _einsum(rewriting: Rewriting, operation: Operation) -> Form | None:
+    """A product that is written for the engine already, of operands that need not be where it wants them."""
+    values = list(operation.values)
+    if str(operation.equation.val).replace(" ", "") != _EQUATION:
+        return None
+    if any(is_constant_expression(each) for each in values) or not is_float(operation.outputs[0]):
+        return None
+    if all(rewriting.form(each) is None or rewriting.is_kept(each) for each in values):
+        return rewriting.keep(operation)
+    forms = [rewriting.enter(each, (BATCH, CHANNEL, HEIGHT, WIDTH)) for each in values]
+    if any(form is None for form in forms):
+        return None
+    tensors = [rewriting.tensor(form.pieces.item()) for form in forms if form is not None]
+    if tensors == values:
+        return rewriting.keep(operation)
+    product = rewriting.emit("einsum", values=tensors, equation=_EQUATION)
+    return single(product, (BATCH, CHANNEL, HEIGHT, WIDTH), operation.outputs[0].shape)
 
 
 def multiply(
@@ -51,17 +81,29 @@ def multiply(
         moves = _moves(rewriting, x, places_x) + _moves(rewriting, y, places_y)
         ways.append((moves, swapped, places_x, places_y))
     _, swapped, places_x, places_y = min(ways, key=lambda way: way[0])
-    first, second = rewriting.enter(x, places_x), rewriting.enter(y, places_y)
-    if first is None or second is None:
+    (first, places_first), (second, places_second) = (
+        ((x, places_x), (y, places_y))
+        if swapped
+        else (
+            (y, places_y),
+            (x, places_x),
+        )
+    )
+    b = rewriting.enter(second, places_second)
+    if b is None:
         return None
-    if not swapped:
-        first, second = second, first
+    # Split before the other operand is transposed, as a second run finds them: it has nothing to change then.
+    for piece in b.pieces.flat:
+        rewriting.tensor(piece)
+    a = rewriting.enter(first, places_first)
+    if a is None:
+        return None
     places = (*leading, *((CHANNEL, WIDTH) if swapped else (WIDTH, CHANNEL)))
 
-    def contract(a: Var, b: Var) -> Var:
-        return rewriting.emit("einsum", values=(a, b), equation=_EQUATION)
+    def contract(*tensors: Var) -> Var:
+        return rewriting.emit("einsum", values=tensors, equation=_EQUATION)
 
-    return map_tensors(rewriting, contract, [first, second], places, shape, chunkable=False)
+    return map_tensors(rewriting, contract, [a, b], places, shape, chunkable=False)
 
 
 def _leading_places(

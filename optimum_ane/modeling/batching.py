@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def run_rows(
             wide = FixedLength(function.length, function.session.with_rows(len(own)))
             _run(wide, own[: wide.batch], inputs, padding, per_token, with_hidden_states, collected)
             own = own[wide.batch :]
-    return collected.outputs, [collected.hidden[index] for index in sorted(collected.hidden)]
+    return collected.outputs, collected.hidden_states()
 
 
 def _needed(mask: np.ndarray) -> np.ndarray:
@@ -100,6 +101,10 @@ class _Collected:
     def put_hidden(self, index: int, own: np.ndarray, values: np.ndarray) -> None:
         """Adds a hidden state, (B, C, 1, S), or (B, S, C) of a program in its original's own layout."""
         self._put(self.hidden, index, own, values[:, :, 0].transpose(0, 2, 1) if values.ndim == 4 else values, True)
+
+    def hidden_states(self) -> list[np.ndarray]:
+        """The hidden states from the first on, up to one that the program does not have."""
+        return [self.hidden[index] for index in itertools.takewhile(self.hidden.__contains__, itertools.count())]
 
     def _put(self, place: dict, key: object, own: np.ndarray, values: np.ndarray, is_per_token: bool) -> None:
         if key not in place:

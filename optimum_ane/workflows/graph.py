@@ -16,6 +16,7 @@ from optimum_ane.targets.coreml.conversion import GRAPH_CONVERSIONS, Conversion
 from optimum_ane.validation.comparison import PACKAGE_PSNR, find_bad_layer
 from optimum_ane.validation.determinism import check_draws_nothing
 from optimum_ane.validation.module_of_error import module_of_error
+from optimum_ane.validation.padding import likeness_without_padding
 from optimum_ane.validation.unread_inputs import check_unread_inputs
 from optimum_ane.workflows import stages as stage
 
@@ -43,7 +44,16 @@ def ask_original(draft: PackageDraft) -> None:
             f"{type(original).__name__} cannot be run on {', '.join(draft.examples[0])} of "
             f"{draft.form.longest} tokens: {_first_line(error)}{_place(module_of_error(error, original))}"
         ) from error
-    check_draws_nothing(draft.reference_model(), draft.examples, draft.fields)
+    model = draft.reference_model()
+    check_draws_nothing(model, draft.examples, draft.fields)
+    assert draft.reference is not None
+    likeness = likeness_without_padding(model, draft.reference, draft.examples, draft.fields)
+    if likeness is not None and not likeness >= PACKAGE_PSNR["float16"]:
+        draft.warn(
+            f"the original's own answer to a row depends on the padding beside it (with and without it are "
+            f"{likeness:.1f} dB apart), and the package pads each row to {draft.form.longest} tokens: pad to that "
+            "length where the original is asked as well"
+        )
 
 
 def take_original(draft: PackageDraft) -> None:

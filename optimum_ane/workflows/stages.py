@@ -17,6 +17,7 @@ import torch
 
 from optimum_ane.analysis.gates import Gates
 from optimum_ane.analysis.inspection import inspect
+from optimum_ane.analysis.low_residency import low_residency_warning
 from optimum_ane.analysis.operations import count_operations
 from optimum_ane.checkpoints.tokenizer_description import describe_tokenizer
 from optimum_ane.compression.compress import compress_mlpackage
@@ -206,6 +207,10 @@ def predict_residency(draft: PackageDraft, chip: str | None, gates: Gates) -> No
         draft.report.functions = {name: inspection.summary() for name, inspection in inspections.items()}
     for inspection in draft.inspections:
         gates.check(inspection)
+    for name, inspection in inspections.items():
+        warning = low_residency_warning(inspection)
+        if warning is not None:
+            draft.warn(f"{name}: {warning}" if len(inspections) > 1 else warning)
 
 
 def compare_package(draft: PackageDraft, threshold: float | None, recipe: Recipe | None) -> None:
@@ -236,11 +241,25 @@ def measure_package(draft: PackageDraft, limit: float) -> tuple[dict[str, float]
     answers = answer_examples(draft.driver(draft.sessions), draft.examples, draft.fields, with_hidden_states=True)
     ratios = compare_fields(draft.reference, answers, draft.examples, draft.fields)
     layers = {}
+    if draft.is_by_graph:
+        answers = _with_last_state(answers, draft.reference)
     if not draft.is_by_graph or _has_layers(draft.reference, answers):
         layers = compare_layers(draft.reference, answers, draft.examples)
     draft.report.package_psnr, draft.report.psnr_threshold, draft.report.layers = ratios, limit, layers
     draft.report.runtime = PortableSession.runtime
     return ratios, layers
+
+
+def _with_last_state(candidate: Answers, reference: Answers) -> Answers:
+    """Adds the output `last_hidden_state` where it is what the last layer returns, and has no other name."""
+    last = candidate.fields.get("last_hidden_state", ())
+    if not last or any(
+        len(ours) != len(theirs) - 1
+        for ours, theirs in zip(candidate.hidden_states, reference.hidden_states, strict=True)
+    ):
+        return candidate
+    states = zip(candidate.hidden_states, last, strict=True)
+    return replace(candidate, hidden_states=[(*own, final[: len(own[0])]) for own, final in states])
 
 
 def _has_layers(reference: Answers, candidate: Answers) -> bool:

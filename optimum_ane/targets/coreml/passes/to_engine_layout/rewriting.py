@@ -114,7 +114,7 @@ class Rewriting:
         var = form.pieces.item().var
         if var is output or var.op is None or not (var.op in self._emitted or _is_hidden_state(output)):
             return
-        if not _is_hidden_state(var) and len(var.op.outputs) == 1:
+        if (var.op in self._emitted or not _is_hidden_state(var)) and len(var.op.outputs) == 1:
             name = output.name
             output.name = f"{name}_of_original"
             var.name = var.op.name = name

@@ -12,6 +12,7 @@ import transformers
 from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.targets.coreml.conversion import Conversion
 from optimum_ane.targets.coreml.export import export
+from optimum_ane.targets.coreml.memory import check_traced_memory
 from optimum_ane.targets.coreml.trace import trace
 
 if TYPE_CHECKING:
@@ -56,13 +57,15 @@ def capture(
         with quiet_capture():
             if conversion.capture == "export":
                 return export(module, examples, with_probabilities=with_probabilities)
-            return trace(
+            traced = trace(
                 module,
                 examples,
                 precision=precision,
                 with_probabilities=with_probabilities,
                 needs_layers=False,
             )
+        check_traced_memory(traced)
+        return traced
     except UnsupportedModelError:
         raise
     except Exception as error:  # a stock module raises whatever it stumbles over

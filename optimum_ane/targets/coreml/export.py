@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch._decomp import decomposition_table
+from torch.fx.node import map_aggregate
 
 from optimum_ane.targets.coreml.hidden_states import hidden_states_met
+from optimum_ane.targets.coreml.memory import check_exported_memory
 from optimum_ane.targets.coreml.module_names import traced_name, without_prefix
 from optimum_ane.targets.coreml.probabilities import WithProbabilities
 from optimum_ane.targets.coreml.translations import is_translated
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 _NO_OPERATIONS = tuple(f"aten.{name}.default" for name in ("alias", "clone", "contiguous", "detach", "dropout"))
 """Of these nothing is left in a program, their names neither: what they are given bears the name."""
+_INFINITY = 3.4e38
 
 
 class _WithHiddenStates(nn.Module):
@@ -53,7 +57,7 @@ def export(module: nn.Module, inputs: Mapping[str, Tensor], *, with_probabilitie
         The program, in the ATen dialect; it shares the parameters of `module`.
 
     Raises:
-        UnsupportedModelError: The module declares other layers than it has.
+        UnsupportedModelError: The module declares other layers than it has, or reads memory by places in it.
     """
     root: nn.Module = WithProbabilities(module) if with_probabilities else module
     met: dict[str, Tensor] = {}
@@ -64,6 +68,7 @@ def export(module: nn.Module, inputs: Mapping[str, Tensor], *, with_probabilitie
     with torch.no_grad(), states:
         program = torch.export.export(outer, examples, strict=False)
     program = program.run_decompositions(_decompositions())
+    check_exported_memory(program)
     _name_values(program, prefix, list(met))
     return program
 
@@ -90,11 +95,18 @@ def _name_values(program: ExportedProgram, prefix: str, hidden_states: list[str]
         elif node.name in weights:
             new_names[node.name] = without_prefix(weights[node.name], prefix)
     for node in nodes:
+        node.args, node.kwargs = map_aggregate(node.args, _finite), map_aggregate(node.kwargs, _finite)
         if node.name in new_names:
             node.name = new_names[node.name]
             node.meta["stack_trace"] = node.name  # which coremltools keeps for each operation that it makes of a node
     for spec in (*signature.input_specs, *signature.output_specs):
         spec.arg.name = new_names.get(spec.arg.name, spec.arg.name)
+
+
+def _finite(argument: Any) -> Any:
+    """The number that coremltools puts for an infinity of a trace: its own triangles of infinities are NaN."""
+    is_infinite = isinstance(argument, float) and math.isinf(argument)
+    return math.copysign(_INFINITY, argument) if is_infinite else argument
 
 
 def _computed(node: Node) -> Node:

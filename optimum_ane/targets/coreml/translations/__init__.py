@@ -8,10 +8,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from optimum_ane.targets.coreml.translations import casts, creation
+from optimum_ane.targets.coreml.translations import (
+    arithmetic,
+    assignment,
+    attention,
+    booleans,
+    casts,
+    creation,
+    padding,
+    resizing,
+    scattering,
+    searching,
+    shapes,
+)
 from optimum_ane.targets.coreml.translations.register import is_translated, registered
 
-__all__ = ["casts", "creation", "is_translated", "missing_translations"]
+__all__ = [
+    "arithmetic",
+    "assignment",
+    "attention",
+    "booleans",
+    "casts",
+    "creation",
+    "is_translated",
+    "missing_translations",
+    "padding",
+    "resizing",
+    "scattering",
+    "searching",
+    "shapes",
+]
 
 
 @contextmanager

@@ -63,3 +63,12 @@ def type_name(number: Any) -> str:
     if code not in NUM_TO_DTYPE_STRING:
         raise NotImplementedError(f"PyTorch's type number {code}, which programs lack")
     return NUM_TO_DTYPE_STRING[code]
+
+
+def add_results(context: Any, node: Any, *results: Any) -> None:
+    """Adds the several results of a node: a trace names each of them, an export takes them out of one tuple."""
+    if len(node.outputs) == 1:
+        context.add(results, torch_name=node.name)
+        return
+    for name, result in zip(node.outputs, results, strict=True):
+        context.add(result, torch_name=name)

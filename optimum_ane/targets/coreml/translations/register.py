@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +18,8 @@ Replacement = Callable[[Any, Any, Translation], None]
 
 _added: dict[str, Translation] = {}
 _replaced: dict[str, Replacement] = {}
+_OF_NO_CONSEQUENCE = {"device", "layout", "memory_format", "non_blocking", "pin_memory"}
+"""Arguments that change where a tensor lies, not what it holds."""
 _lock = threading.Lock()
 """coremltools has one table of translations for the whole process."""
 
@@ -40,7 +43,7 @@ def replaces(*names: str) -> Callable[[Replacement], Replacement]:
     """Declares a translation in place of coremltools' own, which is its third argument.
 
     Args:
-        names: Of operations, see `adds`; coremltools knows every one.
+        names: Of operations, see `adds`; those that coremltools does not know are passed by.
     """
 
     def declare(translation: Replacement) -> Replacement:
@@ -68,8 +71,11 @@ def registered() -> Iterator[None]:
         try:
             for name, translation in _added.items():
                 table.setdefault(name, translation)
+            for name, translation in table.items():
+                table[name] = _reading_all(translation)
             for name, replacement in _replaced.items():
-                table[name] = _before(replacement, before[name])
+                if name in before:
+                    table[name] = _before(replacement, table[name])
             yield
         finally:
             table.clear()
@@ -79,5 +85,37 @@ def registered() -> Iterator[None]:
 def _before(replacement: Replacement, own: Translation) -> Translation:
     def translate(context: Any, node: Any) -> None:
         replacement(context, node, own)
+
+    return translate
+
+
+class _ReadArguments(dict[str, Any]):
+    """The arguments of a node that are given by name, and which of them were asked for."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        super().__init__(given)
+        self.unread = {name for name, values in given.items() if values not in ((), (None,))}
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.unread.discard(name)
+        return super().get(name, default)
+
+
+def _reading_all(translation: Translation) -> Translation:
+    """Refuses a node of an export that has arguments of which the translation knows nothing.
+
+    coremltools' translations were written for traces, in which all arguments are given by position.
+    """
+
+    def translate(context: Any, node: Any) -> None:
+        if not node.kwinputs:
+            translation(context, node)
+            return
+        checked = copy.copy(node)
+        checked.kwinputs = _ReadArguments(node.kwinputs)
+        translation(context, checked)
+        unread = checked.kwinputs.unread - _OF_NO_CONSEQUENCE
+        if unread:
+            raise NotImplementedError(f"{node.kind} with {', '.join(sorted(unread))}")
 
     return translate

@@ -7,6 +7,7 @@ from optimum_ane.targets.coreml.passes.cast_to_float16 import cast_to_float16
 from optimum_ane.targets.coreml.passes.fold_layer_norm_affine import fold_layer_norm_affine
 from optimum_ane.targets.coreml.passes.forget_output_types import forget_output_types
 from optimum_ane.targets.coreml.passes.name_by_module import name_by_module
+from optimum_ane.targets.coreml.passes.share_small_constants import share_small_constants
 from optimum_ane.targets.coreml.passes.to_engine_layout import to_engine_layout
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "name_by_module",
     "optimize_passes",
     "pass_pipeline",
+    "share_small_constants",
     "stock_pass_pipeline",
     "to_engine_layout",
 ]
@@ -85,6 +87,7 @@ def pass_pipeline(precision: str, is_classifier: bool) -> ct.PassPipeline:
         pipeline.remove_passes({"optimum_ane::carry_layer_norm_rounding"})
     if is_classifier:
         pipeline.append_pass("optimum_ane::forget_output_types")
+    pipeline.append_pass("optimum_ane::share_small_constants")
     pipeline.append_pass("optimum_ane::name_by_module")
     return pipeline
 

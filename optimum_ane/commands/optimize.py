@@ -33,7 +33,8 @@ inputs of your own.
 What is refused: neural networks in the older format and pipelines (convert to 'mlprogram'), inputs of several shapes
 (the engine's are fixed), and operations that the portable runtime lacks, for they could not be proven.
 
-Run twice, the second run changes nothing: it says so and copies the package.
+The passes are applied as long as more of the arithmetic is predicted on the engine, or as much with fewer operations.
+So a second run changes nothing, and a package that has the engine's layout already is copied: both are said.
 
 examples:
   optimum-cli ane optimize stock.mlpackage out.mlpackage
@@ -113,15 +114,13 @@ def _print_result(result: OptimizationResult) -> None:
         for output, ratio in function.psnr.items():
             how = "equal to" if ratio == float("inf") else f"PSNR {ratio:.1f} dB against"
             console.print(f"{output}: {how} the package before, {function.examples} inputs, {result.runtime} runtime")
-        if function.after.share_on_ane < function.before.share_on_ane:
-            console.print("the new program is predicted to do less on the engine than the one before")
         for group in function.left:
             cuts, open_ = "middle" in group["positions"], group["flops_share"] >= _WORTH_NAMING
             if cuts if group["verdict"] == "fallback" else open_:
                 where = "off the engine" if group["verdict"] == "fallback" else "perhaps off the engine"
                 console.print(f"{where}: {group['operations']} × {', '.join(group['types'])}. {group['reason']}")
     if not result.changed:
-        console.print("nothing was changed: the program is as the passes make it, and the new package is a copy")
+        console.print("nothing was changed: the passes find nothing to gain in this program")
     console.print(
         f"for {result.target} or later, {result.bytes_before / 1e6:.1f} MB before and {result.bytes_after / 1e6:.1f} "
         f"MB now: {result.path}"

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import coremltools as ct
+
 from optimum_ane.analysis.inspection import Inspection, inspect
 from optimum_ane.errors import OutputError, UnsupportedModelError, ValidationError
 from optimum_ane.package.layout import MLPACKAGE_SUFFIX, find_mlpackage
@@ -27,13 +29,18 @@ from optimum_ane.validation.programs import (
     compare_programs,
     make_examples,
 )
-from optimum_ane.validation.same_program import is_same_program
 
 DEFAULT_PSNR = 60.0
 """dB, against the package before. Both round to float16, in other places: sound rewrites measured 64 to 80."""
 
 _LOGIC_PSNR = 90.0
 """dB, without rounding. Anything below is an error of logic."""
+
+_MOST_ROUNDS = 4
+"""How often the passes are applied to what they have made; in what was tried they found nothing the second time."""
+
+_SHARE_STEP = 0.001
+"""A share of the arithmetic that is larger by less is the same."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,11 @@ class ProgramSummary:
             weight_bytes=program.weight_bytes,
         )
 
+    def is_better_than(self, other: ProgramSummary) -> bool:
+        """Whether more of the arithmetic is surely on the engine, or as much with fewer operations."""
+        gained = self.share_on_ane - other.share_on_ane
+        return gained >= _SHARE_STEP or (abs(gained) < _SHARE_STEP and self.operations < other.operations)
+
 
 @dataclass
 class FunctionOptimization:
@@ -97,7 +109,7 @@ class OptimizationResult:
     Attributes:
         path: The new package.
         target: The oldest system that runs it.
-        changed: Whether the passes found anything to change; if not, the new package is a copy.
+        changed: Whether the passes made anything better; if not, the program is that of the input package.
         functions: By name.
         psnr_threshold: dB that each output had to reach.
         runtime: What answered.
@@ -137,7 +149,8 @@ def optimize(
     Graph passes bring it into the engine's layout. Names and types of inputs, outputs and states, what the package
     says of itself, a classifier's labels and compressed weights stay as they are. The new package appears when both
     have answered alike on seeded inputs of the declared types, in the portable runtime; before that, or if anything
-    fails, nothing is there. A package that the passes leave as it is is copied.
+    fails, nothing is there. The passes are applied until they find nothing more to gain, so that a second run changes
+    nothing; a package of which they make nothing better is copied as it is.
 
     Args:
         package: An `.mlpackage` of an ML Program, of one function or several, with inputs of fixed shape; or an
@@ -197,10 +210,15 @@ class _Optimization:
     target: str | None
     given: list[dict[str, Any]]
     psnr_threshold: float
-    changed: bool = True
+    changed: bool = False
     examples: dict[str, Examples] = field(default_factory=dict)
     comparisons: dict[str, ProgramComparison] = field(default_factory=dict)
     functions: dict[str, FunctionOptimization] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.made = self.package
+        self.before: Mapping[str, ProgramSummary] = {}
+        self.after: Mapping[str, ProgramSummary] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -230,13 +248,23 @@ class _Optimization:
             self.examples[name] = make_examples(session, graph, self.given if name == self.names[0] else [])
 
     def rewrite(self, directory: Path) -> None:
-        """Applies the passes; where they change nothing, the package is copied."""
-        made = _made(directory)
-        rewrite_package(self.package, optimize_passes, made, target=self.target)
-        self.changed = not is_same_program(self.package, Package(made))
-        if not self.changed:
-            shutil.rmtree(made)
-            shutil.copytree(self.package.path, made)
+        """Applies the passes as long as a function gains by it and none loses."""
+        self.before = self.after = self._summaries(self.package)
+        for number in range(_MOST_ROUNDS):
+            path = directory.parent / f"{number}{MLPACKAGE_SUFFIX}"
+            rewrite_package(self.made, optimize_passes, path, target=self.target)
+            found = self._summaries(Package(path))
+            if not _is_better(found, self.after):
+                break
+            self.made, self.after = Package(path), found
+        self.changed = self.made is not self.package
+        if not self.changed and self.target is not None:
+            path = directory.parent / f"target{MLPACKAGE_SUFFIX}"
+            rewrite_package(self.package, lambda: ct.PassPipeline.EMPTY, path, target=self.target)
+            self.made, self.after = Package(path), self._summaries(Package(path))
+
+    def _summaries(self, package: Package) -> dict[str, ProgramSummary]:
+        return {name: ProgramSummary.of(inspect(package.path, function=name)) for name in self.names}
 
     def compare(self, directory: Path) -> None:
         """Runs the new program on the same inputs.
@@ -244,22 +272,21 @@ class _Optimization:
         Raises:
             ValidationError: It answers something else.
         """
-        made = Package(_made(directory))
         for name in self.names:
-            self.comparisons[name] = compare_programs(self.examples[name], PortableSession(made, name))
+            self.comparisons[name] = compare_programs(self.examples[name], PortableSession(self.made, name))
             what = "rewritten program" if len(self.names) == 1 else f"rewritten function {name!r}"
             try:
                 check_comparison(self.comparisons[name], self.psnr_threshold, what)
             except ValidationError:
-                check_comparison(self.comparisons[name], self.psnr_threshold, what, self._cause(made, name))
+                check_comparison(self.comparisons[name], self.psnr_threshold, what, self._cause(name))
                 raise
 
-    def _cause(self, made: Package, name: str) -> str:
+    def _cause(self, name: str) -> str:
         """Says whether a difference comes of rounding, by the same comparison without any."""
         before, graph = PortableSession(self.package, name, "float32"), read_function(self.package, name)
         try:
             examples = make_examples(before, graph, self.given if name == self.names[0] else [])
-            exact = compare_programs(examples, PortableSession(made, name, "float32"))
+            exact = compare_programs(examples, PortableSession(self.made, name, "float32"))
         except (UnsupportedModelError, ValidationError) as error:
             return f"Without rounding they cannot be compared: {error}"
         if exact.differing or exact.worst < _LOGIC_PSNR:
@@ -273,12 +300,12 @@ class _Optimization:
         )
 
     def predict(self, directory: Path) -> None:
-        """Predicts residency before and after."""
+        """Says what is left off the engine."""
         for name in self.names:
-            after = inspect(_made(directory), function=name)
+            inspection = inspect(self.made.path, function=name)
             self.functions[name] = FunctionOptimization(
-                before=ProgramSummary.of(inspect(self.package.path, function=name)),
-                after=ProgramSummary.of(after),
+                before=self.before[name],
+                after=self.after[name],
                 psnr=self.comparisons[name].psnr,
                 examples=len(self.examples[name].inputs),
                 left=[
@@ -288,24 +315,30 @@ class _Optimization:
                         "operations": len(group.operations),
                         "types": sorted({operation.type for operation in group.operations}),
                         "positions": sorted(set(group.positions)),
-                        "flops_share": group.flops / max(1, after.program.flops),
+                        "flops_share": group.flops / max(1, inspection.program.flops),
                         "reason": group.rule.reason,
                     }
-                    for group in after.groups()
+                    for group in inspection.groups()
                 ],
             )
 
     def write(self, directory: Path) -> None:
-        """Moves the package to where it becomes the output."""
-        made = _made(directory)
-        for item in sorted(made.iterdir()):
-            item.rename(directory / item.name)
-        made.rmdir()
+        """Puts the package where it becomes the output."""
+        for item in sorted(self.made.path.iterdir()):
+            if self.made is not self.package:
+                item.rename(directory / item.name)
+            elif item.is_dir():
+                shutil.copytree(item, directory / item.name)
+            else:
+                shutil.copyfile(item, directory / item.name)
 
 
-def _made(directory: Path) -> Path:
-    """Where the package is made: beside what is put in place when all stages have ended well."""
-    return directory.parent / f"made{MLPACKAGE_SUFFIX}"
+def _is_better(found: Mapping[str, ProgramSummary], before: Mapping[str, ProgramSummary]) -> bool:
+    """Whether one function is better and none is worse."""
+    pairs = [(found[name], before[name]) for name in before]
+    return any(new.is_better_than(old) for new, old in pairs) and not any(
+        old.is_better_than(new) for new, old in pairs
+    )
 
 
 def _bytes(package: Path) -> int:

@@ -56,6 +56,7 @@ _OPTIMIZE_AFTER = (
     "common::const_elimination",
     "common::const_deduplication",
     "common::dead_code_elimination",
+    "optimum_ane::share_small_constants",
     "mil_backend::sanitize_name_strings",
     "common::dedup_op_and_var_names",
     # Core ML wants every input to be read.

@@ -31,8 +31,8 @@ class name_by_module(AbstractGraphPass):  # noqa: N801 - passes are named by the
     What would have the same name is numbered in the program's order. Inputs, outputs, states, hidden states, and
     weights, which bear the checkpoint's own names, keep theirs. Other constants are named by what they are to the
     first operation that reads them, `conv_strides`, and no longer: every function of a program holds its own. A table
-    that was computed beforehand is named by its module and the variable that held it. What a pass has added belongs to the module of
-    what it stands for, or else of what it reads.
+    that was computed beforehand is named by its module and the variable that held it. What a pass has added belongs to
+    the module of what it stands for, or else of what it reads.
 
     It comes last, and takes what a capture has named. A name depends on the module's
     own operations only, so that the functions of a program use the same ones.

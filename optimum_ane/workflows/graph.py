@@ -107,7 +107,7 @@ def convert(draft: PackageDraft, metadata: Metadata, threshold: float | None, *,
             draft.checkpoint.release_original()
             gc.collect()
             return
-    raise _refusal(draft, limit) from next(iter(errors), None)
+    raise _refusal(draft, errors) from next(iter(errors), None)
 
 
 def _convert(draft: PackageDraft, metadata: Metadata, conversion: Conversion) -> None:
@@ -130,26 +130,34 @@ def _compare(draft: PackageDraft, attempt: Attempt, limit: float) -> Attempt:
     return replace(attempt, error=f"PSNR of {name} is {ratio:.1f} dB, {limit:.1f} are asked for{where}")
 
 
-def _refusal(draft: PackageDraft, limit: float) -> ANEError:
+def _refusal(draft: PackageDraft, errors: Sequence[ANEError]) -> ANEError:
     """What is said where no way passes: the first error, where it arose, and what can be done."""
     attempts = draft.report.attempts
-    first = attempts[0]
     kind = f"{draft.manifest.model_type} for {draft.form.task}"
-    tried = "; ".join(f"{_way(attempt)}: {attempt.error}{_place(attempt.module)}" for attempt in attempts[1:])
-    if not any(attempt.psnr for attempt in attempts):
+    first, *others = _reasons(attempts)
+    tried = f". Other ways failed as well: {'; '.join(others)}" if others else ", as in every other way"
+    was_made = any(attempt.psnr for attempt in attempts) or any(isinstance(each, ValidationError) for each in errors)
+    if not was_made:
         return UnsupportedModelError(
-            f"{kind} cannot be made by graph: {first.error}{_place(first.module)} ({_way(first)}). Tried as well: "
-            f"{tried}. Take a checkpoint of an architecture of `optimum-cli export ane --list`, or report the first "
-            "error with the checkpoint's config.json"
+            f"{kind} cannot be made by graph: {first}{tried}. Take a checkpoint of an architecture of "
+            "`optimum-cli export ane --list`, or report the first error with the checkpoint's config.json"
         )
-    advice = ""
     last = attempts[-1]
+    advice = ""
     if last.psnr:  # its programs are still there, to look into
         advice = f" {stage.why_it_differs(draft, last.psnr, None)}"
     return ValidationError(
-        f"no program made of the graph of {kind} answers as the original does: {_way(first)}: "
-        f"{first.error}{_place(first.module)}; {tried}; nothing was written.{advice}"
+        f"no program made of the graph of {kind} answers as the original does; nothing was written. First error: "
+        f"{first}{tried}.{advice}"
     )
+
+
+def _reasons(attempts: Sequence[Attempt]) -> list[str]:
+    """Each reason once, in the order of the attempts, with the ways that failed by it."""
+    ways: dict[str, list[str]] = {}
+    for attempt in attempts:
+        ways.setdefault(f"{attempt.error}{_place(attempt.module)}", []).append(_way(attempt))
+    return [f"{reason} ({' or '.join(own)})" for reason, own in ways.items()]
 
 
 def _way(attempt: Attempt) -> str:
@@ -158,7 +166,9 @@ def _way(attempt: Attempt) -> str:
 
 def _earlier(attempts: Sequence[Attempt]) -> str:
     failed = [attempt for attempt in attempts if attempt.error is not None]
-    return f" ({len(failed)} other ways failed before, see the report)" if failed else ""
+    if not failed:
+        return ""
+    return f"; {'another way' if len(failed) == 1 else f'{len(failed)} other ways'} failed before, see the report"
 
 
 def _originals(draft: PackageDraft) -> list[nn.Module]:

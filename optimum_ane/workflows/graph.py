@@ -161,7 +161,7 @@ def _reasons(attempts: Sequence[Attempt]) -> list[str]:
 
 
 def _way(attempt: Attempt) -> str:
-    return ConversionEntry(attempt.capture, attempt.engine_layout).describe()
+    return f"{attempt.capture}, {'with' if attempt.engine_layout else 'without'} the engine's layout"
 
 
 def _earlier(attempts: Sequence[Attempt]) -> str:

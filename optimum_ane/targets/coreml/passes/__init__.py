@@ -4,6 +4,7 @@ import coremltools as ct
 
 from optimum_ane.targets.coreml.passes.carry_layer_norm_rounding import carry_layer_norm_rounding
 from optimum_ane.targets.coreml.passes.cast_to_float16 import cast_to_float16
+from optimum_ane.targets.coreml.passes.clamp_for_float16 import clamp_for_float16
 from optimum_ane.targets.coreml.passes.fold_layer_norm_affine import fold_layer_norm_affine
 from optimum_ane.targets.coreml.passes.forget_output_types import forget_output_types
 from optimum_ane.targets.coreml.passes.name_by_module import name_by_module
@@ -13,6 +14,7 @@ from optimum_ane.targets.coreml.passes.to_engine_layout import to_engine_layout
 __all__ = [
     "carry_layer_norm_rounding",
     "cast_to_float16",
+    "clamp_for_float16",
     "fold_layer_norm_affine",
     "forget_output_types",
     "graph_pass_pipeline",
@@ -110,6 +112,7 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
         engine_layout: Whether the program is rewritten into the engine's layout.
     """
     pipeline = pass_pipeline(precision, is_classifier)
+    place = pipeline.passes.index("common::dedup_op_and_var_names") + 1
     if engine_layout:
         # After the fusions, which know a stock module's operations, and before the cast, so that a norm's rounding is
         # carried into convolutions.
@@ -122,9 +125,11 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
             "common::noop_elimination",
             "common::dead_code_elimination",
         )
-        place = pipeline.passes.index("common::dedup_op_and_var_names") + 1
         for index, name in enumerate(layout, place):
             pipeline.insert_pass(index, name)
+    if precision == "float16":
+        # Among whole norms, whose constants are no others, and before what makes weights of them.
+        pipeline.insert_pass(place, "optimum_ane::clamp_for_float16")
     return pipeline
 
 

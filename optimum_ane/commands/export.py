@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Export a transformers checkpoint to a Core ML package written for the Apple Neural Engine.
 
+Architectures that are written by hand for the engine (--list) go through their module, any other of transformers
+through the graph of the original, which passes rewrite into the engine's layout; --method chooses.
+
 The saved package is run on this machine, Mac or not, and compared with the original; one that does not answer as
 the original does is not written.
 
@@ -30,6 +33,7 @@ examples:
   optimum-cli export ane --model bert-base-cased --task fill-mask --sequence-length 64 out/
   optimum-cli export ane --model sentence-transformers/all-MiniLM-L6-v2 --pooling mean --normalize out/
   optimum-cli export ane --model my-classifier/ --sequence-length 32 64 128 out/
+  optimum-cli export ane --model my-roformer/ --method graph out/
   optimum-cli export ane --model my-classifier/ --eval-dataset dev.tsv --max-accuracy-drop 0.5 out/
   optimum-cli export ane --model my-classifier/ --compress int8 --eval-dataset dev.tsv out/
   optimum-cli export ane --model my-classifier/ --chip A15 --min-residency 0.98 --max-latency-ms 5 out/
@@ -200,9 +204,16 @@ def _print_supported() -> None:
     from rich.table import Table
 
     import optimum_ane.models  # noqa: F401 - registers the architectures
-    from optimum_ane.exporters.config import supported_tasks
+    from optimum_ane.exporters.config import graph_tasks, supported_tasks
 
     table = Table("architecture", "tasks", title="What can be exported to the Neural Engine")
     for model_type, tasks in supported_tasks().items():
         table.add_row(model_type, ", ".join(tasks))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    by_graph = graph_tasks()
+    console.print(
+        f"These are written by hand. Of the {len(by_graph)} model types of transformers that take text, any other is "
+        "exported by the graph of the original (--method), for the same tasks, where transformers has a model of the "
+        "task."
+    )

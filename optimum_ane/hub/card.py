@@ -96,6 +96,8 @@ def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str |
         "size": card_values.size(main),
         "weights": _megabytes(main.number("sizes", "weights")),
         "compression": card_values.compression(main),
+        "method": card_values.method(main),
+        "warnings": card_values.warnings(main),
         "operations": f"{sum(main.numbers('operations').values()):.0f}",
         "residency": card_values.residency_rows(main),
         "chip": _chip(main),

@@ -45,6 +45,21 @@ def compression(package: CardPackage) -> str:
     return ", ".join(parts)
 
 
+def method(package: CardPackage) -> str:
+    """How the programs came to be."""
+    manifest = package.manifest
+    if manifest.method != "graph":
+        return "of a module that is written by hand for the engine"
+    described = "" if manifest.conversion is None else f", {escape(manifest.conversion.describe())}"
+    return f"by the graph of the original{described}"
+
+
+def warnings(package: CardPackage) -> tuple[str, ...]:
+    """What the export warned of."""
+    found = package.report.get("warnings") or ()
+    return tuple(escape(each) for each in found if isinstance(each, str))
+
+
 def _coverage(package: CardPackage) -> float | None:
     """Which part of the weights' bytes took another form; None where the report has no table of weights."""
     report = package.report.get("compression")

@@ -18,6 +18,7 @@ from coremltools.converters.mil.mil import Operation, Var, types
 
 from optimum_ane.targets.coreml.passes.to_engine_layout.form import PARTS, Form, Place, free_places, volume
 from optimum_ane.targets.coreml.passes.to_engine_layout.mapping import map_tensors
+from optimum_ane.targets.coreml.passes.to_engine_layout.products import scaled_product
 from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Result, Rewriting, is_float, rewrites
 
 _UNARY = (
@@ -93,7 +94,21 @@ def _cast(rewriting: Rewriting, operation: Operation) -> Result:
 def _binary(rewriting: Rewriting, operation: Operation) -> Result:
     if not is_float(operation.outputs[0]):
         return None
-    return _broadcast(rewriting, operation, ("x", "y"))
+    scaled = _scaled(rewriting, operation) if operation.op_type in ("mul", "real_div") else None
+    return scaled or _broadcast(rewriting, operation, ("x", "y"))
+
+
+def _scaled(rewriting: Rewriting, operation: Operation) -> Form | None:
+    """Attention scores times a number: the queries times the number."""
+    x, y = operation.x, operation.y
+    if operation.op_type == "mul" and y.val is None:
+        x, y = y, x
+    if y.val is None or volume(y.shape) != 1 or x.val is not None or x.rank < y.rank:
+        return None
+    number = _as_scalar(y)
+    return scaled_product(
+        rewriting, operation, x, lambda tensor: rewriting.emit(operation.op_type, x=tensor, y=number)
+    )
 
 
 @rewrites("select")

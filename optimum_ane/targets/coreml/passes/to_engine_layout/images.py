@@ -103,16 +103,18 @@ def _image(rewriting: Rewriting, operation: Operation) -> Result:
     )
 
 
-_BY_AXIS = {"strides": 1, "dilations": 1, "kernel_sizes": 1}
-"""Parameters with a number for each axis of a window, and the number for the height of a sequence."""
-
-
 def _for_images(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Parameters of an operation over sequences for one over images of height 1."""
+    """Parameters of an operation over sequences for one over images of height 1.
+
+    The window has one row, and so the stride along the height does not matter; it is that along the width, for the
+    engine takes no strides that differ (`conv-mixed-stride` of the residency rules).
+    """
     changed = dict(inputs)
-    for name, of_height in _BY_AXIS.items():
+    for name in ("strides", "dilations"):
         if name in inputs:
-            changed[name] = np.array([of_height, *inputs[name].val], dtype=np.int32)
+            changed[name] = np.repeat(inputs[name].val, 2)
+    if "kernel_sizes" in inputs:
+        changed["kernel_sizes"] = np.array([1, *inputs["kernel_sizes"].val], dtype=np.int32)
     if "pad" in inputs:
         changed["pad"] = np.array([0, 0, *inputs["pad"].val], dtype=np.int32)
     if "output_shape" in inputs:

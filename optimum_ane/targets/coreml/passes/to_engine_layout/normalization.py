@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from coremltools.converters.mil.mil import Operation, Var
 
 from optimum_ane.targets.coreml.passes.to_engine_layout.elementwise import other_inputs
-from optimum_ane.targets.coreml.passes.to_engine_layout.form import PARTS, Form, Place
+from optimum_ane.targets.coreml.passes.to_engine_layout.form import PARTS, Form, Place, free_places
 from optimum_ane.targets.coreml.passes.to_engine_layout.mapping import map_tensors
 from optimum_ane.targets.coreml.passes.to_engine_layout.projections import channel_last
 from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Rewriting, is_float, rewrites
@@ -57,6 +57,8 @@ def _softmax(rewriting: Rewriting, operation: Operation) -> Form | None:
     if rewriting.is_kept(x):
         return rewriting.keep(operation)
     place = form.places[axis]
+    if place is None:  # of one element, which is the softmax of any axis of length 1
+        place = next(iter(free_places(form.places)), None)
     if place is None or place == PARTS:
         return None
     return _over(rewriting, form, [axis], lambda tensor: rewriting.emit("softmax", x=tensor, axis=place))

@@ -10,6 +10,8 @@ none. Where the places that the operands have suit it better, the result has M o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from coremltools.converters.mil.mil import Operation, Var
 
@@ -26,9 +28,18 @@ from optimum_ane.targets.coreml.passes.to_engine_layout.form import (
 )
 from optimum_ane.targets.coreml.passes.to_engine_layout.mapping import map_tensors
 from optimum_ane.targets.coreml.passes.to_engine_layout.projections import project
-from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import MOST_PIECES, Rewriting, is_float, rewrites
+from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import (
+    MOST_PIECES,
+    Product,
+    Rewriting,
+    is_float,
+    rewrites,
+)
 
 _EQUATION = "nchw,nwhu->nchu"
+
+Scale = Callable[[Var], Var]
+"""Multiplies one tensor by a number."""
 
 
 @rewrites("matmul")
@@ -99,7 +110,29 @@ def multiply(
     if a is None:
         return None
     places = (*leading, *((CHANNEL, WIDTH) if swapped else (WIDTH, CHANNEL)))
+    rewriting.products[operation.outputs[0]] = Product(a, b, places)
+    return _contract(rewriting, a, b, places, shape)
 
+
+def scaled_product(rewriting: Rewriting, operation: Operation, product: Var, scale: Scale) -> Form | None:
+    """Multiplies a product by a number, by multiplying its second operand: the queries, before they are split.
+
+    The scale is then folded into the convolution that they come from. None where the product is read by others too.
+
+    Args:
+        rewriting: The walk.
+        operation: What is made again: multiplies or divides by a constant.
+        product: The result of `matmul`.
+        scale: Multiplies or divides one tensor.
+    """
+    known = rewriting.products.get(product)
+    if known is None or len(product.child_ops) != 1 or product in rewriting.block.outputs:
+        return None
+    b = map_tensors(rewriting, scale, [known.b], known.b.places, known.b.shape)
+    return _contract(rewriting, known.a, b, known.places, tuple(operation.outputs[0].shape))
+
+
+def _contract(rewriting: Rewriting, a: Form, b: Form, places: Sequence[Place], shape: Sequence[int]) -> Form:
     def contract(*tensors: Var) -> Var:
         return rewriting.emit("einsum", values=tensors, equation=_EQUATION)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -52,6 +52,21 @@ def rewrites(*op_types: str) -> Callable[[Rewrite], Rewrite]:
     return register
 
 
+@dataclass(frozen=True)
+class Product:
+    """The operands of a product of two computed values.
+
+    Attributes:
+        a: The form of the first operand of the einsums.
+        b: That of the second.
+        places: Of the result's axes.
+    """
+
+    a: Form
+    b: Form
+    places: tuple[Place, ...]
+
+
 class Rewriting:
     """The state of the walk over one block.
 
@@ -64,6 +79,7 @@ class Rewriting:
         self.operation: Operation = None  # the one that is being rewritten
         self._stem, self._count = "", 0
         self._emitted: list[Operation] = []
+        self.products: dict[Var, Product] = {}
         self._forms: dict[Var, Form] = {}
         self._originals: dict[Var, Var] = {}
         self._entered: dict[tuple[Var, tuple[Place, ...]], Form] = {}

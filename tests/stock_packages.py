@@ -19,9 +19,9 @@ LABELS = ["bad", "fair", "good"]
 class Encoder(nn.Module):
     """A transformer of one layer as textbooks have it: (B, S, C), heads by reshape and transpose."""
 
-    def __init__(self, tokens=TOKENS):
+    def __init__(self, tokens=TOKENS, with_hidden=True):
         super().__init__()
-        self.tokens = tokens
+        self.tokens, self.with_hidden = tokens, with_hidden
         self.words, self.places = nn.Embedding(WORDS, WIDTH), nn.Embedding(tokens, WIDTH)
         self.query, self.key, self.value, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
         self.norm, self.last_norm = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
@@ -37,19 +37,22 @@ class Encoder(nn.Module):
         context = (torch.softmax(scores, -1) @ split[2]).transpose(1, 2).reshape(1, self.tokens, WIDTH)
         x = self.norm(x + self.out(context))
         x = self.last_norm(x + self.down(nn.functional.gelu(self.up(x))))
-        return torch.softmax(self.head(x[:, 0]), -1)
+        probabilities = torch.softmax(4 * self.head(x[:, 0]), -1)
+        return (probabilities, x) if self.with_hidden else probabilities
 
 
 def convert_encoder(target=ct.target.iOS17, *, classifier=False, tokens=TOKENS, **options):
     """Converts the encoder; with metadata of every kind."""
     torch.manual_seed(0)
-    module = Encoder(tokens).eval()
+    # coremltools makes no classifier of a module with two outputs.
+    module = Encoder(tokens, with_hidden=not classifier).eval()
+    outputs = ["probabilities"] if classifier else ["probabilities", "hidden"]
     example = (torch.randint(0, WORDS, (1, tokens)), torch.ones(1, tokens, dtype=torch.long))
     with torch.no_grad(), quiet():
         model = ct.convert(
             torch.jit.trace(module, example),
             inputs=[ct.TensorType(name=name, shape=(1, tokens), dtype=np.int32) for name in ("ids", "mask")],
-            outputs=[ct.TensorType(name="probabilities")],
+            outputs=[ct.TensorType(name=name) for name in outputs],
             minimum_deployment_target=target,
             classifier_config=ct.ClassifierConfig(LABELS) if classifier else None,
             skip_model_load=True,

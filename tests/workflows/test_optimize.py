@@ -48,7 +48,7 @@ def test_what_a_package_says_of_itself_stays(target, tmp_path):
     assert new.mlProgram.functions["main"].opset == old.mlProgram.functions["main"].opset
     assert new.mlProgram.functions["main"].inputs == old.mlProgram.functions["main"].inputs
     assert result.target == target
-    assert result.functions["main"].psnr["probabilities"] >= 60
+    assert result.functions["main"].psnr["hidden"] >= 60
     assert result.functions["main"].after.share_on_ane > 0.95 > result.functions["main"].before.share_on_ane
     assert files(source) == before
 
@@ -75,7 +75,7 @@ def test_several_functions_stay_in_one_package_over_one_copy_of_their_weights(tm
     assert new.description == old.description
     assert new.description.defaultFunctionName == "of_12"
     assert list(result.functions) == ["of_12", "of_8"]
-    assert all(function.psnr["probabilities"] >= 60 for function in result.functions.values())
+    assert all(function.psnr["hidden"] >= 60 for function in result.functions.values())
     sizes = [(tmp_path / name / WEIGHTS).stat().st_size for name in ("stock.mlpackage", "out.mlpackage")]
     assert sizes[1] <= sizes[0]
 
@@ -89,7 +89,7 @@ def test_compressed_weights_stay_compressed(kind, tmp_path):
     assert kinds[1] == kinds[0]
     function = result.functions["main"]
     assert function.after.weight_bytes <= 1.01 * function.before.weight_bytes
-    assert function.psnr["probabilities"] >= 60
+    assert function.psnr["hidden"] >= 60
 
 
 def test_states_are_compared_over_steps(tmp_path):
@@ -165,6 +165,34 @@ class breaks_a_weight(AbstractGraphPass):  # noqa: N801 - passes are named by th
         for function in prog.functions.values():
             for layer in function.find_ops(op_type="linear")[-1:]:
                 layer.bias.val[1] += 0.05
+
+
+@register_pass(namespace="test_optimize")
+class rounds_otherwise(AbstractGraphPass):  # noqa: N801 - passes are named by their class
+    """Multiplies by three and divides by it, which changes nothing but the rounding."""
+
+    def apply(self, prog):
+        for function in prog.functions.values():
+            for norm in function.find_ops(op_type="layer_norm")[:1]:
+                with function:
+                    last = mb.mul(x=norm.outputs[0], y=np.float16(3), before_op=norm.outputs[0].child_ops[0])
+                    same = mb.real_div(x=last, y=np.float16(3), before_op=norm.outputs[0].child_ops[0])
+                    function.replace_uses_of_var_after_op(
+                        anchor_op=same.op, old_var=norm.outputs[0], new_var=same, force_replace=True
+                    )
+
+
+def test_an_error_tells_rounding_from_logic(tmp_path, monkeypatch):
+    def passes():
+        return ct.PassPipeline(["test_optimize::rounds_otherwise", *optimize_passes().passes], "rounding")
+
+    monkeypatch.setattr(workflow, "optimize_passes", passes)
+    source = save(convert_encoder(), tmp_path / "stock.mlpackage")
+    with pytest.raises(
+        ValidationError, match=r"comes of rounding to float16 in other places.* psnr_threshold"
+    ):
+        optimize(source, tmp_path / "out.mlpackage", psnr_threshold=100)
+    assert optimize(source, tmp_path / "out.mlpackage").changed
 
 
 @pytest.fixture

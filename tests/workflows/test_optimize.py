@@ -188,9 +188,7 @@ def test_an_error_tells_rounding_from_logic(tmp_path, monkeypatch):
 
     monkeypatch.setattr(workflow, "optimize_passes", passes)
     source = save(convert_encoder(), tmp_path / "stock.mlpackage")
-    with pytest.raises(
-        ValidationError, match=r"comes of rounding to float16 in other places.* psnr_threshold"
-    ):
+    with pytest.raises(ValidationError, match=r"comes of rounding to float16 in other places.* psnr_threshold"):
         optimize(source, tmp_path / "out.mlpackage", psnr_threshold=100)
     assert optimize(source, tmp_path / "out.mlpackage").changed
 

@@ -8,6 +8,7 @@ from optimum_ane.targets.coreml.passes.clamp_for_float16 import clamp_for_float1
 from optimum_ane.targets.coreml.passes.fold_layer_norm_affine import fold_layer_norm_affine
 from optimum_ane.targets.coreml.passes.forget_output_types import forget_output_types
 from optimum_ane.targets.coreml.passes.name_by_module import name_by_module
+from optimum_ane.targets.coreml.passes.rms_norm_as_layer_norm import rms_norm_as_layer_norm
 from optimum_ane.targets.coreml.passes.share_small_constants import share_small_constants
 from optimum_ane.targets.coreml.passes.to_engine_layout import to_engine_layout
 
@@ -21,6 +22,7 @@ __all__ = [
     "name_by_module",
     "optimize_passes",
     "pass_pipeline",
+    "rms_norm_as_layer_norm",
     "share_small_constants",
     "stock_pass_pipeline",
     "to_engine_layout",
@@ -130,6 +132,7 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
     if precision == "float16":
         # Among whole norms, whose constants are no others, and before what makes weights of them.
         pipeline.insert_pass(place, "optimum_ane::clamp_for_float16")
+        pipeline.insert_pass(place, "optimum_ane::rms_norm_as_layer_norm")
     return pipeline
 
 

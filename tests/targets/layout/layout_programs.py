@@ -13,7 +13,7 @@ from optimum_ane.targets.coreml.passes import graph_pass_pipeline
 from optimum_ane.targets.coreml.quiet import quiet
 from optimum_ane.targets.coreml.translations import missing_translations
 
-OLD_FORMS = {"linear", "matmul"}
+OLD_FORMS = {"linear", "matmul", "scaled_dot_product_attention"}
 
 
 class _Module(nn.Module):
@@ -57,7 +57,7 @@ def seeded(make, seed=0):
     return module
 
 
-def rewrite(function, *inputs, precision="float32"):
+def rewrite(function, *inputs, precision="float32", target="iOS17"):
     """Converts a function with the pass, and runs it on inputs that were not traced."""
     module = _Module(function).eval()
     others = [value.flip(-1) if value.is_floating_point() else value for value in inputs]
@@ -73,7 +73,7 @@ def rewrite(function, *inputs, precision="float32"):
                 for n, x in zip(names, inputs, strict=True)
             ],
             outputs=[ct.TensorType(name=f"out_{k}") for k in range(len(expected))],
-            minimum_deployment_target=ct.target.iOS17,
+            minimum_deployment_target=ct.target[target],
             compute_precision=getattr(ct.precision, precision.upper()),
             pass_pipeline=graph_pass_pipeline(precision, is_classifier=False),
             skip_model_load=True,

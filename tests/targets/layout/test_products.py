@@ -160,3 +160,24 @@ def test_rotary_positions():
         return ((rotate(query) @ rotate(key).transpose(2, 3)).softmax(-1) @ value).transpose(1, 2).reshape(1, 5, 12)
 
     check(rewrite(function, random(1, 5, 12)), einsum=6, softmax=3)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("mask", ["none", "added", "of flags", "for each head"])
+def test_attention_as_one_operation(mask, batch):
+    attention = seeded(lambda: Attention(fused=True))
+    masks = {"added": padding(*[3, 5][:batch]), "of flags": padding(*[3, 5][:batch]) == 0}
+    masks["for each head"] = random(batch, 3, 5, 5)
+    if mask == "of flags":
+        given = masks[mask].int()
+        rewritten = rewrite(lambda x, m: attention(x, m > 0), random(batch, 5, 12), given, target="iOS18")
+        check(rewritten, einsum=6, softmax=3, select=3)
+        return
+    inputs = [masks[mask]] if mask in masks else []
+    rewritten = rewrite(attention, random(batch, 5, 12), *inputs, target="iOS18")
+    check(rewritten, conv=4, einsum=6, softmax=3, add=3 if inputs else 0, mul=0)
+    assert rewritten.operations["transpose"] <= 3 + len(inputs)
+
+
+def test_attention_as_one_operation_of_one_token():
+    check(rewrite(seeded(lambda: Attention(fused=True)), random(1, 1, 12), target="iOS18"), einsum=6)

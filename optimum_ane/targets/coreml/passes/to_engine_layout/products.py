@@ -79,27 +79,19 @@ def multiply(
 ) -> Form | None:  # fmt: skip
     """Multiplies the last two axes of two values, as `matmul` does."""
     shape = tuple(int(extent) for extent in operation.outputs[0].shape)
-    leading = _leading_places(rewriting, x, y, shape[:-2])
+    leading = leading_places(rewriting, x, y, shape[:-2])
     if leading is None:
         return None
+    last = ((WIDTH, CHANNEL), (CHANNEL, WIDTH))  # of the result: with N on the channels, or with M on them
     ways = []
-    for swapped in (False, True):
-        # Of (M, K) and (K, N): with N on the result's channels, or with M on them.
-        of_x = (WIDTH, CHANNEL) if not swapped else (CHANNEL, WIDTH)
-        of_y = (WIDTH, CHANNEL) if not swapped else (CHANNEL, WIDTH)
-        places_x = _operand_places(x, leading, of_x[::-1] if flip_x else of_x)
-        places_y = _operand_places(y, leading, of_y[::-1] if flip_y else of_y)
+    for of_result in last:
+        places_x = _operand_places(x, leading, of_result[::-1] if flip_x else of_result)
+        places_y = _operand_places(y, leading, of_result[::-1] if flip_y else of_result)
         moves = _moves(rewriting, x, places_x) + _moves(rewriting, y, places_y)
-        ways.append((moves, swapped, places_x, places_y))
-    _, swapped, places_x, places_y = min(ways, key=lambda way: way[0])
-    (first, places_first), (second, places_second) = (
-        ((x, places_x), (y, places_y))
-        if swapped
-        else (
-            (y, places_y),
-            (x, places_x),
-        )
-    )
+        ways.append((moves, of_result, places_x, places_y))
+    _, of_result, places_x, places_y = min(ways, key=lambda way: way[0])
+    operands = [(y, places_y), (x, places_x)]
+    (first, places_first), (second, places_second) = operands if of_result == last[0] else operands[::-1]
     b = rewriting.enter(second, places_second)
     if b is None:
         return None
@@ -109,9 +101,9 @@ def multiply(
     a = rewriting.enter(first, places_first)
     if a is None:
         return None
-    places = (*leading, *((CHANNEL, WIDTH) if swapped else (WIDTH, CHANNEL)))
+    places = (*leading, *of_result)
     rewriting.products[operation.outputs[0]] = Product(a, b, places)
-    return _contract(rewriting, a, b, places, shape)
+    return contract(rewriting, a, b, places, shape)
 
 
 def scaled_product(rewriting: Rewriting, operation: Operation, product: Var, scale: Scale) -> Form | None:
@@ -129,17 +121,19 @@ def scaled_product(rewriting: Rewriting, operation: Operation, product: Var, sca
     if known is None or len(product.child_ops) != 1 or product in rewriting.block.outputs:
         return None
     b = map_tensors(rewriting, scale, [known.b], known.b.places, known.b.shape)
-    return _contract(rewriting, known.a, b, known.places, tuple(operation.outputs[0].shape))
+    return contract(rewriting, known.a, b, known.places, tuple(operation.outputs[0].shape))
 
 
-def _contract(rewriting: Rewriting, a: Form, b: Form, places: Sequence[Place], shape: Sequence[int]) -> Form:
-    def contract(*tensors: Var) -> Var:
+def contract(rewriting: Rewriting, a: Form, b: Form, places: Sequence[Place], shape: Sequence[int]) -> Form:
+    """The einsum of each pair of tensors, summed over the width of the first and the channels of the second."""
+
+    def product(*tensors: Var) -> Var:
         return rewriting.emit("einsum", values=tensors, equation=_EQUATION)
 
-    return map_tensors(rewriting, contract, [a, b], places, shape, chunkable=False)
+    return map_tensors(rewriting, product, [a, b], places, shape, chunkable=False)
 
 
-def _leading_places(
+def leading_places(
     rewriting: Rewriting, x: Var, y: Var, leading: tuple[int, ...]
 ) -> tuple[Place, ...] | None:  # fmt: skip
     """Where the axes before the last two are: heads spread over tensors, what is left in the batch or the height."""

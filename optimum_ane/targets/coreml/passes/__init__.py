@@ -5,6 +5,7 @@ import coremltools as ct
 from optimum_ane.targets.coreml.passes.carry_layer_norm_rounding import carry_layer_norm_rounding
 from optimum_ane.targets.coreml.passes.cast_to_float16 import cast_to_float16
 from optimum_ane.targets.coreml.passes.clamp_for_float16 import clamp_for_float16
+from optimum_ane.targets.coreml.passes.decompose_attention import decompose_attention
 from optimum_ane.targets.coreml.passes.fold_layer_norm_affine import fold_layer_norm_affine
 from optimum_ane.targets.coreml.passes.forget_output_types import forget_output_types
 from optimum_ane.targets.coreml.passes.name_by_module import name_by_module
@@ -16,6 +17,7 @@ __all__ = [
     "carry_layer_norm_rounding",
     "cast_to_float16",
     "clamp_for_float16",
+    "decompose_attention",
     "fold_layer_norm_affine",
     "forget_output_types",
     "graph_pass_pipeline",
@@ -39,6 +41,7 @@ _OPTIMIZE_BEFORE = (
     "common::fuse_gelu_exact",
     "common::merge_consecutive_reshapes",
     "common::merge_consecutive_transposes",
+    "optimum_ane::decompose_attention",
 )
 """What makes a program of any maker plain: the layout pass knows whole norms and activations, not their parts."""
 
@@ -119,6 +122,7 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
         # After the fusions, which know a stock module's operations, and before the cast, so that a norm's rounding is
         # carried into convolutions.
         layout = (
+            "optimum_ane::decompose_attention",
             "optimum_ane::to_engine_layout",
             "common::dead_code_elimination",
             "common::fuse_conv_scale",

@@ -282,7 +282,8 @@ class Rewriting:
         if form is not None and form.places == places:
             return form
         if (var, places) not in self._entered:
-            made = enter_original(self, var, places) if form is None else placed(self, form, places)
+            made = None if form is None else placed(self, form, places)
+            made = enter_original(self, var, places) if made is None else made
             if made is None:
                 return None
             self._entered[var, places] = made
@@ -300,11 +301,19 @@ class Rewriting:
 
 
 def _is_understood(operation: Operation) -> bool:
-    """Whether an operation holds no blocks, and has results of static shapes."""
-    outputs = operation.outputs
-    return not operation.blocks and all(
-        types.is_tensor(each.sym_type) and all(isinstance(n, int | np.integer) for n in each.shape) for each in outputs
+    """Whether an operation holds no blocks, has tensors for results, and nothing but static shapes."""
+    given = [
+        each for value in operation.inputs.values() for each in (value if isinstance(value, list | tuple) else [value])
+    ]
+    return (
+        not operation.blocks
+        and all(types.is_tensor(each.sym_type) for each in operation.outputs)
+        and all(_is_static(each) for each in [*given, *operation.outputs] if each is not None)
     )
+
+
+def _is_static(var: Var) -> bool:
+    return not types.is_tensor(var.sym_type) or all(isinstance(extent, int | np.integer) for extent in var.shape)
 
 
 def is_float(var: Var) -> bool:

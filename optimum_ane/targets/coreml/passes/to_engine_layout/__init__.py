@@ -9,7 +9,6 @@ from coremltools.converters.mil.mil.passes.pass_registry import register_pass
 
 # Each registers what it rewrites.
 from optimum_ane.targets.coreml.passes.to_engine_layout import (  # noqa: F401
-    attention,
     elementwise,
     images,
     normalization,

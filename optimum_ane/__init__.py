@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optimum_ane.modeling import (
+        ANEModelForCustomTasks,
         ANEModelForFeatureExtraction,
         ANEModelForMaskedLM,
         ANEModelForMultipleChoice,
@@ -26,6 +27,7 @@ _EXPECTED = ("Failed to load _ML", "scikit-learn version", "Torch version")
 logging.getLogger("coremltools").addFilter(lambda record: not record.getMessage().startswith(_EXPECTED))
 
 _HOMES = {
+    "ANEModelForCustomTasks": "modeling",
     "ANEModelForFeatureExtraction": "modeling",
     "ANEModelForMaskedLM": "modeling",
     "ANEModelForMultipleChoice": "modeling",
@@ -39,6 +41,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ANEModelForCustomTasks",
     "ANEModelForFeatureExtraction",
     "ANEModelForMaskedLM",
     "ANEModelForMultipleChoice",

@@ -6,7 +6,7 @@ import copy
 import pickle
 from collections.abc import Collection
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from optimum.exporters.tasks import TasksManager
@@ -132,7 +132,10 @@ def check_is_plain(model: PreTrainedModel) -> None:
         )
 
 
-def as_original(model: PreTrainedModel) -> PreTrainedModel:
+_ModuleT = TypeVar("_ModuleT", bound=nn.Module)
+
+
+def as_original(model: _ModuleT) -> _ModuleT:
     """A model in memory as an original: itself where it is in float32 and evaluation mode, else a copy that is."""
     floats = [value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point()]
     if model.training or any(value.dtype != torch.float32 for value in floats):

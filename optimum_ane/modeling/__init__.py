@@ -1,6 +1,7 @@
 """`ANEModelForX`: exported packages behind the interface of transformers' models."""
 
 from optimum_ane.modeling.base import ANEModel
+from optimum_ane.modeling.custom import ANEModelForCustomTasks
 from optimum_ane.modeling.registration import model_class_of, register
 from optimum_ane.modeling.text import (
     ANEModelForFeatureExtraction,
@@ -13,6 +14,7 @@ from optimum_ane.modeling.text import (
 
 __all__ = [
     "ANEModel",
+    "ANEModelForCustomTasks",
     "ANEModelForFeatureExtraction",
     "ANEModelForMaskedLM",
     "ANEModelForMultipleChoice",

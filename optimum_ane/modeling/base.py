@@ -20,7 +20,7 @@ from optimum_ane.hub.download import fetch_package
 from optimum_ane.modeling.interface_check import check_interface
 from optimum_ane.modeling.package_configuration import load_config
 from optimum_ane.package.file_names import check_files, check_link
-from optimum_ane.package.form import ExportForm, form_from_options
+from optimum_ane.package.form import CUSTOM, ExportForm, form_from_options
 from optimum_ane.package.layout import ANE_CONFIG, CARD_AND_REPORT
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.staging import staged
@@ -130,12 +130,13 @@ class ANEModel(OptimizedModel):
     def _from_directory(cls, directory: Path, runtime: str, compute_units: str | None) -> ANEModel:
         manifest = Manifest.read(directory)
         if manifest.form.task != cls.task:
-            right = TASKS.get(manifest.form.task)
+            right = {name: task.model_class for name, task in TASKS.items()} | {CUSTOM: "ANEModelForCustomTasks"}
+            name = right.get(manifest.form.task)
             raise PackageError(
                 f"{directory} is for {manifest.form.task}, not for {cls.task}"
-                + (f"; load it with {right.model_class}" if right else "")
+                + (f"; load it with {name}" if name else "")
             )
-        config = load_config(directory)
+        config = cls._load_config(directory)
         sessions = {
             program.name: open_session(directory / program.path, runtime, compute_units or program.compute_units)
             for program in manifest.programs
@@ -144,6 +145,10 @@ class ANEModel(OptimizedModel):
         model = cls(sessions, config, manifest)
         model._directory = directory
         return model
+
+    @classmethod
+    def _load_config(cls, directory: Path) -> PretrainedConfig:
+        return load_config(directory)
 
     @classmethod
     def _from_checkpoint(

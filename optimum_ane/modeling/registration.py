@@ -7,11 +7,15 @@ from transformers import PretrainedConfig
 
 from optimum_ane.modeling import text
 from optimum_ane.modeling.base import ANEModel
+from optimum_ane.modeling.custom import ANEModelForCustomTasks
+from optimum_ane.package.form import CUSTOM
 from optimum_ane.tasks import TASKS
 
 
 def model_class_of(task: str) -> type[ANEModel]:
     """The class that loads packages of a task."""
+    if task == CUSTOM:
+        return ANEModelForCustomTasks
     return getattr(text, TASKS[task].model_class)
 
 

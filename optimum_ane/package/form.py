@@ -19,6 +19,8 @@ NO_POOLING = "none"
 """Asks for hidden states also where the checkpoint's own files ask for a pooling."""
 
 AUTO = "auto"
+CUSTOM = "custom"
+"""The task of packages of plain modules; their shapes are those of their example inputs."""
 _TASK_NAMES = {
     "masked-lm": "fill-mask",
     "ner": "token-classification",
@@ -48,7 +50,7 @@ class ExportForm:
     Attributes:
         task: A task of Optimum's, `"text-classification"` for one; `"auto"` until the checkpoint's own is known.
         sequence_length: Tokens per row, ascending. A row takes the shortest that it fits into, padding included; a
-            single number may be given for one length.
+            single number may be given for one length. Empty for a plain module.
         batch_size: Rows per prediction.
         precision: Of weights and arithmetic; the Neural Engine takes float16 only.
         minimum_deployment_target: Oldest system that runs the package, by coremltools' name; None is replaced by the
@@ -106,7 +108,7 @@ class ExportForm:
             UnsupportedModelError: Options that contradict each other or are not known.
         """
         object.__setattr__(self, "task", _TASK_NAMES.get(self.task, self.task))
-        object.__setattr__(self, "sequence_length", _lengths(self.sequence_length))
+        object.__setattr__(self, "sequence_length", () if self.task == CUSTOM else _lengths(self.sequence_length))
         _check_number("batch size", self.batch_size, MAX_BATCH)
         if self.precision not in PRECISIONS:
             raise UnsupportedModelError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
@@ -171,13 +173,14 @@ class ExportForm:
 
     def differences(self) -> dict[str, Any]:
         """The options that are not as by default, by name, as a person writes them."""
-        default = ExportForm(sequence_length=self.sequence_length)
+        default = ExportForm(sequence_length=self.sequence_length or (1,))
         changed = {
             entry.name: getattr(self, entry.name)
             for entry in fields(self)
             if getattr(self, entry.name) != getattr(default, entry.name)
         }
-        if self.sequence_length != ExportForm().sequence_length:
+        changed.pop("sequence_length", None)
+        if self.sequence_length not in ((), ExportForm().sequence_length):
             lengths = self.sequence_length
             changed["sequence_length"] = lengths[0] if len(lengths) == 1 else lengths
         return {entry.name: changed[entry.name] for entry in fields(self) if entry.name in changed}

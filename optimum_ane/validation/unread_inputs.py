@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimum_ane.errors import ValidationError
+from optimum_ane.exporters.variations import vary
 from optimum_ane.runtimes.portable.graph import Graph, Node, Value, read_function, values_of
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.validation.comparison import MODULE_PSNR, answer_examples, compare_fields
@@ -99,8 +100,8 @@ def _dependence(
 
 
 def _changed(name: str, value: Tensor) -> Tensor:
-    """Other values of the same kind: a mask keeps half of its tokens, anything else is turned round."""
+    """Other values of the same kind: a mask keeps half of its tokens, anything else is varied."""
     if name != _MASK:
-        return value.flip(0, -1)
+        return vary(value, seed=0)
     place = value.cumsum(-1)
     return value * (place <= (place[..., -1:] + 1) // 2)

@@ -99,6 +99,15 @@ class PackageDraft:
         """
         return self.open_checkpoint()
 
+    @property
+    def compares_layers(self) -> bool:
+        """Whether the states between layers are compared, beside the outputs."""
+        return True
+
+    def release_original(self) -> None:
+        """Lets go of the original; it is loaded again when it is asked for."""
+        self.checkpoint.release_original()
+
     def reference_model(self) -> Model:
         """The original as a package of this form is compared with it; loaded if it is not."""
         return self._as_reference(self.checkpoint.original())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from optimum_ane.checkpoints.configuration import expand_home
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.tokenizer import check_tokenizer, load_tokenizer
 from optimum_ane.compression.recipes import Recipe, get_recipe
-from optimum_ane.errors import CheckpointError, DatasetError
+from optimum_ane.errors import CheckpointError, DatasetError, UnsupportedModelError
 from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
@@ -40,6 +40,7 @@ from optimum_ane.workflows.draft import PackageDraft, Stage, run_stages
 from optimum_ane.workflows.memory_check import check_memory
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from optimum_ane.evaluation.evaluator import Evaluator
@@ -102,9 +103,11 @@ class ExportChecks:
 
 
 def export(
-    model: str | Path | PreTrainedModel,
+    model: str | Path | PreTrainedModel | nn.Module,
     output: str | Path,
     *,
+    example_inputs: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] | None = None,
     tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
     eval_dataset: str | DatasetSpec | None = None,
     max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP,
@@ -126,8 +129,13 @@ def export(
     fails, nothing is there.
 
     Args:
-        model: Hub id, directory, or a model in memory.
+        model: Hub id, directory, or a model in memory. With `example_inputs` any module of PyTorch's.
         output: Directory to make; must be empty or absent unless `overwrite`.
+        example_inputs: Makes a package of the module as it is, by its graph: arguments of its `forward` by name.
+            Tensors are inputs of the program, of these shapes; anything else goes into every call as it is. The
+            package is compared with the module on them and on seeded variations of them.
+        outputs: With `example_inputs`, the names of what the module returns: keys of a mapping, or what a tensor or
+            the items of a tuple shall be called; None takes all.
         tokenizer: Goes into the package, for a model in memory; otherwise the checkpoint's own does. A directory or a
             Hub id stands for the tokenizer there.
         eval_dataset: A dataset to score the original and the package on; a string is a file or a Hub id.
@@ -160,8 +168,24 @@ def export(
         chip=chip,
         gates=gates or Gates(),
     )
+    if example_inputs is not None:
+        of_checkpoints = {"tokenizer": tokenizer, "hub": hub, "adapter": adapter, "gguf_file": gguf_file}
+        return _export_module(
+            model,
+            output,
+            form_from_options(form, "export()"),
+            checks,
+            {name for name, value in of_checkpoints.items() if value is not None},
+            example_inputs=example_inputs,
+            outputs=outputs,
+            compress=compress,
+            overwrite=overwrite,
+            quiet=quiet,
+        )
+    if outputs is not None:
+        raise UnsupportedModelError("outputs are named for plain modules, which are given with example_inputs")
     return export_checkpoint(
-        model,
+        model,  # type: ignore[arg-type]
         output,
         form_from_options(form, "export()"),
         checks,
@@ -173,6 +197,41 @@ def export(
         gguf_file=gguf_file,
         quiet=quiet,
     )
+
+
+def _export_module(
+    model: Any,
+    output: str | Path,
+    form: ExportForm,
+    checks: ExportChecks,
+    of_checkpoints: set[str],
+    *,
+    example_inputs: Mapping[str, Any],
+    outputs: Sequence[str] | None,
+    compress: str | Path | Recipe | None,
+    overwrite: bool,
+    quiet: bool,
+) -> ExportResult:
+    from torch import nn
+
+    from optimum_ane.workflows.export_module import export_module
+
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModelError(f"example_inputs belong to a module in memory, and the model is {model!r:.100}")
+    if of_checkpoints:
+        raise UnsupportedModelError(f"{', '.join(sorted(of_checkpoints))}: arguments of checkpoints, not of modules")
+    draft = export_module(
+        model,
+        output,
+        form,
+        checks,
+        example_inputs=example_inputs,
+        outputs=outputs,
+        compress=compress,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    return ExportResult(Path(output).expanduser(), draft.report, None)
 
 
 @tokens_hidden()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,10 +21,12 @@ from optimum_ane.validation.unread_inputs import check_unread_inputs
 from optimum_ane.workflows import stages as stage
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from optimum_ane.targets.coreml.metadata import Metadata
     from optimum_ane.workflows.draft import PackageDraft
+
+_ROWS_ASKED_TWICE = 2
 
 
 def ask_original(draft: PackageDraft) -> None:
@@ -40,12 +42,10 @@ def ask_original(draft: PackageDraft) -> None:
     except ANEError:
         raise
     except Exception as error:  # a model raises whatever it stumbles over
-        raise UnsupportedModelError(
-            f"{type(original).__name__} cannot be run on {', '.join(draft.examples[0])} of "
-            f"{draft.form.longest} tokens: {_first_line(error)}{_place(module_of_error(error, original))}"
-        ) from error
+        raise UnsupportedModelError(cannot_be_run(error, original, draft.examples[0])) from error
     model = draft.reference_model()
-    check_draws_nothing(model, draft.examples, draft.fields)
+    few = [{name: value[:_ROWS_ASKED_TWICE] for name, value in batch.items()} for batch in draft.examples]
+    check_draws_nothing(model, few, draft.fields)
     assert draft.reference is not None
     likeness = likeness_without_padding(model, draft.reference, draft.examples, draft.fields)
     if likeness is not None and not likeness >= PACKAGE_PSNR["float16"]:
@@ -54,6 +54,13 @@ def ask_original(draft: PackageDraft) -> None:
             f"{likeness:.1f} dB apart), and the package pads each row to {draft.form.longest} tokens: pad to that "
             "length where the original is asked as well"
         )
+
+
+def cannot_be_run(error: BaseException, original: nn.Module, inputs: Mapping[str, Tensor]) -> str:
+    """What is said of an original that raises an error on its example inputs."""
+    shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in inputs.items())
+    place = _place(module_of_error(error, original))
+    return f"{type(original).__name__} cannot be run on {shapes}: {_first_line(error)}{place}"
 
 
 def take_original(draft: PackageDraft) -> None:
@@ -104,7 +111,7 @@ def convert(draft: PackageDraft, metadata: Metadata, threshold: float | None, *,
             draft.manifest = replace(draft.manifest, conversion=entry)
             draft.notes.append(f"made of the original's graph: {entry.describe()}{_earlier(draft.report.attempts)}")
             draft.modules.clear()
-            draft.checkpoint.release_original()
+            draft.release_original()
             gc.collect()
             return
     raise _refusal(draft, errors) from next(iter(errors), None)

@@ -238,12 +238,14 @@ def measure_package(draft: PackageDraft, limit: float) -> tuple[dict[str, float]
         dB by output, and by layer; the latter empty where a stock module's layers are not all found in the program.
     """
     assert draft.reference is not None
-    answers = answer_examples(draft.driver(draft.sessions), draft.examples, draft.fields, with_hidden_states=True)
+    with_layers = draft.compares_layers
+    driver = draft.driver(draft.sessions)
+    answers = answer_examples(driver, draft.examples, draft.fields, with_hidden_states=with_layers)
     ratios = compare_fields(draft.reference, answers, draft.examples, draft.fields)
     layers = {}
-    if draft.is_by_graph:
+    if draft.is_by_graph and with_layers:
         answers = _with_last_state(answers, draft.reference)
-    if not draft.is_by_graph or _has_layers(draft.reference, answers):
+    if with_layers and (not draft.is_by_graph or _has_layers(draft.reference, answers)):
         layers = compare_layers(draft.reference, answers, draft.examples)
     draft.report.package_psnr, draft.report.psnr_threshold, draft.report.layers = ratios, limit, layers
     draft.report.runtime = PortableSession.runtime

@@ -50,7 +50,7 @@ def render_html(inspection: Inspection, package: CardPackage | None) -> str:
             measured.provenance(package),
         ]
         title = f"{manifest.source.name} for the Apple Neural Engine"
-        shape = f"{manifest.form.batch_size} × {package.lengths} tokens"
+        shape = f"{manifest.form.batch_size} × {package.lengths} tokens" if package.lengths else "a plain module"
         several = f", predictions of {subtitle}" if len(manifest.functions) > 1 else ""
         subtitle = f"{manifest.form.task}, {shape}, {package.systems} and later{several}"
     shown = [section for section in sections if section.parts]

@@ -65,4 +65,6 @@ def _added(mask: Var, dtype: type[np.generic]) -> Var | np.ndarray:
         return mask
     if mask.val is not None:
         return np.where(mask.val, dtype(0), dtype(_MASKED)).astype(dtype)
-    return mb.select(cond=mask, a=dtype(0), b=dtype(_MASKED))
+    # A select between two numbers would do, but coremltools takes its result for one number as well.
+    is_open = mb.cast(x=mask, dtype=types.builtin_to_string(types.numpy_type_to_builtin_type(dtype)))
+    return mb.mul(x=mb.sub(x=dtype(1), y=is_open), y=dtype(_MASKED))

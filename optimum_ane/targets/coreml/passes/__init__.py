@@ -11,6 +11,7 @@ from optimum_ane.targets.coreml.passes.forget_output_types import forget_output_
 from optimum_ane.targets.coreml.passes.name_by_module import name_by_module
 from optimum_ane.targets.coreml.passes.rms_norm_as_layer_norm import rms_norm_as_layer_norm
 from optimum_ane.targets.coreml.passes.share_small_constants import share_small_constants
+from optimum_ane.targets.coreml.passes.share_tied_tables import share_tied_tables
 from optimum_ane.targets.coreml.passes.to_engine_layout import to_engine_layout
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "pass_pipeline",
     "rms_norm_as_layer_norm",
     "share_small_constants",
+    "share_tied_tables",
     "stock_pass_pipeline",
     "to_engine_layout",
 ]
@@ -62,6 +64,8 @@ _OPTIMIZE_AFTER = (
     "common::remove_redundant_ops",
     "common::const_elimination",
     "common::const_deduplication",
+    "common::dead_code_elimination",
+    "optimum_ane::share_tied_tables",
     "common::dead_code_elimination",
     "optimum_ane::share_small_constants",
     "mil_backend::sanitize_name_strings",

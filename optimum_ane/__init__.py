@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optimum_ane.modeling import (
+        ANEModelForAudioClassification,
+        ANEModelForAudioFeatureExtraction,
+        ANEModelForCausalLM,
         ANEModelForCustomTasks,
         ANEModelForFeatureExtraction,
+        ANEModelForImageClassification,
+        ANEModelForImageFeatureExtraction,
         ANEModelForMaskedLM,
         ANEModelForMultipleChoice,
         ANEModelForQuestionAnswering,
@@ -27,8 +32,13 @@ _EXPECTED = ("Failed to load _ML", "scikit-learn version", "Torch version")
 logging.getLogger("coremltools").addFilter(lambda record: not record.getMessage().startswith(_EXPECTED))
 
 _HOMES = {
+    "ANEModelForAudioClassification": "modeling",
+    "ANEModelForAudioFeatureExtraction": "modeling",
+    "ANEModelForCausalLM": "modeling",
     "ANEModelForCustomTasks": "modeling",
     "ANEModelForFeatureExtraction": "modeling",
+    "ANEModelForImageClassification": "modeling",
+    "ANEModelForImageFeatureExtraction": "modeling",
     "ANEModelForMaskedLM": "modeling",
     "ANEModelForMultipleChoice": "modeling",
     "ANEModelForQuestionAnswering": "modeling",
@@ -41,8 +51,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "ANEModelForAudioClassification",
+    "ANEModelForAudioFeatureExtraction",
+    "ANEModelForCausalLM",
     "ANEModelForCustomTasks",
     "ANEModelForFeatureExtraction",
+    "ANEModelForImageClassification",
+    "ANEModelForImageFeatureExtraction",
     "ANEModelForMaskedLM",
     "ANEModelForMultipleChoice",
     "ANEModelForQuestionAnswering",

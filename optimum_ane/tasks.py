@@ -13,6 +13,9 @@ from typing import Any, Literal
 Per = Literal["row", "token", "vocabulary"]
 """What an output has numbers for: each row, each token of a row, or each word of the vocabulary at each token."""
 
+Modality = Literal["text", "image", "audio"]
+"""What the rows of a package are."""
+
 
 @dataclass(frozen=True)
 class OutputField:
@@ -44,7 +47,7 @@ class Task:
         auto_class: The class of transformers that loads its originals.
         fields: The fields of its output that are compared, in the order in which modules return them.
         output_class: Dotted name of transformers' output class.
-        evaluator: Dotted name of what scores it on a dataset: `module:attribute`.
+        evaluator: Dotted name of what scores it on a dataset: `module:attribute`; None where nothing does.
         swift: Dotted name of what writes the part of a card's Swift that is the task's own: `hub.swift_tasks`.
         python: Dotted name of the lines of a card's Python that call a loaded model: `hub.python_tasks`.
         pipeline_tag: The Hub's name.
@@ -55,6 +58,7 @@ class Task:
             its own. For text classification there is none (the classifiers of the table take images), so that
             nothing is written there.
         has_choices: Whether transformers' inputs have an axis of choices, (N, choices, S).
+        modality: What its rows are.
     """
 
     name: str
@@ -62,7 +66,7 @@ class Task:
     auto_class: str
     fields: tuple[OutputField, ...]
     output_class: str
-    evaluator: str
+    evaluator: str | None
     swift: str
     python: str
     pipeline_tag: str
@@ -70,11 +74,26 @@ class Task:
     has_labels: bool = False
     xcode_previews: Mapping[str, str] = field(default_factory=dict)
     has_choices: bool = False
+    modality: Modality = "text"
 
 
 TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
+        Task(
+            name="audio-classification",
+            model_class="ANEModelForAudioClassification",
+            auto_class="AutoModelForAudioClassification",
+            fields=(OutputField("logits", "row"),),
+            output_class="transformers.modeling_outputs:SequenceClassifierOutput",
+            evaluator=None,
+            swift="optimum_ane.hub.swift_tensors:classification",
+            python="optimum_ane.hub.python_tasks:AUDIO_CLASSIFICATION",
+            pipeline_tag="audio-classification",
+            has_pipeline=True,
+            has_labels=True,
+            modality="audio",
+        ),
         Task(
             name="feature-extraction",
             model_class="ANEModelForFeatureExtraction",
@@ -97,6 +116,20 @@ TASKS: Mapping[str, Task] = {
             python="optimum_ane.hub.python_tasks:FILL_MASK",
             pipeline_tag="fill-mask",
             has_pipeline=True,
+        ),
+        Task(
+            name="image-classification",
+            model_class="ANEModelForImageClassification",
+            auto_class="AutoModelForImageClassification",
+            fields=(OutputField("logits", "row"),),
+            output_class="transformers.modeling_outputs:ImageClassifierOutput",
+            evaluator=None,
+            swift="optimum_ane.hub.swift_tensors:classification",
+            python="optimum_ane.hub.python_tasks:IMAGE_CLASSIFICATION",
+            pipeline_tag="image-classification",
+            has_pipeline=True,
+            has_labels=True,
+            modality="image",
         ),
         Task(
             name="multiple-choice",
@@ -136,6 +169,17 @@ TASKS: Mapping[str, Task] = {
             has_labels=True,
         ),
         Task(
+            name="text-generation",
+            model_class="ANEModelForCausalLM",
+            auto_class="AutoModelForCausalLM",
+            fields=(OutputField("logits", "vocabulary"),),
+            output_class="transformers.modeling_outputs:CausalLMOutput",
+            evaluator=None,
+            swift="optimum_ane.hub.swift_tasks:text_generation",
+            python="optimum_ane.hub.python_tasks:TEXT_GENERATION",
+            pipeline_tag="text-generation",
+        ),
+        Task(
             name="token-classification",
             model_class="ANEModelForTokenClassification",
             auto_class="AutoModelForTokenClassification",
@@ -155,12 +199,6 @@ TASKS: Mapping[str, Task] = {
 POOLED = (OutputField("pooler_output", "row", "sentence_embedding"),)
 """What feature extraction gives in place of hidden states where the package pools."""
 
-
-def compared_fields(task: str, pools: bool) -> tuple[OutputField, ...]:
-    """The fields of a task's output that are compared, of a package that pools or does not."""
-    return POOLED if pools else TASKS[task].fields
-
-
 SENTENCE_EMBEDDING = replace(
     TASKS["feature-extraction"],
     fields=POOLED,
@@ -170,14 +208,57 @@ SENTENCE_EMBEDDING = replace(
 )
 """Feature extraction of packages that pool: Optimum has no name for it, the Hub has."""
 
+_HIDDEN_STATES = (OutputField("last_hidden_state", "row"),)
+"""Of images and sounds every position counts: patches, channels of a map, frames."""
 
-def task_row(task: str, pools: bool) -> Task:
+FEATURES_OF = {
+    "image": replace(
+        TASKS["feature-extraction"],
+        model_class="ANEModelForImageFeatureExtraction",
+        fields=_HIDDEN_STATES,
+        evaluator=None,
+        swift="optimum_ane.hub.swift_tensors:features",
+        python="optimum_ane.hub.python_tasks:IMAGE_FEATURES",
+        pipeline_tag="image-feature-extraction",
+        modality="image",
+    ),
+    "audio": replace(
+        TASKS["feature-extraction"],
+        model_class="ANEModelForAudioFeatureExtraction",
+        fields=_HIDDEN_STATES,
+        evaluator=None,
+        swift="optimum_ane.hub.swift_tensors:features",
+        python="optimum_ane.hub.python_tasks:AUDIO_FEATURES",
+        modality="audio",
+    ),
+}
+"""Feature extraction of what is no text: Optimum has one name for all of it."""
+
+
+def task_row(task: str, pools: bool = False, modality: str = "text") -> Task:
     """The row of a task, of a package that pools or does not.
+
+    Args:
+        task: Optimum's name.
+        pools: Whether the package gives one vector per row.
+        modality: What its rows are; decides for feature extraction.
 
     Raises:
         KeyError: The table has no such task.
     """
-    return SENTENCE_EMBEDDING if pools and task == SENTENCE_EMBEDDING.name else TASKS[task]
+    if task != SENTENCE_EMBEDDING.name:
+        return TASKS[task]
+    return FEATURES_OF.get(modality, SENTENCE_EMBEDDING if pools else TASKS[task])
+
+
+def compared_fields(task: str, pools: bool, modality: str = "text") -> tuple[OutputField, ...]:
+    """The fields of a task's output that are compared; see `task_row`."""
+    return task_row(task, pools, modality).fields
+
+
+def all_rows() -> tuple[Task, ...]:
+    """Every row of the table, with those that share a name: feature extraction of text, of images and of sound."""
+    return (*TASKS.values(), *FEATURES_OF.values())
 
 
 def resolve(name: str) -> Any:

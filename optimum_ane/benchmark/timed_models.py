@@ -117,7 +117,7 @@ class LoadedPackage:
         self._recorder = Recorder()
         recorded = {name: RecordedSession(session, self._recorder) for name, session in sessions.items()}
         config = load_config(directory)
-        self._model = model_class_of(manifest.form.task)(recorded, config, manifest)
+        self._model = model_class_of(manifest.form.task, manifest.modality)(recorded, config, manifest)
 
     def __call__(self, **inputs: Any) -> Any:
         """See `LoadedModel`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import optimum_ane.models  # noqa: F401 - registers the architectures, which say what weights their tasks do not use
@@ -21,6 +21,7 @@ from optimum_ane.checkpoints.configuration import check_token_of, expand_home, i
 from optimum_ane.checkpoints.hub_files import is_unknown
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.original import as_original, check_is_plain, load_original, make_empty_model, unwrap
+from optimum_ane.checkpoints.processor import load_processor
 from optimum_ane.checkpoints.sentence_transformers import SentenceTransformers
 from optimum_ane.checkpoints.sentence_transformers_files import MODULES, read_sentence_transformers
 from optimum_ane.checkpoints.source import Source, commit_of, describe_source
@@ -30,6 +31,9 @@ from optimum_ane.errors import CheckpointError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from optimum_ane.exporters.config import Processor
+    from optimum_ane.tasks import Modality
 
 _EMBEDDER = "feature-extraction"
 """The task whose checkpoints may be sentence-transformers'."""
@@ -45,6 +49,7 @@ class Checkpoint:
         load: Loads the original; gives it with the names of the tensors that it has no use for.
         open_weights: Opens the weights without loading a model; None where that takes the original.
         load_tokenizer: Loads the tokenizer.
+        load_processor: Loads what makes inputs of images or of sounds, the one or the other; None where there is none.
         read_sentence_transformers: Reads what a sentence-transformers checkpoint says beside the transformer.
         notes: Lines for the screen: what was decided that the user did not ask for.
 
@@ -53,6 +58,7 @@ class Checkpoint:
         task: See above.
         config: See above.
         notes: See above. What is found later is added.
+        processor: `load_processor` above.
     """
 
     def __init__(
@@ -64,11 +70,13 @@ class Checkpoint:
         load: Callable[[], tuple[PreTrainedModel, tuple[str, ...]]],
         open_weights: Callable[[], CheckpointWeights | None] = lambda: None,
         load_tokenizer: Callable[[], PreTrainedTokenizerBase | None] = lambda: None,
+        load_processor: Callable[[Modality], Processor | None] = lambda _: None,
         read_sentence_transformers: Callable[[list[str]], SentenceTransformers | None] = lambda _: None,
         notes: list[str] | None = None,
     ) -> None:
         self.source, self.task, self.config, self.notes = source, task, config, notes or []
         self._load, self._open_weights, self._load_tokenizer = load, open_weights, load_tokenizer
+        self.processor = cache(load_processor)
         self._read_sentence_transformers = read_sentence_transformers
         self._original: PreTrainedModel | None = None
         self._left_out: tuple[str, ...] = ()
@@ -183,6 +191,7 @@ def open_checkpoint(
         load=lambda: load_original(model, task, config, hub, gguf_file),
         open_weights=lambda: None if gguf_file is not None else open_stored_weights(model, task, config, hub),
         load_tokenizer=lambda: load_tokenizer(model, hub, gguf_file),
+        load_processor=lambda modality: load_processor(model, modality, hub),
         read_sentence_transformers=lambda notes: _read_sentence_transformers(model, hub, notes),
     )
 
@@ -217,6 +226,7 @@ def _open_with_adapter(
         config,
         load=load,
         load_tokenizer=load_its_tokenizer,
+        load_processor=lambda modality: load_processor(model, modality, hub),
         read_sentence_transformers=read,
         notes=[f"the adapter {adapter.name} ({adapter.method}) is merged into the weights of {model}"],
     )
@@ -238,7 +248,10 @@ def _read_sentence_transformers(model: str, hub: HubOptions, notes: list[str]) -
 
 
 def checkpoint_of_model(
-    model: PreTrainedModel, task: str = "auto", tokenizer: PreTrainedTokenizerBase | None = None
+    model: PreTrainedModel,
+    task: str = "auto",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    processor: Processor | None = None,
 ) -> Checkpoint:
     """The same for a model in memory. It is copied only if it is not in float32 and evaluation mode.
 
@@ -246,6 +259,7 @@ def checkpoint_of_model(
         model: A transformers model, compiled by `torch.compile` or in a `DataParallel` or not.
         task: Optimum's name or a synonym; `"auto"` takes that of its class.
         tokenizer: Its tokenizer.
+        processor: Its image processor or feature extractor.
 
     Raises:
         UnsupportedModelError: It is no transformers model, its weights are quantised, adapters are not merged into
@@ -263,4 +277,5 @@ def checkpoint_of_model(
         load=lambda: (as_original(model), ()),
         open_weights=lambda: ModelWeights(model),
         load_tokenizer=lambda: tokenizer,
+        load_processor=lambda _: processor,
     )

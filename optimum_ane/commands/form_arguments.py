@@ -74,7 +74,9 @@ def _arguments(entry: Field[Any]) -> dict[str, Any]:
     """How argparse takes a field that is no flag."""
     details = dict(entry.metadata)
     several = details.pop("several", False)
-    default = _default(entry)[0] if several else _default(entry)
+    default = _default(entry)
+    if several and default is not None:
+        default = default[0]
     if "default:" not in details["help"] and default is not None:
         details["help"] += f" (default: {default})"
     if several:

@@ -88,7 +88,7 @@ class AccuracyScorer:
         self._manifest = Manifest.read(directory)
         self._program = self._manifest.programs[0]
         self._config = load_config(directory)
-        self._evaluator = get_evaluator(self._manifest.form.task, self._config)
+        self._evaluator = get_evaluator(self._manifest.form.task, self._config, self._manifest.modality)
         self._evaluator.check_pooling(self._manifest.form.pooling)
         self._tokenizer = load_tokenizer(directory)
         self._examples = self._evaluator.load(spec)

@@ -53,7 +53,7 @@ def calibration_of_dataset(directory: Path, spec: DatasetSpec, rows: int = DEFAU
         DatasetError: The dataset is flawed.
     """
     manifest = Manifest.read(directory)
-    evaluator = get_evaluator(manifest.form.task, load_config(directory))
+    evaluator = get_evaluator(manifest.form.task, load_config(directory), manifest.modality)
     examples = evaluator.load(spec)
     order = np.random.default_rng(seed).permutation(len(examples))[:rows]
     tokenizer = load_tokenizer(directory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
 
 import torch
 from optimum.exporters.base import ExporterConfig
@@ -12,14 +12,18 @@ from optimum.exporters.tasks import TasksManager
 from optimum.utils import NormalizedConfig
 
 from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.package.form import ExportForm
+from optimum_ane.tasks import Modality
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PretrainedConfig
+    from transformers import BaseImageProcessor, FeatureExtractionMixin, PretrainedConfig
 
     from optimum_ane.exporters.programs import FunctionSpec, ProgramSpec
-    from optimum_ane.package.form import ExportForm
     from optimum_ane.package.manifest import Manifest
+
+    Processor: TypeAlias = BaseImageProcessor | FeatureExtractionMixin
+    """What makes inputs of images or of sounds."""
 
 EXPORTER = "ane"
 """Our name in Optimum's `TasksManager`."""
@@ -120,6 +124,31 @@ def ane_config_of(manifest: Manifest, config: PretrainedConfig) -> ANEConfig:
     return ane_config
 
 
+_OPTIONS_OF: Mapping[Modality, tuple[str, ...]] = {
+    "text": ("sequence_length", "pooling", "normalize"),
+    "image": ("image_size",),
+    "audio": ("audio_length",),
+}
+"""The options of a form that are for rows of one kind."""
+
+
+def check_options(form: ExportForm, modality: Modality) -> None:
+    """Refuses options that mean nothing for rows of this kind.
+
+    Raises:
+        UnsupportedModelError: The message names the option.
+    """
+    default = ExportForm()
+    for kind, names in _OPTIONS_OF.items():
+        given = [name for name in names if kind != modality and getattr(form, name) != getattr(default, name)]
+        if given:
+            rows = {"text": "rows of tokens", "image": "images", "audio": "sounds"}
+            raise UnsupportedModelError(
+                f"{given[0].replace('_', ' ')} is for {rows[kind]}, and this checkpoint takes {rows[modality]} for "
+                f"{form.task}; leave it out"
+            )
+
+
 class ANEConfig(ExporterConfig, ABC):
     """Export configuration of one architecture.
 
@@ -134,6 +163,8 @@ class ANEConfig(ExporterConfig, ABC):
     UNUSED_WEIGHTS: ClassVar[Mapping[str, str]] = {}
     """Parts of the checkpoint that its programs leave out, beside those of `unused_weights.UNUSED_WEIGHTS`, each with
     the reason: by regular expressions that must match the whole path of a module or of a tensor."""
+    MODALITY: ClassVar[Modality] = "text"
+    """What its rows are."""
     METHOD: ClassVar[str] = "handwritten"
     """How its programs come to be: `"handwritten"`, of a module of `MODULES`, or `"graph"`, of the original."""
 
@@ -143,6 +174,20 @@ class ANEConfig(ExporterConfig, ABC):
         Args:
             available: The names that there are; of inputs that an architecture needs in any case some may be absent.
         """
+
+    def complete(self, form: ExportForm, processor: Processor | None) -> ExportForm:
+        """Fills in what the checkpoint itself decides of a form, such as the size of its images.
+
+        Args:
+            form: What was asked for.
+            processor: What makes inputs of images or sounds; None for text, or without one.
+
+        Raises:
+            UnsupportedModelError: The form has an option that is for other rows than these, or what it leaves open
+                nothing tells.
+        """
+        check_options(form, self.MODALITY)
+        return form
 
     def programs(self, form: ExportForm) -> tuple[ProgramSpec, ...]:
         """The programs of a package of this form.

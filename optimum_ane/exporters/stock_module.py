@@ -62,7 +62,8 @@ class StockModule(nn.Module):
         Args:
             inputs: One of each of the program's inputs.
         """
-        self._layers = find_layers(self.model, lambda: self.call(*(value.long() for value in inputs.values())))
+        values = [value if value.is_floating_point() else value.long() for value in inputs.values()]
+        self._layers = find_layers(self.model, lambda: self.call(*values))
 
     def layer_stack(self) -> LayerStack | None:
         """The layers that `learn_layers` found; None where it could not tell."""

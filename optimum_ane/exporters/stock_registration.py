@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from transformers.models.auto import modeling_auto
 
 from optimum_ane.exporters.config import register_graph
+from optimum_ane.exporters.stock_audio import StockAudioANEConfig
+from optimum_ane.exporters.stock_image import StockImageANEConfig
 from optimum_ane.exporters.stock_text import StockTextANEConfig
 
 _TEXT_TASKS: Mapping[str, Mapping[str, object]] = {
+    "text-generation": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     "fill-mask": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     "multiple-choice": modeling_auto.MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES,
     "question-answering": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
@@ -18,10 +21,12 @@ _TEXT_TASKS: Mapping[str, Mapping[str, object]] = {
 }
 _OF_TEXT: tuple[Mapping[str, object], ...] = (
     *_TEXT_TASKS.values(),
-    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     modeling_auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
 )
 """A model type in one of these takes tokens, which `MODEL_MAPPING_NAMES`, of every modality, does not tell."""
+
+_NOT_OF_TRANSFORMERS = {"timm_wrapper", "timm_backbone"}
+"""Their modules are timm's: `configuration.load_config` refuses them."""
 
 
 def _register_text() -> None:
@@ -33,4 +38,28 @@ def _register_text() -> None:
             register_graph(StockTextANEConfig, model_type, [task])
 
 
+def _register_images() -> None:
+    """Of model types that are of text too, feature extraction is of text."""
+    classifiers = modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.keys() - _NOT_OF_TRANSFORMERS
+    of_images = (classifiers | modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES.keys()) - _NOT_OF_TRANSFORMERS
+    others = set().union(*_OF_TEXT)
+    for model_type in sorted(classifiers):
+        register_graph(StockImageANEConfig, model_type, ["image-classification"])
+    for model_type in sorted((of_images & modeling_auto.MODEL_MAPPING_NAMES.keys()) - others):
+        register_graph(StockImageANEConfig, model_type, ["feature-extraction"])
+
+
+def _register_audio() -> None:
+    """Feature extraction leaves out what is made of an encoder and a decoder, which wants the decoder's inputs too."""
+    classifiers = modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.keys()
+    of_sounds = classifiers | modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES.keys()
+    others = set().union(*_OF_TEXT) | modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.keys()
+    for model_type in sorted(classifiers):
+        register_graph(StockAudioANEConfig, model_type, ["audio-classification"])
+    for model_type in sorted((of_sounds & modeling_auto.MODEL_MAPPING_NAMES.keys()) - others):
+        register_graph(StockAudioANEConfig, model_type, ["feature-extraction"])
+
+
 _register_text()
+_register_images()
+_register_audio()

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from optimum.exporters.tasks import TasksManager
+import torch
 
 from optimum_ane.errors import ShapeError, UnsupportedModelError
-from optimum_ane.exporters.programs import ProgramSpec
-from optimum_ane.exporters.stock_module import StockModule
+from optimum_ane.exporters.stock import StockANEConfig
 from optimum_ane.exporters.text import TextANEConfig
 from optimum_ane.nn.pooling import SentencePooling
-from optimum_ane.tasks import TASKS
 
 if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PretrainedConfig, PreTrainedModel
+    from torch import Tensor, nn
+    from transformers import PretrainedConfig
 
     from optimum_ane.package.form import ExportForm
 
@@ -26,10 +23,8 @@ _OPTIONAL = ("token_type_ids",)
 """Inputs that an original may do without: taken where the tokenizer gives them."""
 
 
-class StockTextANEConfig(TextANEConfig):
+class StockTextANEConfig(TextANEConfig, StockANEConfig):
     """Inputs are those that both the original's `forward` and the tokenizer have, outputs the fields of the task."""
-
-    METHOD: ClassVar[str] = "graph"
 
     @cached_property
     def text_config(self) -> PretrainedConfig:
@@ -39,7 +34,7 @@ class StockTextANEConfig(TextANEConfig):
     @property
     def input_names(self) -> tuple[str, ...]:
         """See `TextANEConfig.input_names`."""
-        taken = _arguments(self._config, self.task)
+        taken = self.forward_arguments()
         return tuple(name for name in super().input_names if name in taken and name not in self._left_out)
 
     _left_out: frozenset[str] = frozenset()
@@ -79,32 +74,22 @@ class StockTextANEConfig(TextANEConfig):
         """See `TextANEConfig.view`."""
         return partial(_pooled, form=form)
 
-    def wrap(self, original: PreTrainedModel, program: ProgramSpec) -> StockModule:
-        """Puts the original behind the interface of a program's module.
+    def make_inputs(self, batch_size: int, sequence_length: int, seed: int = 0) -> dict[str, Tensor]:
+        """See `TextANEConfig.make_inputs`. Rows of models that generate text are padded on the left, every other one.
 
-        Args:
-            original: The transformers model of the task, in float32 and evaluation mode; it is not copied.
-            program: One of `programs`.
+        Batches of prompts are padded there, so that what follows stands at their end.
         """
-        task = TASKS[self.task]
-        outputs = [field.name for field in task.fields]
-        module = StockModule(original, self.input_names, outputs, adds_choices=task.has_choices)
-        shortest = min(program.functions, key=lambda function: function.inputs[0].shape or ())
-        module.learn_layers(self.function_inputs(shortest))
-        return module
+        values = super().make_inputs(batch_size, sequence_length, seed)
+        if self.task != "text-generation":
+            return values
+        lengths = values["attention_mask"].sum(1)
+        places = torch.arange(sequence_length)[None, :] - (sequence_length - lengths[:, None])
+        is_left = torch.arange(batch_size)[:, None] % 2 == 1
+        order = torch.where(is_left, places, torch.arange(sequence_length)[None, :]) % sequence_length
+        return {name: value.gather(1, order) for name, value in values.items()}
 
 
 def _pooled(module: nn.Module, form: ExportForm) -> nn.Module:
     if form.pools and module.sentence_pooling is None:
         module.sentence_pooling = SentencePooling(form.pooling, form.normalize)
     return module
-
-
-def _arguments(config: PretrainedConfig, task: str) -> frozenset[str]:
-    """The arguments of the forward of a task's model; none where transformers has no model of it."""
-    auto_class = TasksManager.get_model_class_for_task(task, model_type=config.model_type)
-    found = auto_class._model_mapping.get(type(config), None)
-    classes = found if isinstance(found, tuple | list) else [found]
-    named = [each for each in classes if each is not None and each.__name__ in (config.architectures or ())]
-    model_class = next(iter(named), classes[0])
-    return frozenset() if model_class is None else frozenset(inspect.signature(model_class.forward).parameters)

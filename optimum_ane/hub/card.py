@@ -76,6 +76,8 @@ def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str |
         "packages": [_row(package, repo_id) for package in packages],
         "sequence_length": manifest.form.longest,
         "sequence_lengths": manifest.form.sequence_length,
+        "modality": main.task.modality,
+        "rows": main.rows,
         "lengths": " or ".join(main.lengths.rsplit(", ", 1)),
         "batch_size": manifest.form.batch_size,
         "precision": manifest.form.precision,
@@ -110,7 +112,7 @@ def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str |
         "python": block(python_snippet(main, repo_id), "python"),
         "swift": block(swift_snippet(main), "swift"),
         "has_tokenizer": main.has_tokenizer,
-        "is_tokenizer_readable_in_swift": is_readable(manifest),
+        "is_tokenizer_readable_in_swift": main.task.modality != "text" or is_readable(manifest),
         "files": [
             (code(name), code(digest))
             for name, digest in sorted(manifest.files.items())
@@ -138,7 +140,7 @@ def _row(package: CardPackage, repo_id: str | None) -> dict[str, str]:
     return {
         "folder": code(package.path) if package.path and repo_id is not None else "the root",
         "task": package.task.name,
-        "sequence_length": package.lengths,
+        "sequence_length": package.extents,
         "batch_size": str(manifest.form.batch_size),
         "compression": code(manifest.compression) if manifest.compression else manifest.form.precision,
         "size": card_values.size(package),

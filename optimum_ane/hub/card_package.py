@@ -17,6 +17,7 @@ from optimum_ane.package.manifest import FunctionEntry, Manifest
 from optimum_ane.tasks import TASKS, Task, task_row
 
 MODEL_CONFIG = "config.json"
+_PROCESSOR = "preprocessor_config.json"
 _HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
 
 
@@ -52,7 +53,7 @@ class CardPackage:
         form = self.manifest.form
         if form.task not in TASKS:
             raise PackageError(f"{ANE_CONFIG}: task {form.task!r} is not one of {', '.join(TASKS)}; export it again")
-        return task_row(form.task, form.pools)
+        return task_row(form.task, form.pools, self.manifest.modality)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -92,13 +93,41 @@ class CardPackage:
         return ", ".join(map(str, self.manifest.form.sequence_length))
 
     @property
+    def rows(self) -> str:
+        """What a row is, for a reader: `"rows of 128 tokens"`, or `"images of 224 × 224 pixels"`."""
+        image, audio = self.manifest.image, self.manifest.audio
+        if image is not None:
+            return f"images of {image.height} × {image.width} pixels"
+        if audio is not None:
+            if not self._is_of_samples:
+                return f"sounds of {audio.length} frames"
+            seconds = f" ({audio.length / audio.sampling_rate:.1f} s)" if audio.sampling_rate else ""
+            return f"sounds of {audio.length} samples{seconds}"
+        return f"rows of {' or '.join(self.lengths.rsplit(', ', 1))} tokens"
+
+    @property
+    def _is_of_samples(self) -> bool:
+        """Whether the first input is a sound itself, (rows, samples), and no spectrogram."""
+        return len(self.default_function.inputs[0].shape) == 2 if self.default_function.inputs else False
+
+    @property
+    def extents(self) -> str:
+        """The extents of a row, for a table: `"128"`, or `"224 × 224"`."""
+        image, audio = self.manifest.image, self.manifest.audio
+        if image is not None:
+            return f"{image.height} × {image.width}"
+        return self.lengths if audio is None else str(audio.length)
+
+    @property
     def systems(self) -> str:
         """The oldest systems that run it, for a reader."""
         return systems_of(self.manifest.form.target)
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether the tokenizer's files are in the package."""
+        """Whether the tokenizer's files are in the package, or the processor's."""
+        if self.task.modality != "text":
+            return _PROCESSOR in self.manifest.files
         return any(name.startswith("tokenizer") for name in self.manifest.files) or self.manifest.tokenizer is not None
 
     @property

@@ -7,6 +7,11 @@ from optimum_ane.hub.example_texts import EXAMPLE_TEXT, OTHER_TEXT, example_with
 from optimum_ane.hub.markdown import python_string
 from optimum_ane.tasks import resolve
 
+_READERS = {"text": ("AutoTokenizer", "tokenizer"), "image": ("AutoImageProcessor", "processor")} | {
+    "audio": ("AutoFeatureExtractor", "processor")
+}
+"""What makes inputs: its class in transformers, and what the snippet calls it."""
+
 
 def python_snippet(package: CardPackage, repo_id: str | None) -> str:
     """Writes the Python that uses a package.
@@ -23,7 +28,8 @@ def python_snippet(package: CardPackage, repo_id: str | None) -> str:
     arguments = location
     if repo_id is not None and package.path:
         arguments += f", subfolder={python_string(package.path)}"
-    tokenizer = arguments if package.has_tokenizer else python_string(manifest.source.name)
+    place = arguments if package.has_tokenizer else python_string(manifest.source.name)
+    reader, name = _READERS[task.modality]
     prompt = package.default_prompt
     body = resolve(task.python).format(
         text=python_string(prompt + EXAMPLE_TEXT),
@@ -31,11 +37,11 @@ def python_snippet(package: CardPackage, repo_id: str | None) -> str:
         masked=python_string(example_with_mask(package)),
         products="cosine similarities" if manifest.form.normalize else "dot products",
     )
-    imported = "AutoTokenizer, pipeline" if task.has_pipeline else "AutoTokenizer"
+    imported = f"{reader}, pipeline" if task.has_pipeline else reader
     return f"""\
 from optimum_ane import {task.model_class}
 from transformers import {imported}
 
 model = {task.model_class}.from_pretrained({arguments})
-tokenizer = AutoTokenizer.from_pretrained({tokenizer})
+{name} = {reader}.from_pretrained({place})
 {body}"""

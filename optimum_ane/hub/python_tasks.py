@@ -1,7 +1,8 @@
 """The lines of a card's Python that call a loaded model, task by task.
 
 `{text}`, `{other}` and `{masked}` stand for example texts, `{products}` for what the product of two embeddings is;
-other braces are doubled. The names `model`, `tokenizer` and, for a task with a pipeline, `pipeline` are there already.
+other braces are doubled. The names `model`, `tokenizer` (of images and sounds `processor`) and, for a task with a
+pipeline, `pipeline` are there already.
 """
 
 TEXT_CLASSIFICATION = """\
@@ -38,3 +39,29 @@ texts = [{text}, {other}]
 inputs = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
 embeddings = model(**inputs).pooler_output  # (texts, width)
 print(embeddings @ embeddings.T)  # {products}"""
+
+TEXT_GENERATION = """\
+inputs = tokenizer([{text}], truncation=True, return_tensors="pt")
+scores = model(**inputs).logits[0, -1]  # of each word to follow the text
+print(tokenizer.decode(scores.argmax()))"""
+
+IMAGE_CLASSIFICATION = """\
+classify = pipeline("image-classification", model=model, image_processor=processor)
+print(classify("photo.jpg"))"""
+
+IMAGE_FEATURES = """\
+from PIL import Image
+
+inputs = processor(Image.open("photo.jpg").convert("RGB"), return_tensors="pt")
+print(model(**inputs).last_hidden_state.shape)"""
+
+AUDIO_CLASSIFICATION = """\
+classify = pipeline("audio-classification", model=model, feature_extractor=processor)
+print(classify("sound.wav"))"""
+
+AUDIO_FEATURES = """\
+import numpy as np
+
+sound = np.zeros(processor.sampling_rate, dtype=np.float32)  # a second of silence
+inputs = processor(sound, sampling_rate=processor.sampling_rate, return_tensors="pt")
+print(model(**inputs).last_hidden_state.shape)"""

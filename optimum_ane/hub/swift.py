@@ -123,13 +123,16 @@ def swift_snippet(package: CardPackage) -> str:
         PackageError: The task is none that packages are made for.
     """
     manifest = package.manifest
+    if package.task.modality != "text":
+        snippet: str = resolve(package.task.swift)(package)
+        return snippet
     task: SwiftTask = resolve(package.task.swift)(package)
     return _FRAME.format(
         imports="\n".join(tokenizer_imports(manifest)),
         type_name=task.type_name,
         properties=_properties(manifest, task),
         mlpackage=manifest.programs[0].path,
-        load_model=_load_model(manifest.programs[0]),
+        load_model=load_model(manifest.programs[0]),
         load_tokenizer=load_tokenizer(manifest),
         encode=_encode(manifest, task.is_pair),
         predict=_predict(package, task.is_pair),
@@ -157,7 +160,8 @@ def _lengths(program: ProgramEntry) -> list[tuple[int, str]]:
     )
 
 
-def _load_model(program: ProgramEntry) -> str:
+def load_model(program: ProgramEntry) -> str:
+    """The lines that compile and load a program, and set `model`, or `functions` of several."""
     stem = swift_string(program.path.removesuffix(MLPACKAGE_SUFFIX))
     compile = _COMPILE.format(mlpackage=program.path, stem=stem, name=swift_string(program.path))
     units = _UNITS.get(program.compute_units, ".all")

@@ -100,6 +100,13 @@ _HIDDEN = """\
         let states = try row("last_hidden_state", of: predict(tokens))
         return tokens.indices.map { states[$0].scalars }
     }"""
+_NEXT = """\
+    /// The token that is most probable to follow a text. Each call computes the whole row: there is no cache.
+    func nextToken(after text: String) throws -> String {
+        let tokens = encode(text)
+        let scores = try row("logits", of: predict(tokens))[tokens.count - 1].scalars
+        return tokenizer.decode(tokens: [scores.indices.max { scores[$0] < scores[$1] }!])
+    }"""
 _EMBED = """\
     /// One vector for the whole text.
     func embed(_ text: String) throws -> [Float] {
@@ -166,6 +173,12 @@ def feature_extraction(package: CardPackage) -> SwiftTask:
     """A vector for each token."""
     usage = _usage("TextEncoder", "encoder", f"encodeStates({swift_string(EXAMPLE_TEXT)})")
     return SwiftTask("TextEncoder", _HIDDEN, usage)
+
+
+def text_generation(package: CardPackage) -> SwiftTask:
+    """The token that is most probable to follow a text."""
+    usage = _usage("NextToken", "model", f"nextToken(after: {swift_string(EXAMPLE_TEXT)})")
+    return SwiftTask("NextToken", _NEXT, usage)
 
 
 def sentence_embedding(package: CardPackage) -> SwiftTask:

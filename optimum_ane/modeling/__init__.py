@@ -1,9 +1,12 @@
 """`ANEModelForX`: exported packages behind the interface of transformers' models."""
 
+from optimum_ane.modeling.audio import ANEModelForAudioClassification, ANEModelForAudioFeatureExtraction
 from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.custom import ANEModelForCustomTasks
+from optimum_ane.modeling.image import ANEModelForImageClassification, ANEModelForImageFeatureExtraction
 from optimum_ane.modeling.registration import model_class_of, register
 from optimum_ane.modeling.text import (
+    ANEModelForCausalLM,
     ANEModelForFeatureExtraction,
     ANEModelForMaskedLM,
     ANEModelForMultipleChoice,
@@ -14,8 +17,13 @@ from optimum_ane.modeling.text import (
 
 __all__ = [
     "ANEModel",
+    "ANEModelForAudioClassification",
+    "ANEModelForAudioFeatureExtraction",
+    "ANEModelForCausalLM",
     "ANEModelForCustomTasks",
     "ANEModelForFeatureExtraction",
+    "ANEModelForImageClassification",
+    "ANEModelForImageFeatureExtraction",
     "ANEModelForMaskedLM",
     "ANEModelForMultipleChoice",
     "ANEModelForQuestionAnswering",

@@ -26,7 +26,7 @@ from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.staging import staged
 from optimum_ane.package.working_folders import WorkingFolder
 from optimum_ane.runtimes import Session, open_session
-from optimum_ane.tasks import TASKS
+from optimum_ane.tasks import TASKS, Modality, task_row
 
 
 class ANEModel(OptimizedModel):
@@ -42,6 +42,7 @@ class ANEModel(OptimizedModel):
     """
 
     task: ClassVar[str]
+    modality: ClassVar[Modality] = "text"
 
     def __init__(self, sessions: Mapping[str, Session], config: PretrainedConfig, manifest: Manifest) -> None:
         super().__init__(sessions, config)
@@ -129,13 +130,8 @@ class ANEModel(OptimizedModel):
     @classmethod
     def _from_directory(cls, directory: Path, runtime: str, compute_units: str | None) -> ANEModel:
         manifest = Manifest.read(directory)
-        if manifest.form.task != cls.task:
-            right = {name: task.model_class for name, task in TASKS.items()} | {CUSTOM: "ANEModelForCustomTasks"}
-            name = right.get(manifest.form.task)
-            raise PackageError(
-                f"{directory} is for {manifest.form.task}, not for {cls.task}"
-                + (f"; load it with {name}" if name else "")
-            )
+        if (manifest.form.task, manifest.modality) != (cls.task, cls.modality):
+            raise PackageError(f"{directory} is {_other(manifest, cls.task, cls.modality)}")
         config = cls._load_config(directory)
         sessions = {
             program.name: open_session(directory / program.path, runtime, compute_units or program.compute_units)
@@ -352,15 +348,32 @@ class ANEModel(OptimizedModel):
     def __repr__(self) -> str:
         """What it is, in one line: class, architecture, shapes, precision, runtime, and where it comes from."""
         form = self.manifest.form
-        lengths = ", ".join(map(str, form.sequence_length))
         return (
-            f"{type(self).__name__}({self.manifest.model_type}, {lengths} tokens × {form.batch_size} rows, "
+            f"{type(self).__name__}({self.manifest.model_type}, {self._extents()} × {form.batch_size} rows, "
             f"{form.precision}, runtime {self.runtime}, from {self.manifest.source.name})"
         )
+
+    def _extents(self) -> str:
+        """The extents of a row, for a reader."""
+        return f"{', '.join(map(str, self.manifest.form.sequence_length))} tokens"
 
     def can_generate(self) -> bool:
         """Whether the model generates text; encoders do not."""
         return False
+
+
+def _other(manifest: Manifest, task: str, modality: str) -> str:
+    """What a package is that is not for this task, or not of such rows."""
+    given, kind = manifest.form.task, manifest.modality
+    right = None
+    if given == CUSTOM:
+        right = "ANEModelForCustomTasks"
+    elif given in TASKS:
+        right = task_row(given, modality=kind).model_class
+    advice = f"; load it with {right}" if right else ""
+    if given != task:
+        return f"for {given}, not for {task}{advice}"
+    return f"for {given} of {kind}, not of {modality}{advice}"
 
 
 def _form_names() -> frozenset[str]:

@@ -80,6 +80,40 @@ def run_rows(
     return collected.outputs, collected.hidden_states()
 
 
+def run_fixed_rows(
+    session: Session, inputs: Mapping[str, np.ndarray], *, with_hidden_states: bool = False
+) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """Runs rows of the one shape that a function takes, batch by batch, and puts the answers in order.
+
+    Args:
+        session: The function.
+        inputs: (N, …) each, all that the function takes, of its types.
+        with_hidden_states: Whether the hidden states are returned, which Core ML does not give.
+
+    Returns:
+        Float32 outputs by name, (N, …), and the hidden states, (N, S, C) each.
+    """
+    rows = len(next(iter(inputs.values())))
+    collected = _Collected(rows, None)
+    patterns = (f"{HIDDEN_STATE}*",) if with_hidden_states else ()
+    left = np.arange(rows)
+    while True:
+        wide = session.with_rows(len(left))
+        count = next(iter(wide.inputs.values())).shape[0]
+        own, left = left[:count], left[count:]
+        batch = {name: _filled(inputs[name][own], spec.shape) for name, spec in wide.inputs.items()}
+        _collect(wide.predict(batch, intermediates=patterns), wide, own, (), with_hidden_states, collected)
+        if not left.size:
+            return collected.outputs, [collected.hidden[index] for index in sorted(collected.hidden)]
+
+
+def _filled(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A whole batch: one that is not full repeats its last row, whose answer is thrown away."""
+    missing = shape[0] - len(values)
+    last = values[-1:] if len(values) else np.zeros((1, *shape[1:]), values.dtype)
+    return np.concatenate([values, np.repeat(last, missing, axis=0)]) if missing else values
+
+
 def _needed(mask: np.ndarray) -> np.ndarray:
     """Tokens of each row, (N,): up to the last that is not padding; 1 for a row that is all padding."""
     width = mask.shape[1]
@@ -89,7 +123,8 @@ def _needed(mask: np.ndarray) -> np.ndarray:
 class _Collected:
     """The answers so far, in the order of the rows."""
 
-    def __init__(self, rows: int, width: int) -> None:
+    def __init__(self, rows: int, width: int | None) -> None:
+        """Takes the number of rows, and that of the tokens of each; None where rows have no tokens of any number."""
         self.outputs: dict[str, np.ndarray] = {}
         self.hidden: dict[int, np.ndarray] = {}
         self._rows, self._width = rows, width
@@ -100,7 +135,8 @@ class _Collected:
 
     def put_hidden(self, index: int, own: np.ndarray, values: np.ndarray) -> None:
         """Adds a hidden state, (B, C, 1, S), or (B, S, C) of a program in its original's own layout."""
-        self._put(self.hidden, index, own, values[:, :, 0].transpose(0, 2, 1) if values.ndim == 4 else values, True)
+        states = values[:, :, 0].transpose(0, 2, 1) if values.ndim == 4 else values
+        self._put(self.hidden, index, own, states, self._width is not None)
 
     def hidden_states(self) -> list[np.ndarray]:
         """The hidden states from the first on, up to one that the program does not have."""
@@ -111,6 +147,7 @@ class _Collected:
             shape = (self._width, *values.shape[2:]) if is_per_token else values.shape[1:]
             place[key] = np.zeros((self._rows, *shape), np.float32)
         if is_per_token:
+            assert self._width is not None
             length = min(self._width, values.shape[1])
             place[key][own, :length] = values[: len(own), :length]
         else:
@@ -136,7 +173,18 @@ def _run(
         batch[name] = full
     patterns = (f"{HIDDEN_STATE}*",) if with_hidden_states else ()
     answer = function.session.predict(batch, intermediates=patterns)
-    for name, spec in function.session.outputs.items():
+    _collect(answer, function.session, own, per_token, with_hidden_states, collected)
+
+
+def _collect(
+    answer: Mapping[str, np.ndarray],
+    session: Session,
+    own: np.ndarray,
+    per_token: Collection[str],
+    with_hidden_states: bool,
+    collected: _Collected,
+) -> None:
+    for name, spec in session.outputs.items():
         if spec.dtype.startswith("float"):
             collected.put(name, own, np.asarray(answer[name]), name in per_token)
     for name, value in answer.items():

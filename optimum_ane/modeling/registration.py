@@ -5,18 +5,22 @@ from __future__ import annotations
 import transformers
 from transformers import PretrainedConfig
 
-from optimum_ane.modeling import text
+from optimum_ane.modeling import audio, image, text
 from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.custom import ANEModelForCustomTasks
 from optimum_ane.package.form import CUSTOM
-from optimum_ane.tasks import TASKS
+from optimum_ane.tasks import Task, all_rows, task_row
+
+_HOMES = {"text": text, "image": image, "audio": audio}
 
 
-def model_class_of(task: str) -> type[ANEModel]:
-    """The class that loads packages of a task."""
-    if task == CUSTOM:
-        return ANEModelForCustomTasks
-    return getattr(text, TASKS[task].model_class)
+def model_class_of(task: str, modality: str = "text") -> type[ANEModel]:
+    """The class that loads packages of a task, whose rows are texts, images or sounds."""
+    return ANEModelForCustomTasks if task == CUSTOM else _class_of(task_row(task, modality=modality))
+
+
+def _class_of(row: Task) -> type[ANEModel]:
+    return getattr(_HOMES[row.modality], row.model_class)
 
 
 def register() -> None:
@@ -24,8 +28,9 @@ def register() -> None:
 
     The key is a configuration class of our own, for the real ones are taken; `model.config` stays the real one.
     """
-    for name, task in TASKS.items():
-        model_class = model_class_of(name)
-        key = type(f"ANE{name.title().replace('-', '')}Config", (PretrainedConfig,), {"model_type": f"ane-{name}"})
+    for task in all_rows():
+        model_class = _class_of(task)
+        name = model_class.__name__.removeprefix("ANEModelFor")
+        key = type(f"ANE{name}Config", (PretrainedConfig,), {"model_type": f"ane-{name.lower()}"})
         model_class.config_class = key
         getattr(transformers, task.auto_class).register(key, model_class)

@@ -28,7 +28,7 @@ _TASK_NAMES = {
     "sequence-classification": "text-classification",
 }
 """Other names that people know of tasks: those of transformers' pipelines and of its classes."""
-MAX_LENGTH, MAX_BATCH, MAX_LENGTHS = 1 << 20, 1 << 16, 64
+MAX_LENGTH, MAX_BATCH, MAX_LENGTHS, MAX_PIXELS, MAX_AUDIO = 1 << 20, 1 << 16, 64, 1 << 14, 1 << 24
 """Larger numbers are no form of a package: they come from a damaged or hostile file."""
 
 
@@ -38,7 +38,7 @@ def _option(default: Any, help: str, **details: Any) -> Any:
     Args:
         default: Of the field.
         help: One line.
-        details: `choices`, `metavar` and `several`, as argparse has them.
+        details: `choices`, `type`, `metavar` and `several`, as argparse has them.
     """
     return field(default=default, metadata={"help": help, **details})
 
@@ -62,6 +62,10 @@ class ExportForm:
         normalize: Divide that vector by its Euclidean norm.
         method: How the programs are made: `"handwritten"` by a module that is written for the engine, `"graph"` by
             passes over the graph of the original, `"auto"` by the former where there is one.
+        image_size: Height and width of images in pixels; None takes what the checkpoint's image processor or
+            configuration says. A single number may be given for a square.
+        audio_length: Samples of a sound, or frames where the model takes spectrograms; None takes what the
+            checkpoint's feature extractor or configuration says, else a few seconds.
     """
 
     task: str = _option(AUTO, "task; auto takes that of the checkpoint")
@@ -99,6 +103,19 @@ class ExportForm:
         "the original), or auto: handwritten where the architecture has a module for the task, else graph",
         choices=METHODS,
     )
+    image_size: tuple[int, ...] | None = _option(
+        None,
+        "height and width of images in pixels, or one number for a square (default: what the checkpoint says)",
+        metavar="N",
+        several=True,
+    )
+    audio_length: int | None = _option(
+        None,
+        "samples of a sound, or frames where the model takes spectrograms (default: what the checkpoint says, else "
+        "five seconds)",
+        metavar="N",
+        type=int,
+    )
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, and fills in the deployment target.
@@ -110,6 +127,9 @@ class ExportForm:
         object.__setattr__(self, "task", _TASK_NAMES.get(self.task, self.task))
         object.__setattr__(self, "sequence_length", () if self.task == CUSTOM else _lengths(self.sequence_length))
         _check_number("batch size", self.batch_size, MAX_BATCH)
+        object.__setattr__(self, "image_size", _image_size(self.image_size))
+        if self.audio_length is not None:
+            _check_number("audio length", self.audio_length, MAX_AUDIO)
         if self.precision not in PRECISIONS:
             raise UnsupportedModelError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
         if self.compute_units not in COMPUTE_UNITS:
@@ -183,6 +203,8 @@ class ExportForm:
         if self.sequence_length not in ((), ExportForm().sequence_length):
             lengths = self.sequence_length
             changed["sequence_length"] = lengths[0] if len(lengths) == 1 else lengths
+        if self.image_size is not None and len(set(self.image_size)) == 1:
+            changed["image_size"] = self.image_size[0]
         return {entry.name: changed[entry.name] for entry in fields(self) if entry.name in changed}
 
 
@@ -213,6 +235,17 @@ def _lengths(given: Any) -> tuple[int, ...]:
     for length in lengths:
         _check_number("sequence length", length, MAX_LENGTH)
     return tuple(sorted(set(lengths)))
+
+
+def _image_size(given: Any) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    size = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+    if len(size) not in (1, 2):
+        raise ShapeError(f"image size has {len(size)} numbers; give height and width, or one number for a square")
+    for extent in size:
+        _check_number("image size", extent, MAX_PIXELS)
+    return (size[0], size[-1])
 
 
 def _check_number(name: str, value: Any, most: int) -> None:

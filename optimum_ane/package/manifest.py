@@ -14,7 +14,7 @@ from optimum_ane.package.json_entries import COUNT, WORD, read_entries
 from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE_SUFFIX
 from optimum_ane.package.manifest_version_1 import version_2_of
 
-FORMAT_VERSION, MINOR_VERSION = 2, 1
+FORMAT_VERSION, MINOR_VERSION = 2, 2
 """A later minor version may have entries that this one does not know; they are passed over."""
 
 _MAX_PROGRAMS, _MAX_FUNCTIONS = 64, 64
@@ -138,6 +138,42 @@ class TextEntry:
 
 
 @dataclass(frozen=True)
+class ImageEntry:
+    """How images become inputs: (value · rescale_factor − mean) / std for each channel, of 0 to 255.
+
+    Attributes:
+        height: In pixels.
+        width: In pixels.
+        channels: Of the input, which comes first in it.
+        rescale_factor: What a value is multiplied by; None where the package does not say, or nothing is.
+        mean: Of each channel; empty where the package does not say, or nothing is normalised.
+        std: Of each channel; likewise.
+    """
+
+    height: int = field(metadata=COUNT)
+    width: int = field(metadata=COUNT)
+    channels: int = field(metadata=COUNT)
+    rescale_factor: float | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class AudioEntry:
+    """How sounds become inputs.
+
+    Attributes:
+        length: Samples, or frames of a spectrogram.
+        sampling_rate: Samples a second; None where the package does not say.
+        padding_value: What shorter sounds are filled up with, after they are normalised.
+    """
+
+    length: int = field(metadata=COUNT)
+    sampling_rate: int | None = field(default=None, metadata=COUNT)
+    padding_value: float = 0.0
+
+
+@dataclass(frozen=True)
 class ConversionEntry:
     """How the graph of the original became a program.
 
@@ -167,6 +203,8 @@ class Manifest:
         programs: The `.mlpackage`s, one at least.
         labels: The checkpoint's labels by id, for tasks that have them.
         text: How texts become inputs; None for packages that take none.
+        image: How images become inputs; None for packages that take none.
+        audio: How sounds become inputs; None for packages that take none.
         constants: Values of the checkpoint that belong to no program and that the model class computes with, by name.
         compression: Name of the recipe; None: the weights are stored as they are.
         method: How the programs came to be: `"handwritten"` modules of ours, or by `"graph"` from the original's own.
@@ -183,6 +221,8 @@ class Manifest:
     programs: tuple[ProgramEntry, ...]
     labels: tuple[str, ...] = ()
     text: TextEntry | None = None
+    image: ImageEntry | None = None
+    audio: AudioEntry | None = None
     constants: Mapping[str, float] = field(default_factory=dict)
     compression: str | None = None
     method: str = field(default="handwritten", metadata=WORD)
@@ -191,6 +231,13 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     minor_version: int = MINOR_VERSION
+
+    @property
+    def modality(self) -> str:
+        """What the rows are: `"text"`, `"image"` or `"audio"`."""
+        if self.image is not None:
+            return "image"
+        return "text" if self.audio is None else "audio"
 
     @property
     def functions(self) -> tuple[FunctionEntry, ...]:

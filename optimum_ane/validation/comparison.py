@@ -149,8 +149,7 @@ def compare_layers(
                 f"the original has {len(expected)} hidden states and {len(actual)} were found in the program: the "
                 "module's layer_stack() does not declare what the original's layers are"
             )
-        mask = batch["attention_mask"][:_ROWS_OF_LAYERS]
-        tokens = mask.reshape(-1, mask.shape[-1]).bool()
+        tokens = _tokens_of(batch, expected[0])
         theirs.append([state[tokens].reshape(-1) for state in expected])
         ours.append([])
         for index, (state, original) in enumerate(zip(actual, expected, strict=True)):
@@ -223,6 +222,14 @@ def _ratio(name: str, expected: Tensor, actual: Tensor) -> float:
     if not expected.isfinite().all():
         raise CheckpointError(f"the original's own {name} holds NaN or infinity; its weights are damaged")
     return psnr(expected, actual)
+
+
+def _tokens_of(batch: Mapping[str, Tensor], state: Tensor) -> Any:
+    """The positions that count in hidden states, (rows, S): all where no mask has a number for each."""
+    mask = batch.get("attention_mask")
+    if mask is None or mask.shape[-1] != state.shape[1]:
+        return ...
+    return mask[:_ROWS_OF_LAYERS].reshape(-1, mask.shape[-1]).bool()
 
 
 def _layer_name(index: int) -> str:

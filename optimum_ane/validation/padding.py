@@ -29,7 +29,8 @@ def likeness_without_padding(
     Args:
         model: The original.
         reference: What it answered to the examples.
-        examples: Batches of keyword arguments, padded on the right.
+        examples: Batches of keyword arguments. Rows that are padded on the left are passed by, since models count the
+            padding as positions; so are images and sounds.
         fields: The fields of its output.
 
     Returns:
@@ -38,9 +39,11 @@ def likeness_without_padding(
     """
     least: list[float] = []
     for index, batch in enumerate(examples):
-        lengths = batch["attention_mask"].flatten(0, -2).sum(-1).tolist()
-        width = batch["attention_mask"].shape[-1]
-        padded = [row for row, length in enumerate(lengths) if 0 < length < width]
+        if "input_ids" not in batch:
+            continue
+        mask = batch["attention_mask"].flatten(0, -2)
+        lengths, width = mask.sum(-1).tolist(), mask.shape[-1]
+        padded = [row for row, length in enumerate(lengths) if 0 < length < width and mask[row, 0]]
         for row in padded[:_ROWS]:
             bare = {name: value[row : row + 1, ..., : lengths[row]] for name, value in batch.items()}
             try:

@@ -131,7 +131,7 @@ def compress_package(
     rows: Any = None
     evaluator = None
     if dataset is not None:
-        evaluator = get_evaluator(manifest.form.task, draft.config)
+        evaluator = get_evaluator(manifest.form.task, draft.config, manifest.modality)
         evaluator.check_pooling(manifest.form.pooling)
         rows = evaluator.load(dataset)
     stages = job.stages(calibration)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optimum_ane.analysis.inspection import Inspection
     from optimum_ane.checkpoints.checkpoint import Checkpoint
     from optimum_ane.evaluation.report import AccuracyReport
-    from optimum_ane.exporters.config import ANEConfig
+    from optimum_ane.exporters.config import ANEConfig, Processor
     from optimum_ane.exporters.programs import ProgramSpec
     from optimum_ane.package.form import ExportForm
     from optimum_ane.package.manifest import Manifest
@@ -46,6 +46,7 @@ class PackageDraft:
         open_checkpoint: Opens the checkpoint that the package is made from, for its weights and for the original.
         report: What was measured so far.
         tokenizer: The checkpoint's; None without one.
+        processor: What makes inputs of images or sounds; None for text, or without one.
         programs: What is converted; empty where programs exist already.
         modules: The Neural Engine modules, by program, until they are converted.
         reference: The original's answers to the examples; None where it was not asked.
@@ -63,6 +64,7 @@ class PackageDraft:
     open_checkpoint: Callable[[], Checkpoint]
     report: ExportReport
     tokenizer: PreTrainedTokenizerBase | None = None
+    processor: Processor | None = None
     programs: tuple[ProgramSpec, ...] = ()
     modules: dict[str, nn.Module] = field(default_factory=dict)
     reference: Answers | None = None
@@ -84,11 +86,11 @@ class PackageDraft:
     @property
     def fields(self) -> tuple[OutputField, ...]:
         """The fields of the output that are compared."""
-        return compared_fields(self.form.task, self.form.pools)
+        return compared_fields(self.form.task, self.form.pools, self.manifest.modality)
 
     def driver(self, sessions: Mapping[str, Session]) -> ANEModel:
         """The model class of the task over sessions of any engine."""
-        return model_class_of(self.form.task)(sessions, self.config, self.manifest)
+        return model_class_of(self.form.task, self.manifest.modality)(sessions, self.config, self.manifest)
 
     @cached_property
     def checkpoint(self) -> Checkpoint:

@@ -43,7 +43,7 @@ def evaluate_package(
     """
     directory = package_directory(package)
     manifest = Manifest.read(directory)
-    evaluator_class = get_evaluator_class(manifest.form.task)
+    evaluator_class = get_evaluator_class(manifest.form.task, manifest.modality)
     evaluator_class.check_pooling(manifest.form.pooling)
     model_class = resolve(f"optimum_ane:{TASKS[manifest.form.task].model_class}")
     candidate = model_class.from_pretrained(directory, runtime=runtime)

@@ -30,7 +30,7 @@ from optimum_ane.package.report import ExportReport
 from optimum_ane.package.staging import check_output, staged
 from optimum_ane.progress import Stages
 from optimum_ane.targets.coreml.metadata import PREVIEW_TYPE, Metadata
-from optimum_ane.tasks import TASKS
+from optimum_ane.tasks import TASKS, Modality
 from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.version import __version__
 from optimum_ane.workflows import graph
@@ -38,6 +38,7 @@ from optimum_ane.workflows import stages as stage
 from optimum_ane.workflows.command_line import python_call
 from optimum_ane.workflows.draft import PackageDraft, Stage, run_stages
 from optimum_ane.workflows.memory_check import check_memory
+from optimum_ane.workflows.processor_entries import audio_entry, image_entry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,11 +46,16 @@ if TYPE_CHECKING:
 
     from optimum_ane.evaluation.evaluator import Evaluator
     from optimum_ane.evaluation.report import AccuracyReport
+    from optimum_ane.exporters.config import Processor
 
 
 _NO_TOKENIZER = (
     "no tokenizer was found: the package will have none, and pipelines need one. Put it beside the checkpoint, or "
     "give it with the model: export(model, output, tokenizer=…)"
+)
+_NO_PROCESSOR = (
+    "no image processor or feature extractor was found: the package will have none, and pipelines need one. Put it "
+    "beside the checkpoint, or give it with the model: export(model, output, processor=…)"
 )
 
 
@@ -109,6 +115,7 @@ def export(
     example_inputs: Mapping[str, Any] | None = None,
     outputs: Sequence[str] | None = None,
     tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
+    processor: Processor | None = None,
     eval_dataset: str | DatasetSpec | None = None,
     max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP,
     psnr_threshold: float | None = None,
@@ -138,6 +145,7 @@ def export(
             the items of a tuple shall be called; None takes all.
         tokenizer: Goes into the package, for a model in memory; otherwise the checkpoint's own does. A directory or a
             Hub id stands for the tokenizer there.
+        processor: The same for models of images or sounds: the image processor or feature extractor.
         eval_dataset: A dataset to score the original and the package on; a string is a file or a Hub id.
         max_accuracy_drop: Percentage points that the package may lose on it.
         psnr_threshold: dB that the package's answers must reach; None takes the default of the precision, or the
@@ -190,6 +198,7 @@ def export(
         form_from_options(form, "export()"),
         checks,
         tokenizer=tokenizer,
+        processor=processor,
         compress=compress,
         overwrite=overwrite,
         hub=hub,
@@ -242,6 +251,7 @@ def export_checkpoint(
     checks: ExportChecks | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
+    processor: Processor | None = None,
     compress: str | Path | Recipe | None = None,
     overwrite: bool = False,
     hub: HubOptions | None = None,
@@ -258,6 +268,7 @@ def export_checkpoint(
         form: The shape and form of the package; `task` may be `"auto"`.
         checks: What the package must pass.
         tokenizer: See `export`, as for the rest.
+        processor: The image processor or feature extractor.
         compress: The recipe.
         overwrite: Whether to replace a package.
         hub: How to reach the Hub.
@@ -274,29 +285,37 @@ def export_checkpoint(
             str(model), task=form.task, hub=hub, adapter=None if adapter is None else str(adapter), gguf_file=gguf_file
         )
     else:
-        checkpoint = checkpoint_of_model(model, form.task, _tokenizer_of(tokenizer, hub))
+        checkpoint = checkpoint_of_model(model, form.task, _tokenizer_of(tokenizer, hub), processor)
     form = _complete(form, checkpoint)
     ane_config = _configure(checkpoint, form)
+    is_text = ane_config.MODALITY == "text"
+    tokenizer = checkpoint.tokenizer if is_text else None
+    processor = checkpoint.processor(ane_config.MODALITY)
+    form = ane_config.complete(form, processor)
     ane_config.check(form)
-    check_memory(checkpoint.config, form)
+    if is_text:
+        check_memory(checkpoint.config, form)
     programs = ane_config.programs(form)
     recipe = compress if compress is None or isinstance(compress, Recipe) else get_recipe(compress)
     if recipe is not None:
         recipe.check_target(ios_target(form.target), "the export")
-    evaluator, rows = _load_rows(checks.dataset, checkpoint, form)
-    if checkpoint.tokenizer is None:
+    evaluator, rows = _load_rows(checks.dataset, checkpoint, form, ane_config.MODALITY)
+    if tokenizer is not None:
+        check_tokenizer(tokenizer, getattr(checkpoint.config, "vocab_size", None))
+    elif is_text:
         checkpoint.notes.append(_NO_TOKENIZER)
-    else:
-        check_tokenizer(checkpoint.tokenizer, getattr(checkpoint.config, "vocab_size", None))
+    elif processor is None:
+        checkpoint.notes.append(_NO_PROCESSOR)
     draft = PackageDraft(
         directory=output,
         name=output.name,
-        manifest=_manifest(checkpoint, form, ane_config),
+        manifest=_manifest(checkpoint, form, ane_config, processor),
         config=checkpoint.config,
         ane_config=ane_config,
         open_checkpoint=lambda: checkpoint,
         report=ExportReport(machine=machine_kind(), versions=tool_versions()),
-        tokenizer=checkpoint.tokenizer,
+        tokenizer=tokenizer,
+        processor=processor,
         programs=programs,
     )
     stages = list_stages(checks, recipe, evaluator, rows, by_graph=draft.is_by_graph)
@@ -377,8 +396,12 @@ def _configure(checkpoint: Checkpoint, form: ExportForm) -> ANEConfig:
     config = checkpoint.config
     config_class = get_ane_config_class(config.model_type, form.task, form.method)
     ane_config = config_class(config, form.task)
-    if checkpoint.tokenizer is not None:
-        ane_config.limit_inputs(checkpoint.tokenizer.model_input_names)
+    modality = ane_config.MODALITY
+    given: Any = checkpoint.tokenizer if modality == "text" else checkpoint.processor(modality)
+    if given is not None:
+        # A feature extractor names a mask that it may be told not to give.
+        is_masked = getattr(given, "return_attention_mask", True)
+        ane_config.limit_inputs([name for name in given.model_input_names if is_masked or name != "attention_mask"])
     if ane_config.METHOD == "handwritten":
         checkpoint.notes.append(f"method: handwritten, the module of {config.model_type}")
     elif form.method == "graph":
@@ -429,7 +452,6 @@ def _metadata(draft: PackageDraft) -> Metadata:
     checkpoint, form = draft.checkpoint, draft.form
     source = checkpoint.source
     labels = draft.manifest.labels
-    lengths = form.sequence_length
     made = "written for" if draft.ane_config.METHOD == "handwritten" else "made by graph for"
     return Metadata(
         short_description=f"{checkpoint.config.model_type} for {form.task}, {made} the Apple Neural Engine; "
@@ -441,10 +463,13 @@ def _metadata(draft: PackageDraft) -> Metadata:
             "source_model": source.name,
             "source_revision": source.revision,
             "task": form.task,
-            "sequence_length": lengths[0] if len(lengths) == 1 else ",".join(map(str, lengths)),
+            "sequence_length": ",".join(map(str, form.sequence_length)) if draft.manifest.text else None,
+            "image_size": " × ".join(map(str, form.image_size)) if form.image_size else None,
+            "audio_length": form.audio_length,
             "batch_size": form.batch_size,
             "pooling": form.pooling,
-            "tokenizer_class": None if checkpoint.tokenizer is None else type(checkpoint.tokenizer).__name__,
+            "tokenizer_class": None if draft.tokenizer is None else type(draft.tokenizer).__name__,
+            "processor_class": None if draft.processor is None else type(draft.processor).__name__,
             "labels": _json(labels) if labels else None,
             "optimum_ane_version": __version__,
             PREVIEW_TYPE: TASKS[form.task].xcode_previews.get(checkpoint.config.model_type),
@@ -468,7 +493,9 @@ def _json(labels: tuple[str, ...]) -> str:
     return json.dumps(list(labels), ensure_ascii=False)
 
 
-def _manifest(checkpoint: Checkpoint, form: ExportForm, ane_config: ANEConfig) -> Manifest:
+def _manifest(
+    checkpoint: Checkpoint, form: ExportForm, ane_config: ANEConfig, processor: Processor | None
+) -> Manifest:
     config, source = checkpoint.config, checkpoint.source
     labels: tuple[str, ...] = ()
     if TASKS[form.task].has_labels:
@@ -490,7 +517,9 @@ def _manifest(checkpoint: Checkpoint, form: ExportForm, ane_config: ANEConfig) -
         ),
         programs=(),
         labels=labels,
-        text=_text(checkpoint, form),
+        text=_text(checkpoint, form) if ane_config.MODALITY == "text" else None,
+        image=image_entry(form, ane_config, processor) if ane_config.MODALITY == "image" else None,
+        audio=audio_entry(form, processor) if ane_config.MODALITY == "audio" else None,
         method=ane_config.METHOD,
         versions={"optimum-ane": __version__} | tool_versions(),
     )
@@ -505,11 +534,13 @@ def _text(checkpoint: Checkpoint, form: ExportForm) -> TextEntry:
     )
 
 
-def _load_rows(dataset: DatasetSpec | None, checkpoint: Checkpoint, form: ExportForm) -> tuple[Evaluator | None, Any]:
+def _load_rows(
+    dataset: DatasetSpec | None, checkpoint: Checkpoint, form: ExportForm, modality: Modality
+) -> tuple[Evaluator | None, Any]:
     """Reads the dataset before any work is done."""
     if dataset is None:
         return None, None
-    evaluator = get_evaluator(form.task, checkpoint.config)
+    evaluator = get_evaluator(form.task, checkpoint.config, modality)
     evaluator.check_pooling(form.pooling)
     rows = evaluator.load(dataset)
     if checkpoint.tokenizer is None:

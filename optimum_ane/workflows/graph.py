@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from optimum_ane.errors import ANEError, UnsupportedModelError, ValidationError
-from optimum_ane.exporters.stock_text import StockTextANEConfig
+from optimum_ane.exporters.stock import StockANEConfig
 from optimum_ane.package.manifest import ConversionEntry
 from optimum_ane.package.report import Attempt
 from optimum_ane.targets.coreml.conversion import GRAPH_CONVERSIONS, Conversion
@@ -70,7 +70,7 @@ def take_original(draft: PackageDraft) -> None:
         CheckpointError: The program's precision cannot hold its weights.
     """
     ane_config = draft.ane_config
-    assert isinstance(ane_config, StockTextANEConfig)
+    assert isinstance(ane_config, StockANEConfig)
     original = draft.checkpoint.original()
     for program in draft.programs:
         stage.keep_module(draft, program, ane_config.wrap(original, program))

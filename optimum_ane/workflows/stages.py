@@ -50,6 +50,7 @@ from optimum_ane.validation.comparison import (
     is_rounding,
 )
 from optimum_ane.validation.layer_states import WithLayerStates
+from optimum_ane.validation.named_states import names_hidden_states
 from optimum_ane.validation.overflow import find_overflow
 from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.workflows.card_and_report import write_card_and_report
@@ -238,7 +239,9 @@ def measure_package(draft: PackageDraft, limit: float) -> tuple[dict[str, float]
         dB by output, and by layer; the latter empty where a stock module's layers are not all found in the program.
     """
     assert draft.reference is not None
-    with_layers = draft.compares_layers
+    packages = [draft.directory / program.path for program in draft.manifest.programs]
+    has_names = not draft.is_by_graph or all(map(names_hidden_states, packages))
+    with_layers = draft.compares_layers and has_names
     driver = draft.driver(draft.sessions)
     answers = answer_examples(driver, draft.examples, draft.fields, with_hidden_states=with_layers)
     ratios = compare_fields(draft.reference, answers, draft.examples, draft.fields)
@@ -322,8 +325,10 @@ def evaluate(
 
 
 def write_configuration(draft: PackageDraft) -> None:
-    """Writes the checkpoint's configuration and its tokenizer, and describes how texts become inputs."""
+    """Writes the checkpoint's configuration and its tokenizer or processor, and how texts become inputs."""
     draft.config.save_pretrained(draft.directory)
+    if draft.processor is not None:
+        draft.processor.save_pretrained(draft.directory)
     if draft.tokenizer is None or draft.manifest.text is None:
         return
     tokenizer = copy.copy(draft.tokenizer)

@@ -1,0 +1,57 @@
+"""The base of the export configurations that make programs of the original's own graph, whatever its rows are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from optimum.exporters.tasks import TasksManager
+
+from optimum_ane.exporters.config import ANEConfig
+from optimum_ane.exporters.stock_module import StockModule
+from optimum_ane.tasks import task_row
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
+
+    from optimum_ane.exporters.programs import ProgramSpec
+
+
+class StockANEConfig(ANEConfig):
+    """Inputs are arguments of the original's own `forward`, outputs fields of its `ModelOutput`."""
+
+    METHOD: ClassVar[str] = "graph"
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Of the inputs, in the order of the module's arguments."""
+        raise NotImplementedError
+
+    def wrap(self, original: nn.Module, program: ProgramSpec) -> StockModule:
+        """Puts the original behind the interface of a program's module.
+
+        Args:
+            original: The transformers model of the task, in float32 and evaluation mode; it is not copied.
+            program: One of `programs`.
+        """
+        task = task_row(self.task, modality=self.MODALITY)
+        outputs = [field.name for field in task.fields]
+        module = StockModule(original, self.input_names, outputs, adds_choices=task.has_choices)
+        shortest = min(program.functions, key=lambda function: function.inputs[0].shape or ())
+        module.learn_layers(self.function_inputs(shortest))
+        return module
+
+    def forward_arguments(self) -> Sequence[str]:
+        """The arguments of the forward of the task's model; none where transformers has no model of it."""
+        return _arguments(self._config, self.task)
+
+
+def _arguments(config: PretrainedConfig, task: str) -> tuple[str, ...]:
+    auto_class = TasksManager.get_model_class_for_task(task, model_type=config.model_type)
+    found = auto_class._model_mapping.get(type(config), None)
+    classes = found if isinstance(found, tuple | list) else [found]
+    named = [each for each in classes if each is not None and each.__name__ in (config.architectures or ())]
+    model_class = next(iter(named), classes[0])
+    return () if model_class is None else tuple(inspect.signature(model_class.forward).parameters)

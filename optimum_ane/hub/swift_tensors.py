@@ -1,0 +1,120 @@
+"""The Swift of a card for images and sounds: a type that takes their numbers as tensors, already processed."""
+
+from __future__ import annotations
+
+from math import prod
+
+from optimum_ane.hub.card_package import CardPackage
+from optimum_ane.hub.markdown import swift_string
+from optimum_ane.hub.swift import load_model
+from optimum_ane.package.manifest import ImageEntry, TensorEntry
+
+_FRAME = """\
+import CoreML
+import Foundation
+
+struct {type_name} {{
+    let model: MLModel{constants}
+
+    /// - Parameter folder: holds {mlpackage}, as downloaded.
+    init(folder: URL) async throws {{
+{load_model}
+    }}
+
+    /// - Parameter values: {values}
+    func predict(_ values: [Float]) throws -> MLFeatureProvider {{
+        precondition(values.count == {count}, "the package takes {count} numbers")
+        {rows}
+        return try model.prediction(from: MLDictionaryFeatureProvider(dictionary: [
+{features}
+        ]))
+    }}
+
+    /// An output without its batch dimension. It is {dtype} in the package.
+    func row(_ name: String, of output: MLFeatureProvider) -> MLShapedArraySlice<Float> {{
+        MLShapedArray<Float>(converting: output.featureValue(for: name)!.multiArrayValue!)[0]
+    }}
+
+{task}
+}}
+
+func example(folder: URL) async throws {{
+    let model = try await {type_name}(folder: folder)
+    // Zeros stand for what you read from a file.
+    print(try model.{call}(Array(repeating: 0, count: {count})))
+}}"""
+
+_CLASSIFY = """\
+    /// The most probable label, and its probability: the softmax of the scores.
+    func classify(_ values: [Float]) throws -> (label: String, probability: Float) {
+        let scores = try row("logits", of: predict(values)).scalars
+        let best = scores.indices.max { scores[$0] < scores[$1] }!
+        return (labels[best], 1 / scores.reduce(Float(0)) { $0 + exp($1 - scores[best]) })
+    }"""
+
+_ENCODE = """\
+    /// The last hidden state, and its extents.
+    func encode(_ values: [Float]) throws -> (states: [Float], shape: [Int]) {
+        let states = try row("last_hidden_state", of: predict(values))
+        return (states.scalars, states.shape)
+    }"""
+
+
+def classification(package: CardPackage) -> str:
+    """A label with its probability."""
+    labels = f"\n    let labels = [{', '.join(map(swift_string, package.labels))}]"
+    return _snippet(package, "Classifier", _CLASSIFY, "classify", labels)
+
+
+def features(package: CardPackage) -> str:
+    """Hidden states."""
+    return _snippet(package, "Encoder", _ENCODE, "encode", "")
+
+
+def _snippet(package: CardPackage, kind: str, task: str, call: str, constants: str) -> str:
+    manifest, function = package.manifest, package.default_function
+    rows = function.inputs[0].shape[0]
+    count = prod(function.inputs[0].shape[1:])
+    dtypes = {tensor.dtype for tensor in function.outputs if tensor.shape}
+    return _FRAME.format(
+        type_name=f"{package.task.modality.title()}{kind}",
+        constants=constants,
+        mlpackage=manifest.programs[0].path,
+        load_model=load_model(manifest.programs[0]),
+        values=_meaning(package, function.inputs[0]),
+        count=count,
+        rows="let scalars = values"
+        if rows == 1
+        else f"// {rows} rows at a time: all hold the same here.\n        "
+        f"let scalars = Array(repeating: values, count: {rows}).flatMap {{ $0 }}",
+        features="\n".join(
+            f"            {swift_string(tensor.name)}: {_feature(tensor)}," for tensor in function.inputs
+        ),
+        dtype="Float16" if dtypes == {"float16"} else "Float32",
+        task=task,
+        call=call,
+    )
+
+
+def _feature(tensor: TensorEntry) -> str:
+    shape = ", ".join(map(str, tensor.shape))
+    if tensor.dtype == "int32":  # a mask
+        return f"MLFeatureValue(shapedArray: MLShapedArray<Int32>(repeating: 1, shape: [{shape}]))"
+    return f"MLFeatureValue(shapedArray: MLShapedArray<Float>(scalars: scalars, shape: [{shape}]))"
+
+
+def _meaning(package: CardPackage, tensor: TensorEntry) -> str:
+    """What the numbers are, in a comment."""
+    extents = " × ".join(map(str, tensor.shape[1:]))
+    image = package.manifest.image
+    if image is None:
+        return f"a sound as preprocessor_config.json says, {extents} numbers."
+    return f"an image of {extents} numbers, channels first{_normalized(image)}."
+
+
+def _normalized(image: ImageEntry) -> str:
+    if not image.mean or not image.std:
+        return ", resized and rescaled as preprocessor_config.json says"
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (image.mean, image.std))
+    factor = "" if image.rescale_factor is None else f" · {image.rescale_factor:.8g}"
+    return f": (value{factor} − [{mean}]) / [{std}], channel by channel, of values 0 to 255 in RGB"

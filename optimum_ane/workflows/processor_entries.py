@@ -1,0 +1,38 @@
+"""What the manifest says of how images and sounds become inputs, for a client without Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from optimum_ane.exporters.stock_image import StockImageANEConfig
+from optimum_ane.package.manifest import AudioEntry, ImageEntry
+
+if TYPE_CHECKING:
+    from optimum_ane.exporters.config import ANEConfig, Processor
+    from optimum_ane.package.form import ExportForm
+_OF_CHANNELS = ("image_mean", "image_std")
+
+
+def image_entry(form: ExportForm, ane_config: ANEConfig, processor: Processor | None) -> ImageEntry:
+    """Describes images; what the processor does not do, or does not say, is left open."""
+    assert isinstance(ane_config, StockImageANEConfig)
+    assert form.image_size is not None
+    factor = getattr(processor, "rescale_factor", None) if getattr(processor, "do_rescale", False) else None
+    is_normalized = getattr(processor, "do_normalize", False)
+    mean, std = (_numbers(getattr(processor, name, None)) if is_normalized else () for name in _OF_CHANNELS)
+    height, width = form.image_size
+    return ImageEntry(height, width, ane_config.channels, None if factor is None else float(factor), mean, std)
+
+
+def audio_entry(form: ExportForm, processor: Processor | None) -> AudioEntry:
+    """Describes sounds."""
+    assert form.audio_length is not None
+    rate = getattr(processor, "sampling_rate", None)
+    padding = getattr(processor, "padding_value", None)
+    return AudioEntry(form.audio_length, None if rate is None else int(rate), float(padding or 0.0))
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    if values is None:
+        return ()
+    return tuple(float(value) for value in (values if isinstance(values, list | tuple) else [values]))

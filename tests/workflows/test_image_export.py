@@ -1,0 +1,152 @@
+"""Images as tensors, from a model of any architecture to an answer."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from optimum.exporters.tasks import TasksManager
+from PIL import Image
+from tiny_models import psnr
+from transformers import AutoConfig, ConvNextConfig, ViTConfig, ViTImageProcessor, pipeline
+
+from optimum_ane import (
+    ANEModelForFeatureExtraction,
+    ANEModelForImageClassification,
+    ANEModelForImageFeatureExtraction,
+    export,
+)
+from optimum_ane.errors import InputError, PackageError, UnsupportedModelError
+from optimum_ane.exporters.stock_image import StockImageANEConfig
+from optimum_ane.hub.card_package import read_card_package
+from optimum_ane.hub.swift import swift_snippet
+from optimum_ane.package.manifest import Manifest
+from optimum_ane.workflows.evaluate import evaluate_package
+
+LABELS = {0: "cat", 1: "dog", 2: "bird"}
+VIT = ViTConfig(
+    hidden_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=96,
+    image_size=24,
+    patch_size=8,
+    id2label=LABELS,
+)
+CONVNEXT = ConvNextConfig(hidden_sizes=[16, 24, 32, 48], depths=[1, 1, 2, 1], image_size=64, patch_size=4)
+
+
+def make_model(auto_class, config, seed=0):
+    torch.manual_seed(seed)
+    model = getattr(transformers, auto_class).from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model.requires_grad_(False)
+
+
+def make_images(rows, height, width, seed=3):
+    return torch.randn(rows, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    """A classifier that was saved with its processor, and its package."""
+    folder = tmp_path_factory.mktemp("images")
+    original = make_model("AutoModelForImageClassification", VIT)
+    original.save_pretrained(folder / "checkpoint")
+    ViTImageProcessor(size={"height": 24, "width": 24}).save_pretrained(folder / "checkpoint")
+    return original, export(folder / "checkpoint", folder / "out", quiet=True)
+
+
+def test_a_classifier_answers_as_the_original(vit):
+    original, result = vit
+    model = ANEModelForImageClassification.from_pretrained(result.path)
+    images = make_images(5, 24, 24)
+    assert psnr(original(images).logits, model(images).logits) > 50
+    assert list(result.report.layers) == ["embeddings", "layer.0", "layer.1"]
+    assert "24 × 24 pixels" in repr(model)
+    assert result.report.residency["flops_share_on_ane"] > 0.99
+
+
+def test_pipelines_take_it_with_the_processor_of_the_package(vit):
+    original, result = vit
+    processor = ViTImageProcessor.from_pretrained(result.path)
+    ours = pipeline(
+        "image-classification",
+        model=ANEModelForImageClassification.from_pretrained(result.path),
+        image_processor=processor,
+    )
+    theirs = pipeline("image-classification", model=original, image_processor=processor)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 31, 3), dtype=np.uint8)
+    answer, expected = ours(Image.fromarray(pixels)), theirs(Image.fromarray(pixels))
+    assert [each["label"] for each in answer] == [each["label"] for each in expected]
+    assert answer[0]["score"] == pytest.approx(expected[0]["score"], abs=0.01)
+
+
+def test_the_package_says_what_images_it_takes(vit):
+    _, result = vit
+    manifest = Manifest.read(result.path)
+    assert (manifest.modality, manifest.text, manifest.form.image_size) == ("image", None, (24, 24))
+    image = manifest.image
+    assert (image.height, image.width, image.channels, image.mean) == (24, 24, 3, (0.5, 0.5, 0.5))
+    assert image.rescale_factor == pytest.approx(1 / 255)
+    assert manifest.labels == ("cat", "dog", "bird")
+    card = (result.path / "README.md").read_text()
+    assert "images of 24 × 24 pixels" in card
+    assert "tokens" not in card
+    assert "tokenizer" not in card
+    swift = swift_snippet(read_card_package("", result.path))
+    assert "shape: [1, 3, 24, 24]" in swift
+    assert 'let labels = ["cat", "dog", "bird"]' in swift
+
+
+def test_other_images_are_refused(vit):
+    model = ANEModelForImageClassification.from_pretrained(vit[1].path)
+    with pytest.raises(InputError, match=r"\(1, 3, 32, 24\), and this package takes images of 24 × 24 pixels"):
+        model(make_images(1, 32, 24))
+    with pytest.raises(InputError, match=r"\(2, 1, 24, 24\)"):
+        model(make_images(2, 24, 24)[:, :1])
+    with pytest.raises(InputError, match=r"torch.uint8; expected floating point"):
+        model(torch.zeros(1, 3, 24, 24, dtype=torch.uint8))
+    with pytest.raises(InputError, match=r"NaN or infinity in row 1"):
+        model(make_images(2, 24, 24) / torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1))
+
+
+def test_datasets_of_images_are_refused_clearly(vit):
+    from optimum_ane.evaluation.datasets import DatasetSpec
+
+    with pytest.raises(UnsupportedModelError, match=r"datasets of images for image-classification are not read"):
+        evaluate_package(vit[1].path, DatasetSpec("folder"))
+
+
+def test_feature_extraction_gives_a_map_at_a_size_that_is_asked_for(tmp_path):
+    original = make_model("AutoModel", CONVNEXT)
+    result = export(
+        original, tmp_path / "out", quiet=True, image_size=(64, 96), batch_size=2, task="feature-extraction"
+    )
+    model = ANEModelForImageFeatureExtraction.from_pretrained(result.path)
+    images = make_images(3, 64, 96)
+    answer = model(images, return_dict=False)
+    assert answer[0].shape == (3, 48, 2, 3)
+    assert psnr(original(images).last_hidden_state, answer[0]) > 50
+    with pytest.raises(PackageError, match=r"feature-extraction of image, .* ANEModelForImageFeatureExtraction"):
+        ANEModelForFeatureExtraction.from_pretrained(result.path)
+    report = json.loads((result.path / "export_report.json").read_text())
+    assert "image_size=(64, 96)" in report["command"]
+
+
+def test_options_of_texts_are_refused(tmp_path):
+    with pytest.raises(UnsupportedModelError, match=r"sequence length is for rows of tokens, .* takes images"):
+        export(
+            make_model("AutoModel", VIT), tmp_path / "out", quiet=True, sequence_length=32, task="feature-extraction"
+        )
+
+
+def test_the_tasks_manager_knows_models_of_images():
+    tasks = TasksManager.get_supported_tasks_for_model_type("resnet", "ane", library_name="transformers")
+    assert {"feature-extraction", "image-classification"} <= tasks.keys()
+    config = tasks["image-classification"](AutoConfig.for_model("resnet"))
+    assert isinstance(config, StockImageANEConfig)
+    assert list(config.inputs) == ["pixel_values"]

@@ -14,6 +14,9 @@ from coremltools.converters.mil.mil.passes.pass_registry import register_pass
 from optimum_ane.targets.coreml.passes.compressed_weights import can_take_trailing_axes, with_trailing_axes
 from optimum_ane.targets.coreml.passes.scopes import scope_of
 
+_MOST_AXES = 5
+"""Of a value in Core ML."""
+
 
 @register_pass(namespace="optimum_ane")
 class share_tied_tables(AbstractGraphPass):  # noqa: N801 - passes are named by their class
@@ -26,7 +29,7 @@ class share_tied_tables(AbstractGraphPass):  # noqa: N801 - passes are named by 
 
     becomes
 
-        ids ─► reshape (N) ─► gather(weight (V, C, 1, 1)) ─► reshape ─►        conv(weight) ─►
+        ids ─► gather(weight (V, C, 1, 1)) ─► reshape ─►        conv(weight) ─►
 
     A compressed table is shared as well. What else reads the table would keep it: then nothing is changed.
     """
@@ -90,7 +93,7 @@ def _share(block: Block, table: Var, readers: list[Operation], twins: set[Var]) 
         result = reader.outputs[0]
         with scope_of(reader), mb.set_before_op(reader):
             indices = reader.indices
-            if indices.rank != 1:
+            if indices.rank + 3 > _MOST_AXES:
                 indices = mb.reshape(x=indices, shape=np.array([-1], np.int32))
             rows = mb.gather(**{**reader.inputs, "x": shared, "indices": indices})
             same = mb.reshape(x=rows, shape=np.array(result.shape, np.int32), name=result.name)

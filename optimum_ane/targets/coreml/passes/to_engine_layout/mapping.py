@@ -65,34 +65,55 @@ def map_tensors(
 def _before_split(rewriting: Rewriting, function: Callable[..., Var], arrays: Sequence[Pieces]) -> Pieces | None:
     """Makes the operation on what is split; None where it has to be made on each chunk.
 
-    Each operand is either one tensor for all, of length 1 along the axis of the split, or has as tensors a run of
-    chunks of one tensor.
+    Each operand either has chunks of one tensor, the same ones, or is one tensor for all: of length 1 along the axis
+    of the split, or as long as a chunk, and then as many of it stand one behind the other.
     """
     chunked = [array for array in arrays if array.flat[0].count > 1]
     if not chunked:
         return None
     first = chunked[0].flat[0]
     indices = [piece.index for piece in chunked[0].flat]
-    low, length = min(indices), len(set(indices))
-    if length == 1 or max(indices) - low + 1 != length:
+    run = _run(first, indices)
+    if run is None:
         return None
+    low, length = run
+    extent = int(first.var.shape[first.along]) // first.count
     values = []
     for array in arrays:
         pieces = list(array.flat)
         one = pieces[0]
         if one.count == 1:
-            if any(piece != one for piece in pieces) or int(one.var.shape[first.along]) != 1:
+            if any(piece != one for piece in pieces) or int(one.var.shape[first.along]) not in (1, extent):
                 return None
-            values.append(one)
-            continue
-        expected = [replace(one, index=index) for index in indices]
-        chunk = coarser(replace(one, index=low), length)
-        if (one.along, one.count) != (first.along, first.count) or pieces != expected or chunk is None:
+        elif pieces != [replace(first, var=one.var, index=index) for index in indices]:
             return None
-        values.append(chunk)
-    result = function(*(rewriting.tensor(value) for value in values))
-    new = [Piece(result, first.along, length, index - low) for index in indices]
-    return array_of(new, arrays[0].shape)
+        values.append(one)
+    tensors = []
+    for one in values:
+        chunk = coarser(replace(one, index=low), length) if one.count > 1 else None
+        if chunk is not None:
+            tensors.append(rewriting.tensor(chunk))
+        elif int(one.var.shape[first.along]) == 1:
+            tensors.append(one.var)
+        else:
+            tensors.append(rewriting.repeated(one.var, first.along, length))
+    result = function(*tensors)
+    return array_of([Piece(result, first.along, length, index - low) for index in indices], arrays[0].shape)
+
+
+def _run(first: Piece, indices: Sequence[int]) -> tuple[int, int] | None:
+    """The run of chunks that an operation is made on: those that are used, or all if at least half of them are.
+
+    Returns:
+        The first chunk's index and how many there are; None where it is better made on each chunk.
+    """
+    low, length = min(indices), len(set(indices))
+    if length == 1:
+        return None
+    is_run = max(indices) - low + 1 == length
+    if is_run and coarser(replace(first, index=low), length) is not None:
+        return low, length
+    return (0, first.count) if 2 * length >= first.count else None
 
 
 def _aligned(form: Form, places: Sequence[Place]) -> Pieces:

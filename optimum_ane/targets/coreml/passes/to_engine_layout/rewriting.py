@@ -28,6 +28,9 @@ from optimum_ane.targets.coreml.passes.to_engine_layout.placing import placed
 MOST_PIECES = 128
 """A value is not spread over more tensors than this: as many operations would replace each one that reads it."""
 
+LARGEST_REPEATED = 2**20
+"""A constant that is repeated for all heads, such as a table of rotary positions, has no more elements than this."""
+
 Result: TypeAlias = Form | Var | Sequence[Form] | None
 """What rewriting an operation gives.
 
@@ -84,6 +87,7 @@ class Rewriting:
         self._originals: dict[Var, Var] = {}
         self._entered: dict[tuple[Var, tuple[Place, ...]], Form] = {}
         self._transposed: dict[tuple[Var, tuple[int, ...]], Var] = {}
+        self._repeated: dict[tuple[Var, int, int], Var] = {}
         self._chunks: dict[tuple[Var, int, int], Sequence[Var]] = {}
 
     # The walk
@@ -235,6 +239,16 @@ class Rewriting:
         if chunk is not None:
             return chunk
         return Piece(self.emit("concat", values=[self.tensor(piece) for piece in pieces], axis=along))
+
+    def repeated(self, var: Var, along: int, count: int) -> Var:
+        """A tensor several times, one behind the other, made once: a constant if it is one and stays small."""
+        key = var, along, count
+        if key not in self._repeated:
+            if var.val is not None and var.val.size * count <= LARGEST_REPEATED:
+                self._repeated[key] = self.const(np.concatenate([var.val] * count, axis=along))
+            else:
+                self._repeated[key] = self.emit("concat", values=[var] * count, axis=along)
+        return self._repeated[key]
 
     def reshape(self, var: Var, shape: Sequence[int]) -> Var:
         """A tensor in another shape, by the operation that says the least: nothing, axes of length 1, a reshape."""

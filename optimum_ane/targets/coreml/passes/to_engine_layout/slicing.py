@@ -16,8 +16,10 @@ from coremltools.converters.mil.mil import Operation, Var
 
 from optimum_ane.targets.coreml.passes.to_engine_layout.elementwise import other_inputs
 from optimum_ane.targets.coreml.passes.to_engine_layout.form import (
+    CHANNEL,
     PARTS,
     Form,
+    Piece,
     Place,
     array_of,
     free_places,
@@ -142,12 +144,13 @@ def _cut(rewriting: Rewriting, form: Form, cuts: Sequence[Cut]) -> Form:
     partial = {place: cut for place, cut in places.items() if cut != (0, form.engine_shape[place], 1)}
     if not partial:
         return form
-    if len(partial) == 1 and form.pieces.ndim == 0:
+    if len(partial) == 1:
         ((place, (first, last, step)),) = partial.items()
         length, extent = last - first, form.engine_shape[place]
         if step == 1 and extent % length == 0 and first % length == 0 and extent // length <= 4:
-            chunk = rewriting.in_chunks(form.pieces.item(), place, extent // length)[first // length]
-            return make_form(array_of([chunk], ()), form.places, shape)
+            count, index = extent // length, first // length
+            chunks = [rewriting.in_chunks(piece, place, count)[index] for piece in form.pieces.flat]
+            return make_form(array_of(chunks, form.pieces.shape), form.places, shape)
     begin = [places[k][0] if k in partial else 0 for k in range(4)]
     end = [places[k][1] if k in partial else form.engine_shape[k] for k in range(4)]
     stride = [places[k][2] if k in partial else 1 for k in range(4)]
@@ -187,8 +190,26 @@ def _concat(rewriting: Rewriting, operation: Operation) -> Form | None:
     def join(*tensors: Var) -> Var:
         return rewriting.emit("concat", values=list(tensors), axis=place)
 
-    along = {piece.along for form in forms for piece in form.pieces.flat if piece.count > 1}
-    return map_tensors(rewriting, join, forms, places, shape, chunkable=along <= set(places) - {place})
+    chunked = [piece for form in forms for piece in form.pieces.flat if piece.count > 1]
+    if place == CHANNEL and PARTS in places:
+        return _concat_all(rewriting, forms, places, shape)
+    along = {piece.along for piece in chunked}
+    is_chunkable = along <= set(places) - {place} and len(chunked) == sum(form.pieces.size for form in forms)
+    return map_tensors(rewriting, join, forms, places, shape, chunkable=is_chunkable)
+
+
+def _concat_all(rewriting: Rewriting, forms: Sequence[Form], places: Sequence[Place], shape: Sequence[int]) -> Form:
+    """Joins the channels of each head at once: one concat of all heads, of which each is a chunk."""
+    rows = list(zip(*(form.pieces.flat for form in forms), strict=True))
+    distinct = list(dict.fromkeys(rows))
+    if len(distinct) == 1:
+        joined = [rewriting.joined(distinct[0], CHANNEL)]
+    else:
+        tensors = [rewriting.tensor(piece) for row in distinct for piece in row]
+        whole = rewriting.emit("concat", values=tensors, axis=CHANNEL)
+        joined = [Piece(whole, CHANNEL, len(distinct), index) for index in range(len(distinct))]
+    pieces = [joined[distinct.index(row)] for row in rows]
+    return make_form(array_of(pieces, forms[0].pieces.shape), places, shape)
 
 
 @rewrites("stack")

@@ -31,6 +31,7 @@ MEASUREMENTS = {
     "names": "operations that carry their module's name",
     "portable_speed": "the portable runtime over the matrix products alone",
     "lengths": "a package of several lengths: size, accuracy, speed",
+    "graph": "DistilBERT by its graph beside the hand-written module",
     "optimize": "stock packages rewritten for the engine",
     "loading": "what hashes cost when a package is loaded",
     "exports": "time and peak memory of exports",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
@@ -55,9 +56,11 @@ def check_weights(
             "checkpoint was trained for another task (see --task), or config.json contradicts it"
         )
     modules = {path for path, _ in model.named_modules()}
-    model_type = model.config.model_type
-    is_known = task in supported_tasks().get(model_type, ())
-    allowed = get_ane_config_class(model_type, task).UNUSED_WEIGHTS if is_known else {}
+    model_type, surplus = model.config.model_type, tuple(surplus)
+    if task in supported_tasks().get(model_type, ()):
+        allowed = get_ane_config_class(model_type, task).UNUSED_WEIGHTS
+    else:
+        allowed = _other_heads(surplus, modules, model.base_model_prefix)
     try:
         return check_unused(surplus, modules, allowed, type(model).__name__)
     except CheckpointError as error:
@@ -67,3 +70,20 @@ def check_weights(
 def _is_unused_pooler(name: str, model: PreTrainedModel) -> bool:
     """Language models are saved without the pooler that the class of hidden states has, and that nothing reads."""
     return model.base_model is model and name.startswith("pooler.")
+
+
+def _other_heads(surplus: Iterable[str], modules: Collection[str], prefix: str) -> dict[str, str]:
+    """What an architecture that nobody has written down leaves out: whatever the model has no module for at its top.
+
+    Parts of a module that it has, a layer more than the configuration counts say, are none of these.
+
+    Args:
+        surplus: Names of the files.
+        modules: Paths of all modules of the model.
+        prefix: What stands before the names of the model without a head in the files of one with a head.
+    """
+    of_base = f"{prefix}." if prefix and prefix not in modules else ""
+    heads = {name.split(".")[0] for name in surplus if not of_base or not name.startswith(of_base)}
+    parts = {name.removeprefix(of_base).split(".")[0] for name in surplus if of_base and name.startswith(of_base)}
+    allowed = heads.difference(modules) | {of_base + part for part in parts.difference(modules)}
+    return {re.escape(path): "the head of another task" for path in sorted(allowed)}

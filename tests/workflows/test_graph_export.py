@@ -10,7 +10,7 @@ from tiny_models import AUTO_CLASSES, make_inputs, make_original, make_tokenizer
 from transformers import AutoConfig, pipeline
 
 from optimum_ane import ANEModelForFeatureExtraction, ANEModelForSequenceClassification, export
-from optimum_ane.errors import ShapeError, UnsupportedModelError
+from optimum_ane.errors import CheckpointError, ShapeError, UnsupportedModelError
 from optimum_ane.exporters.config import get_ane_config_class
 from optimum_ane.exporters.stock_text import StockTextANEConfig
 from optimum_ane.models.distilbert import DistilBertANEConfig
@@ -139,3 +139,20 @@ def test_more_tokens_than_positions_are_refused(tmp_path):
     original = make_stock("gpt2", "feature-extraction")
     with pytest.raises(ShapeError, match=r"64 .* 40 positions"):
         export_stock(original, tmp_path / "out", sequence_length=64)
+
+
+def test_a_checkpoint_with_the_head_of_another_task(tmp_path):
+    make_stock("roformer", "fill-mask").save_pretrained(tmp_path / "checkpoint")
+    result = export(
+        tmp_path / "checkpoint",
+        tmp_path / "out",
+        task="feature-extraction",
+        sequence_length=8,
+        quiet=True,
+        validate=False,
+    )
+    assert "cls.predictions.bias" in result.report.left_out
+    config = json.loads((tmp_path / "checkpoint" / "config.json").read_text())
+    (tmp_path / "checkpoint" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    with pytest.raises(CheckpointError, match=r"no place for \d+ of them, roformer\.encoder\.layer\.1\."):
+        export(tmp_path / "checkpoint", tmp_path / "other", task="feature-extraction", sequence_length=8, quiet=True)

@@ -119,6 +119,22 @@ def check(seed: int, folder: Path, moves: Sequence[str] = ()) -> Maker:
         return maker
     path = folder / "fuzz.mlpackage"
     save(maker, target, outputs, path)
+    compare(path, maker, outputs, f"seed {seed}")
+    return maker
+
+
+def compare(path: Path, maker: Maker, outputs: Sequence[int], where: str) -> None:
+    """Runs a saved program and compares its results with what they mean.
+
+    Args:
+        path: The package.
+        maker: The program.
+        outputs: The places of the values that it returns.
+        where: For messages.
+
+    Raises:
+        MismatchError: A result is wrong.
+    """
     inputs = {f"in{i}": a for i, a in enumerate(maker.inputs)}
     for precision in ("program", "float32"):
         session = PortableSession(path, precision=precision)
@@ -127,8 +143,7 @@ def check(seed: int, folder: Path, moves: Sequence[str] = ()) -> Maker:
         half = maker.dtype is np.float16
         tolerance = (1e-2 if precision == "program" else 2e-3) if half else 1e-4
         for place, result in zip(outputs, results, strict=True):
-            _compare(result, meanings[place], tolerance, f"seed {seed}, {precision}, value {place}", maker)
-    return maker
+            _compare(result, meanings[place], tolerance, f"{where}, {precision}, value {place}", maker)
 
 
 def _compare(result: np.ndarray, meaning: np.ndarray, tolerance: float, where: str, maker: Maker) -> None:

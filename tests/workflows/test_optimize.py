@@ -193,6 +193,29 @@ def test_an_error_tells_rounding_from_logic(tmp_path, monkeypatch):
     assert optimize(source, tmp_path / "out.mlpackage").changed
 
 
+@register_pass(namespace="test_optimize")
+class stumbles(AbstractGraphPass):  # noqa: N801 - passes are named by their class
+    """Raises what has nothing to do with the program."""
+
+    def apply(self, prog):
+        {}["no such key"]
+
+
+def test_a_pass_that_stumbles_is_a_refusal(tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "optimize_passes", lambda: ct.PassPipeline(["test_optimize::stumbles"], "stumbles"))
+    source = save(convert_encoder(), tmp_path / "stock.mlpackage")
+    with pytest.raises(UnsupportedModelError, match="does not bear this program: KeyError: 'no such key'"):
+        optimize(source, tmp_path / "out.mlpackage")
+    assert [path.name for path in tmp_path.iterdir()] == ["stock.mlpackage"]
+
+
+def test_what_this_library_exports_gains_nothing(tiny_package, tmp_path):
+    package = tiny_package("distilbert", "text-classification")
+    result = optimize(package, tmp_path / "out.mlpackage")
+    assert not result.changed
+    assert files(result.path) == files(package / "model.mlpackage")
+
+
 @pytest.fixture
 def wrong_pass(monkeypatch):
     def passes():

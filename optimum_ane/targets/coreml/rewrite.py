@@ -127,8 +127,12 @@ def _rewrite_function(source: Package, pipeline: ct.PassPipeline, path: Path, ta
     before = [*function.inputs], [output.name for output in function.outputs]
     try:
         PassPipelineManager.apply_pipeline(program, pipeline)
-    except (ValueError, AssertionError, NotImplementedError) as error:
-        raise UnsupportedModelError(f"{source.path}: a graph pass does not bear this program: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:  # passes raise whatever they stumble over
+        raise UnsupportedModelError(
+            f"{source.path}: a graph pass does not bear this program: {type(error).__name__}: {error}"
+        ) from error
     if before != ([*function.inputs], [output.name for output in function.outputs]):
         raise AssertionError(f"{source.path}: a pass changed the names of inputs or outputs")
     made = type(source.spec)()
@@ -159,9 +163,12 @@ def _load(source: Package, version: int) -> Program:
             # A package may declare a later system than its operations need.
             force_spec_version=True,
         )
-    except (ValueError, AssertionError, NotImplementedError, KeyError, TypeError, RuntimeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # so does the reader
         raise UnsupportedModelError(
-            f"{source.path}: coremltools {ct.__version__} cannot read this program back: {error}"
+            f"{source.path}: coremltools {ct.__version__} cannot read this program back: {type(error).__name__}: "
+            f"{error}"
         ) from error
 
 

@@ -46,7 +46,9 @@ class StockAudioANEConfig(StockRowsANEConfig):
         """See `StockANEConfig.input_names`."""
         taken = self.forward_arguments()
         sounds = [name for name in SOUNDS if name in taken][:1]
-        return (*sounds, *([MASK] if MASK in taken and MASK not in self._left_out else ()))
+        # A model with a position for each frame takes spectrograms of that length, padding and all.
+        is_masked = MASK in taken and MASK not in self._left_out and _own_length(self._config) is None
+        return (*sounds, *([MASK] if is_masked else ()))
 
     @property
     def bins(self) -> int | None:

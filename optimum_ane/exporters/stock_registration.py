@@ -30,7 +30,7 @@ _NOT_OF_TRANSFORMERS = {"timm_wrapper", "timm_backbone"}
 
 
 def _register_text() -> None:
-    of_text = set().union(*_OF_TEXT)
+    of_text = set().union(*_OF_TEXT) - modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.keys()
     for model_type in sorted(of_text & modeling_auto.MODEL_MAPPING_NAMES.keys()):
         register_graph(StockTextANEConfig, model_type, ["feature-extraction"])
     for task, names in _TEXT_TASKS.items():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from optimum_ane.errors import ANEError, UnsupportedModelError, ValidationError
 from optimum_ane.exporters.stock import StockANEConfig
+from optimum_ane.exporters.stock_experts import batched_experts
 from optimum_ane.package.manifest import ConversionEntry
 from optimum_ane.package.report import Attempt
 from optimum_ane.targets.coreml.conversion import GRAPH_CONVERSIONS, Conversion
@@ -119,7 +120,9 @@ def convert(draft: PackageDraft, metadata: Metadata, threshold: float | None, *,
 
 def _convert(draft: PackageDraft, metadata: Metadata, conversion: Conversion) -> None:
     for program in draft.programs:
-        stage.convert_program(draft, program, draft.modules[program.name], metadata, conversion)
+        module = draft.modules[program.name]
+        with batched_experts(module.get_submodule("model")):
+            stage.convert_program(draft, program, module, metadata, conversion)
 
 
 def _compare(draft: PackageDraft, attempt: Attempt, limit: float) -> Attempt:

@@ -1,0 +1,98 @@
+"""Decoders without a cache: the logits of whole rows."""
+
+import pytest
+import torch
+from tiny_models import make_tokenizer, psnr
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from optimum_ane import ANEModelForCausalLM, export
+from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.exporters.stock_experts import BATCHED
+from optimum_ane.exporters.stock_text import StockTextANEConfig
+from optimum_ane.package.form import ExportForm
+
+SIZES = {
+    "vocab_size": 100,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 40,
+    "pad_token_id": 1,
+}
+LENGTH = 20
+
+
+def make_decoder(model_type, seed=0, **settings):
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **SIZES, **settings)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    original = make_decoder("llama")
+    output = tmp_path_factory.mktemp("decoder") / "out"
+    return original, export(original, output, quiet=True, tokenizer=make_tokenizer(), sequence_length=LENGTH)
+
+
+def make_inputs(side, lengths, width):
+    generator = torch.Generator().manual_seed(4)
+    ids = torch.randint(5, 100, (len(lengths), width), generator=generator)
+    place = torch.arange(width)[None]
+    kept = torch.tensor(lengths)[:, None]
+    mask = place < kept if side == "right" else place >= width - kept
+    return {"input_ids": torch.where(mask, ids, 1), "attention_mask": mask.long()}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("width", [LENGTH, 13])
+def test_logits_are_the_originals_with_padding_on_either_side(llama, side, width):
+    original, result = llama
+    model = ANEModelForCausalLM.from_pretrained(result.path)
+    inputs = make_inputs(side, [width, 7, 1], width)
+    mask = inputs["attention_mask"].bool()
+    ours = model(**inputs).logits
+    assert ours.shape == (3, width, 100)
+    assert psnr(original(**inputs, use_cache=False).logits[mask], ours[mask]) > 50
+
+
+def test_it_does_not_generate_and_says_so(llama):
+    model = ANEModelForCausalLM.from_pretrained(llama[1].path)
+    assert not model.can_generate()
+    with pytest.raises(UnsupportedModelError, match=r"no cache of keys and values.* gives the logits"):
+        model.generate(torch.tensor([[5, 6]]), max_new_tokens=3)
+
+
+def test_what_is_measured_and_predicted(llama):
+    report = llama[1].report
+    assert list(report.layers) == ["embeddings", "layer.0", "layer.1"]
+    assert report.residency["flops_share_on_ane"] > 0.97
+
+
+def test_examples_are_padded_on_both_sides():
+    config = StockTextANEConfig(AutoConfig.for_model("llama", **SIZES), "text-generation")
+    (batch,) = config.examples(ExportForm(task="text-generation", sequence_length=12))
+    assert batch["attention_mask"].sum(1).tolist() == [12, 8, 5, 1]
+    assert [row[0].item() for row in batch["attention_mask"]] == [1, 0, 1, 0]
+    assert [row[-1].item() for row in batch["attention_mask"]] == [1, 1, 0, 1]
+    assert (batch["input_ids"] == 1).equal(batch["attention_mask"] == 0)
+
+
+def test_experts_become_batched_products_and_are_what_they_were_afterwards(tmp_path):
+    # Of another seed a token's third expert is nearly its second: float16 may choose the one or the other.
+    original = make_decoder(
+        "qwen3_moe", seed=1, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, head_dim=12
+    )
+    before = original.get_experts_implementation()
+    assert BATCHED not in before.values()
+    result = export(original, tmp_path / "out", quiet=True, tokenizer=make_tokenizer(), sequence_length=LENGTH)
+    assert original.get_experts_implementation() == before
+    model = ANEModelForCausalLM.from_pretrained(result.path)
+    inputs = make_inputs("right", [LENGTH, 9], LENGTH)
+    mask = inputs["attention_mask"].bool()
+    assert psnr(original(**inputs, use_cache=False).logits[mask], model(**inputs).logits[mask]) > 50

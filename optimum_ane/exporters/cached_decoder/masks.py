@@ -1,0 +1,102 @@
+"""The masks of a decoder over its state, in place of those that transformers makes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optimum_ane.errors import UnsupportedModelError
+
+HIDDEN = -3e4
+"""What is added to the score of a row that is not seen; float16 holds twice of it."""
+
+_MAKERS = ("create_causal_mask", "create_sliding_window_causal_mask", "create_masks_for_generate")
+_REFUSED = ("create_chunked_causal_mask", "create_recurrent_attention_mask")
+
+
+class MaskMakers:
+    """Makes the masks that a modeling file asks for from that of the program.
+
+    Args:
+        mask: (1, 1, Q, context), added to the scores.
+        positions: (Q,) integer, of the tokens.
+    """
+
+    def __init__(self, mask: Tensor, positions: Tensor) -> None:
+        self._mask, self._positions = mask, positions
+        self.calls = 0
+
+    def create_causal_mask(self, config: Any, *_: Any, **arguments: Any) -> Tensor:
+        """Gives the program's mask."""
+        self._check(arguments)
+        return self._mask
+
+    def create_sliding_window_causal_mask(self, config: Any, *_: Any, **arguments: Any) -> Tensor:
+        """Gives the program's mask, closed for rows that are a window or more before the token."""
+        self._check(arguments)
+        window = config.sliding_window
+        if window is None:
+            return self._mask
+        rows = torch.arange(self._mask.shape[-1], dtype=self._positions.dtype)
+        too_old = rows[None, :] <= self._positions[:, None] - window
+        closed = torch.where(too_old, HIDDEN, 0.0)
+        return torch.minimum(self._mask, closed[None, None])
+
+    def create_masks_for_generate(self, config: Any, *arguments: Any, **others: Any) -> Tensor | dict[str, Tensor]:
+        """Gives one mask, or one for each type of layer where there are several."""
+        kinds = getattr(config, "layer_types", None)
+        if kinds is None:
+            if getattr(config, "sliding_window", None) is not None:
+                return self.create_sliding_window_causal_mask(config, *arguments, **others)
+            return self.create_causal_mask(config, *arguments, **others)
+        makers = {
+            "full_attention": self.create_causal_mask,
+            "sliding_attention": self.create_sliding_window_causal_mask,
+        }
+        unknown = sorted(set(kinds) - set(makers))
+        if unknown:
+            raise UnsupportedModelError(f"layers of the type {', '.join(unknown)} have no mask over a state")
+        return {kind: makers[kind](config, *arguments, **others) for kind in dict.fromkeys(kinds)}
+
+    def _check(self, arguments: dict[str, Any]) -> None:
+        self.calls += 1
+        for name in ("or_mask_function", "and_mask_function", "block_sequence_ids"):
+            if arguments.get(name) is not None:
+                raise UnsupportedModelError(f"the mask is changed by {name}, which is not understood")
+
+
+@contextmanager
+def mask_makers(model: nn.Module, makers: MaskMakers) -> Iterator[None]:
+    """Lets the modeling files of a model call our makers while the block runs.
+
+    Raises:
+        UnsupportedModelError: None of them was called: the model makes its masks in another way, or none.
+    """
+    files = {sys.modules[type(module).__module__] for module in model.modules()}
+    replaced: list[tuple[Any, str, Callable[..., Any]]] = []
+    try:
+        for file in files:
+            for name in (*_MAKERS, *_REFUSED):
+                if hasattr(file, name):
+                    replaced.append((file, name, getattr(file, name)))
+                    setattr(file, name, getattr(makers, name) if name in _MAKERS else _refuse(name))
+        yield
+    finally:
+        for file, name, function in replaced:
+            setattr(file, name, function)
+    if not makers.calls:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} asks transformers for no causal mask, so that rows of a cache cannot be hidden"
+        )
+
+
+def _refuse(name: str) -> Callable[..., Any]:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise UnsupportedModelError(f"masks of the kind {name} are not understood over a state")
+
+    return refuse

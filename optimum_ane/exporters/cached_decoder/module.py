@@ -1,0 +1,118 @@
+"""A stock decoder as the module of a program: tokens, a position and a mask in, logits out, its cache in a buffer."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.exporters.cached_decoder.attention import NAME
+from optimum_ane.exporters.cached_decoder.masks import MaskMakers, mask_makers
+from optimum_ane.exporters.cached_decoder.rotary import rotary_tables
+from optimum_ane.exporters.cached_decoder.state_cache import StateCache
+
+STATE = "kv_cache"
+
+View = Literal["logits", "position"]
+"""What a function answers: the logits of its tokens, or the position behind them, which needs no head."""
+
+
+class CachedDecoder(nn.Module):
+    """A causal language model of transformers whose keys and values are kept in `kv_cache`.
+
+    No modeling file is edited. While it runs, the model's cache is a `StateCache`, its masks are made of the
+    program's, its rotary modules look their angles up, and its attention is `cached_attention`; an older model that
+    does not ask transformers for an attention function keeps its own.
+
+    Args:
+        model: In evaluation mode and float32; it is neither copied nor changed beyond the calls.
+        context_length: Rows of the state.
+        answers: What `forward` returns.
+    """
+
+    def __init__(self, model: PreTrainedModel, context_length: int, answers: View = "logits") -> None:
+        super().__init__()
+        self.model, self.context_length, self.answers = model, context_length, answers
+        self.register_buffer(STATE, torch.zeros(_state_shape(model, context_length)), persistent=False)
+
+    def forward(self, input_ids: Tensor, position: Tensor, causal_mask: Tensor) -> Tensor:
+        """Reads tokens and writes their rows.
+
+        Args:
+            input_ids: (1, Q) integer.
+            position: (1,) integer, of the first token: the number of rows before it.
+            causal_mask: (1, 1, Q, context), 0 for rows that a token sees, −3e4 for the others.
+
+        Returns:
+            The logits (1, Q, vocabulary), or the position behind the last token (1,).
+
+        Raises:
+            UnsupportedModelError: The model does what is not understood over a state; the message says what.
+        """
+        length = input_ids.shape[1]
+        positions = position + torch.arange(length, dtype=position.dtype)
+        state = getattr(self, STATE)
+        cache, makers = StateCache(state, position[0]), MaskMakers(causal_mask, positions)
+        arguments: dict[str, Any] = {
+            "input_ids": input_ids,
+            "attention_mask": torch.ones(1, self.context_length, dtype=torch.long),
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+        if "position_ids" in inspect.signature(self.model.forward).parameters:
+            arguments["position_ids"] = positions[None]
+        with ExitStack() as stack:
+            stack.enter_context(_attention_of_ours(self.model))
+            stack.enter_context(rotary_tables(self.model, self.context_length))
+            stack.enter_context(mask_makers(self.model, makers))
+            logits: Tensor = self.model(**arguments).logits
+        layers = state.shape[0] // 2
+        if sorted(cache.updated) != list(range(layers)):
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} wrote the layers {sorted(cache.updated)} of its cache, and has {layers}"
+            )
+        return logits if self.answers == "logits" else position + length
+
+
+@contextmanager
+def _attention_of_ours(model: PreTrainedModel) -> Iterator[None]:
+    """Lets a model and its parts take `cached_attention` while the block runs, if their files ask for a function."""
+    configs = _configs(model)
+    before = [config._attn_implementation for config in configs]
+    asks = any("ALL_ATTENTION_FUNCTIONS" in vars(sys.modules[type(each).__module__]) for each in model.modules())
+    try:
+        for config in configs:
+            config._attn_implementation = NAME if asks else "eager"
+        yield
+    finally:
+        for config, name in zip(configs, before, strict=True):
+            config._attn_implementation = name
+
+
+def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
+    found = [
+        module.config for module in model.modules() if isinstance(getattr(module, "config", None), PreTrainedConfig)
+    ]
+    return list({id(config): config for config in found}.values())
+
+
+def _state_shape(model: PreTrainedModel, context_length: int) -> tuple[int, int, int, int]:
+    """The shape of the state, from what the layers' caches are in a run of the model itself."""
+    with torch.no_grad():
+        answer = model(input_ids=torch.zeros(1, 1, dtype=torch.long), use_cache=True)
+    layers = answer.past_key_values.layers
+    shapes = {tuple(each.shape[1::2]) for layer in layers for each in (layer.keys, layer.values)}
+    if len(shapes) != 1:
+        raise UnsupportedModelError(
+            f"the layers of {type(model).__name__} have keys and values of several shapes, {sorted(shapes)} (heads, "
+            "width), and one state holds one"
+        )
+    ((heads, width),) = shapes
+    return 2 * len(layers), heads, context_length, width

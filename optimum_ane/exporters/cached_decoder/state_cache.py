@@ -1,0 +1,90 @@
+"""A cache of transformers' interface over one tensor of fixed shape, the state of a program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimum_ane.errors import UnsupportedModelError
+
+
+class StateCache:
+    """Keys and values of all layers in one tensor, (2 · layers, heads, context, width).
+
+    A layer's keys are at 2 · index, its values behind them: both are written by one slice assignment, which becomes
+    one update of the state. A layer gets all rows back, those to come included: the mask hides them.
+
+    It stands for transformers' `Cache` and is none: what a modeling file asks of a cache beside these methods is not
+    understood, and ends in an `AttributeError` that names it.
+
+    Args:
+        state: The tensor; it is written to.
+        position: () integer, the row of the first token.
+    """
+
+    is_compileable = False
+    layers: tuple[()] = ()
+
+    def __init__(self, state: Tensor, position: Tensor) -> None:
+        self._state = state
+        self._position = position
+        self.updated: list[int] = []
+
+    @property
+    def context_length(self) -> int:
+        """How many rows there are."""
+        return self._state.shape[2]
+
+    @property
+    def is_sliding(self) -> list[bool]:
+        """No layer forgets rows: a window is a matter of the mask."""
+        return [False] * (self._state.shape[0] // 2)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, cache_kwargs: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """Writes the rows of new tokens, and gives all rows of the layer.
+
+        Args:
+            key_states: (1, heads, tokens, width).
+            value_states: As `key_states`.
+            layer_idx: Of the layer.
+            cache_kwargs: Not used.
+
+        Returns:
+            Keys and values, (1, heads, context, width) each.
+
+        Raises:
+            UnsupportedModelError: A layer's keys or values are not of the state's shape.
+        """
+        expected = (1, self._state.shape[1], key_states.shape[2], self._state.shape[3])
+        for name, value in (("keys", key_states), ("values", value_states)):
+            if tuple(value.shape) != expected:
+                raise UnsupportedModelError(
+                    f"the {name} of layer {layer_idx} are {tuple(value.shape)} and those of the first {expected}: one "
+                    "state holds layers of one shape only"
+                )
+        first, last = 2 * layer_idx, 2 * layer_idx + 2
+        self._state[first:last, :, self._position : self._position + expected[2]] = torch.cat(
+            (key_states, value_states)
+        )
+        self.updated.append(layer_idx)
+        return self._state[first : first + 1], self._state[first + 1 : last]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Gives 0: positions are given to the model, and rows are counted by the mask."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Gives the number of rows, and the first one's position."""
+        return self.context_length, 0
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        """Gives the number of rows."""
+        return self.context_length
+
+    def get_max_cache_shape(self, layer_idx: int = 0) -> int:
+        """Gives the number of rows."""
+        return self.context_length

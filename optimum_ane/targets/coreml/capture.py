@@ -62,7 +62,7 @@ def capture(
                 examples,
                 precision=precision,
                 with_probabilities=with_probabilities,
-                needs_layers=False,
+                is_stock=True,
             )
         check_traced_memory(traced)
         return traced

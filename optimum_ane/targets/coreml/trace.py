@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from optimum_ane.nn import raise_epsilons_for_float16
 from optimum_ane.targets.coreml.hidden_states import named_hidden_states
 from optimum_ane.targets.coreml.module_names import name_values_by_module
+from optimum_ane.targets.coreml.mutations import make_functional
 from optimum_ane.targets.coreml.probabilities import WithProbabilities
 
 
@@ -21,7 +22,7 @@ def trace(
     *,
     precision: str,
     with_probabilities: bool = False,
-    needs_layers: bool = True,
+    is_stock: bool = False,
 ) -> torch.jit.ScriptModule:
     """Traces a module for one fixed shape, with names on its hidden states and each value's module in its name.
 
@@ -33,7 +34,8 @@ def trace(
         precision: Of the program to be, `"float16"` or `"float32"`.
         with_probabilities: Whether the probabilities of a classifier are added as the last output; the module's first
             output are its logits (B, labels).
-        needs_layers: Whether a module that declares no layers is an error; else its hidden states have no names.
+        is_stock: Whether the module is written for PyTorch: what it writes in place is made functional, and where it
+            declares no layers, its hidden states have no names.
 
     Returns:
         The traced module; it shares the parameters of `module`.
@@ -45,11 +47,14 @@ def trace(
         raise_epsilons_for_float16(module)
     traced = WithProbabilities(module) if with_probabilities else module
     examples = tuple(value.float() if value.is_floating_point() else value for value in inputs.values())
-    has_layers = needs_layers or hasattr(module, "layer_stack")
+    has_layers = not is_stock or hasattr(module, "layer_stack")
     names = named_hidden_states(module) if has_layers else nullcontext()
     with torch.no_grad(), names, warnings.catch_warnings():
         # The tracer warns of every shape that becomes a constant; all of ours are meant to.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         graph = torch.jit.trace(traced, examples, check_trace=False)
+    torch._C._jit_pass_inline(graph.forward.graph)
+    if is_stock:
+        make_functional(graph)
     name_values_by_module(graph, traced, module)
     return graph

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from optimum_ane.targets.coreml.translations import (
+    aliases,
     arithmetic,
     assignment,
     attention,
@@ -24,6 +25,7 @@ from optimum_ane.targets.coreml.translations import (
 from optimum_ane.targets.coreml.translations.register import is_translated, registered
 
 __all__ = [
+    "aliases",
     "arithmetic",
     "assignment",
     "attention",

@@ -4,8 +4,8 @@
     values ─► broadcast ┼─► concat ─► x with the values        along each axis of which a part is written
     x ─► slice(after) ──┘
 
-What lies between elements of a step other than one is written again. Bounds that the program computes are left to
-coremltools' scatter.
+or, where one of both is constant, `select(mask, values with zeros around them, x)`. What lies between elements of a
+step other than one is written again. Bounds that the program computes are left to coremltools' scatter.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ def assign(x: Any, values: Any, region: Sequence[tuple[int, int]], name: str | N
     axis = next((axis for axis, (begin, end) in enumerate(region) if (begin, end) != (0, x.shape[axis])), None)
     if axis is None:
         return mb.identity(x=values, **named)
-    begin, end = region[axis]
-    if begin >= end:
+    if any(begin >= end for begin, end in region):
         return mb.identity(x=x, **named)
+    if types.is_float(x.dtype) and (values.val is not None or x.val is not None):
+        return _selected(x, values, region, named)
+    begin, end = region[axis]
     middle = _part(x, axis, begin, end)
     rest = [*region]
     rest[axis] = (0, end - begin)
@@ -48,6 +50,22 @@ def assign(x: Any, values: Any, region: Sequence[tuple[int, int]], name: str | N
     # Programs join no flags.
     numbers = mb.concat(values=[mb.cast(x=part, dtype="int32") for part in kept], axis=axis)
     return mb.cast(x=numbers, dtype="bool", **named)
+
+
+def _selected(x: Any, values: Any, region: Sequence[tuple[int, int]], named: dict[str, str]) -> Any:
+    """The same where one of both is constant: of a concat of constants coremltools takes elements for integers."""
+    places = tuple(slice(begin, end) for begin, end in region)
+    mask = np.zeros(x.shape, bool)
+    mask[places] = True
+    if values.val is not None:
+        whole = np.zeros(x.shape, values.val.dtype)
+        whole[places] = values.val
+    else:
+        sides = [(begin, size - end) for (begin, end), size in zip(region, x.shape, strict=True)]
+        whole = mb.pad(
+            x=values, pad=np.array(sides, np.int32).reshape(-1), mode="constant", constant_val=np.float32(0)
+        )
+    return mb.select(cond=mask, a=whole, b=x, **named)
 
 
 def _part(x: Any, axis: int, begin: int, end: int) -> Any:

@@ -19,6 +19,8 @@ _SIGNATURES = {
     "ones_like": ("self", "dtype", *_REST, "memory_format"),
     "zeros_like": ("self", "dtype", *_REST, "memory_format"),
     "full_like": ("self", "fill_value", "dtype", *_REST, "memory_format"),
+    "ones": ("size", "dtype", *_REST),
+    "zeros": ("size", "dtype", *_REST),
     "full": ("size", "fill_value", "dtype", *_REST),
     "scalar_tensor": ("fill_value", "dtype", *_REST),
 }
@@ -52,7 +54,7 @@ def filled(context: Any, node: Any) -> None:
     elif x is not None:
         name = types.builtin_to_string(x.dtype)
     else:
-        name = _type_of(value)
+        name = _type_of(value) if "fill_value" in given else "fp32"
     shape: tuple[int, ...]
     if size is None:
         shape = () if x is None else tuple(x.shape)

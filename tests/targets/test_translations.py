@@ -100,6 +100,10 @@ CASES = {
     "scatter_reduce, mean": (
         lambda x, i, y: x.scatter_reduce(1, i, y, reduce="mean", include_self=False), X, SAME_INDEX, numbers(3, 2),
     ),
+    "scatter_reduce, least": (
+        lambda x, i, y: x.scatter_reduce(1, i, y, reduce="amin", include_self=False), X, SAME_INDEX, numbers(3, 2),
+    ),
+    "complex numbers": (lambda x, angle: turned(x, angle), numbers(1, 4, 2, 6), numbers(1, 4, 3)),
     "index_add": (
         lambda x, i, y: x.index_add(1, i, y, alpha=2), numbers(5, 4), torch.tensor([0, 2, 2]), numbers(5, 3),
     ),
@@ -125,6 +129,48 @@ CASES = {
     ),
     "rms_norm": (lambda x: F.rms_norm(x, (4,), torch.arange(4.0), 0.1), X),
 }  # fmt: skip
+
+
+def turned(x, angle):
+    """Rotary positions by complex numbers, as Llama 4 has them."""
+    turns = torch.polar(torch.ones_like(angle), angle)
+    pairs = torch.view_as_complex(x.reshape(1, 4, 2, 3, 2))
+    return torch.view_as_real(pairs * turns[:, :, None]).flatten(3)
+
+
+class Swish(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient
+
+
+class Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(x, factor):
+        return x * factor
+
+    @staticmethod
+    def setup_context(context, inputs, output):
+        context.factor = inputs[1]
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * context.factor, None
+
+
+def test_a_function_with_a_gradient_of_its_own_keeps_it_outside_of_traces(tmp_path):
+    def function(x):
+        return Scaled.apply(Swish.apply(x), 3.0)
+
+    compare(build(function, [X], "trace", tmp_path / "a.mlpackage"), function, [X])
+    x = torch.ones(2, requires_grad=True)
+    function(x).sum().backward()
+    assert x.grad.tolist() == [3.0, 3.0]
 
 
 def write_through_views(y):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optimum_ane.nn import raise_epsilons_for_float16
+from optimum_ane.targets.coreml.autograd_functions import forwards_traced
 from optimum_ane.targets.coreml.hidden_states import named_hidden_states
 from optimum_ane.targets.coreml.module_names import name_values_by_module
 from optimum_ane.targets.coreml.mutations import make_functional
@@ -49,7 +50,8 @@ def trace(
     examples = tuple(value.float() if value.is_floating_point() else value for value in inputs.values())
     has_layers = not is_stock or hasattr(module, "layer_stack")
     names = named_hidden_states(module) if has_layers else nullcontext()
-    with torch.no_grad(), names, warnings.catch_warnings():
+    functions = forwards_traced() if is_stock else nullcontext()
+    with torch.no_grad(), names, functions, warnings.catch_warnings():
         # The tracer warns of every shape that becomes a constant; all of ours are meant to.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         graph = torch.jit.trace(traced, examples, check_trace=False)

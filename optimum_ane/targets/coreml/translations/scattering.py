@@ -33,9 +33,11 @@ def scatter_reduce(context: Any, node: Any) -> None:
     how = constant(reduce, "a reduction")
     includes = True if include is None else bool(constant(include, "whether a tensor counts"))
     if not includes:
-        if how not in ("sum", "mean", "prod"):
-            raise NotImplementedError(f"scatter_reduce of {how} without the tensor itself")
-        x = _scattered(x, dim, index, 1.0 if how == "prod" else 0.0, "update")
+        # The tensor's own numbers, where others come, give way to ones that change nothing.
+        neutral: Any = 1.0 if how == "prod" else 0.0
+        if how in ("amin", "amax"):
+            neutral = mb.reduce_max(x=values) if how == "amin" else mb.reduce_min(x=values)
+        x = _scattered(x, dim, index, neutral, "update")
     if how != "mean":
         context.add(_scattered(x, dim, index, values, _MODES[how], node.name))
         return

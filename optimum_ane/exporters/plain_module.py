@@ -42,6 +42,11 @@ class PlainModule(nn.Module):
         self.inputs, self.constants = tuple(inputs), dict(constants)
         self.outputs = tuple(outputs or ())
 
+    @property
+    def original(self) -> nn.Module:
+        """Whose modules the values of the program are named by."""
+        return self.model
+
     def answer(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Calls the module with inputs by name; gives its outputs by name.
 

@@ -41,6 +41,11 @@ class StockModule(nn.Module):
         """Set before the capture to make the graph's output a sentence embedding: (B, C) of the first output."""
         self._layers: LayerStack | None = None
 
+    @property
+    def original(self) -> nn.Module:
+        """Whose modules the values of the program are named by."""
+        return self.model
+
     def call(self, *values: Tensor) -> Any:
         """Calls the original with the program's inputs; gives its `ModelOutput`."""
         if self.adds_choices:

@@ -19,8 +19,7 @@ def module_of_error(error: BaseException, *networks: nn.Module) -> str | None:
 
     Args:
         error: What was caught.
-        networks: What the paths are of. In names of traced values they begin with the name that `StockModule` has
-            for what it wraps, `model`.
+        networks: What the paths are of.
 
     Returns:
         The path, `encoder.layer.0.attention`; None where no frame tells.
@@ -42,4 +41,4 @@ def _path(variables: dict[str, Any], paths: dict[int, str]) -> str | None:
     node = variables.get("node")
     name = getattr(node, "name", None)
     traced = read_name(name) if isinstance(name, str) else None
-    return None if traced is None or traced.module == "model" else traced.module.removeprefix("model.") or None
+    return None if traced is None else traced.module or None

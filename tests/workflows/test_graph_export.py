@@ -10,6 +10,7 @@ from tiny_models import AUTO_CLASSES, make_inputs, make_original, make_tokenizer
 from transformers import AutoConfig, pipeline
 
 from optimum_ane import ANEModelForFeatureExtraction, ANEModelForSequenceClassification, export
+from optimum_ane.analysis.operations import read_program
 from optimum_ane.errors import CheckpointError, ShapeError, UnsupportedModelError
 from optimum_ane.exporters.config import get_ane_config_class
 from optimum_ane.exporters.stock_text import StockTextANEConfig
@@ -81,6 +82,12 @@ def test_each_layer_is_compared(roformer):
     _, result = roformer
     assert list(result.report.layers) == ["embeddings", "layer.0", "layer.1"]
     assert min(result.report.layers.values()) > 50
+
+
+def test_operations_are_named_by_the_modules_of_the_original(roformer):
+    _, result = roformer
+    names = {operation.name for operation in read_program(result.path / "model.mlpackage").operations}
+    assert {"roformer_encoder_layer_1_intermediate_dense", "classifier_dense"} <= names
 
 
 def test_pipelines_take_it(roformer):

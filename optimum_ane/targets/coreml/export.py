@@ -14,7 +14,7 @@ from torch.fx.node import map_aggregate
 
 from optimum_ane.targets.coreml.hidden_states import hidden_states_met
 from optimum_ane.targets.coreml.memory import check_exported_memory
-from optimum_ane.targets.coreml.module_names import traced_name, without_prefix
+from optimum_ane.targets.coreml.module_names import named_root, traced_name, without_prefix
 from optimum_ane.targets.coreml.probabilities import WithProbabilities
 from optimum_ane.targets.coreml.translations import is_translated
 
@@ -62,7 +62,7 @@ def export(module: nn.Module, inputs: Mapping[str, Tensor], *, with_probabilitie
     root: nn.Module = WithProbabilities(module) if with_probabilities else module
     met: dict[str, Tensor] = {}
     outer = _WithHiddenStates(root, met.values)
-    prefix = next(name for name, each in outer.named_modules() if each is module)
+    prefix = next(name for name, each in outer.named_modules() if each is named_root(module))
     states = hidden_states_met(module, met.__setitem__) if hasattr(module, "layer_stack") else nullcontext()
     examples = tuple(value.float() if value.is_floating_point() else value for value in inputs.values())
     with torch.no_grad(), states:

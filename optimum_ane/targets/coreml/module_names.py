@@ -58,6 +58,12 @@ def traced_name(module: str, value: str) -> str:
     return f"{module}@{value}"
 
 
+def named_root(module: nn.Module) -> nn.Module:
+    """The module whose paths count: what a wrapper of a stock module wraps (`original`), else the module itself."""
+    original = getattr(module, "original", None)
+    return module if original is None else original
+
+
 def read_name(name: str) -> TracedName | None:
     """Reads a name as coremltools has made it of a traced value's; None if it comes from no traced value."""
     match = _NAME.fullmatch(name)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from optimum_ane.nn import raise_epsilons_for_float16
 from optimum_ane.targets.coreml.autograd_functions import forwards_traced
 from optimum_ane.targets.coreml.hidden_states import named_hidden_states
-from optimum_ane.targets.coreml.module_names import name_values_by_module
+from optimum_ane.targets.coreml.module_names import name_values_by_module, named_root
 from optimum_ane.targets.coreml.mutations import make_functional
 from optimum_ane.targets.coreml.probabilities import WithProbabilities
 
@@ -58,5 +58,5 @@ def trace(
     torch._C._jit_pass_inline(graph.forward.graph)
     if is_stock:
         make_functional(graph)
-    name_values_by_module(graph, traced, module)
+    name_values_by_module(graph, traced, named_root(module))
     return graph

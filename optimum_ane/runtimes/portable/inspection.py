@@ -91,6 +91,8 @@ class _Clock:
     left of it when the operations inside have been counted.
     """
 
+    only_looks = True
+
     def __init__(self) -> None:
         self.seconds: dict[Node, float] = {}
         self._last = time.perf_counter()

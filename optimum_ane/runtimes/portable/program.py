@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,13 +16,17 @@ from optimum_ane.runtimes.portable.control import CONTROL, Branch, Loop, bind_co
 from optimum_ane.runtimes.portable.graph import Graph, Node, Value
 from optimum_ane.runtimes.portable.guard import Guard, each, limited_list
 from optimum_ane.runtimes.portable.heads import find_heads
+from optimum_ane.runtimes.portable.in_place import Use, find_updates
 from optimum_ane.runtimes.portable.left_out import LEFT_OUT
+from optimum_ane.runtimes.portable.ops.scattering import write_slice
+from optimum_ane.runtimes.portable.ops.state import take_state
 from optimum_ane.runtimes.portable.registry import OPERATIONS, PREPARATIONS, Call, Operation, Role
 from optimum_ane.runtimes.portable.values import Constant, TensorType
 
 _PLACES_SHOWN = 5
 _NEW_MEMORY = frozenset({"conv", "linear"})
 """Operations whose result never lies in the memory of an operand; the large ones, for which it is worth while."""
+_STATES = frozenset({"read_state", "write_state"})
 # What torch and Python raise on operands that do not fit: not our errors, but the package's.
 _REFUSALS = (
     ArithmeticError,
@@ -54,19 +59,24 @@ class Step(NamedTuple):
 
 
 Observer = Callable[[Step, Any], None]
-"""Called after each step with its result, for profiles and for bisecting a wrong answer."""
+"""Called after each step with its result, for profiles and for bisecting a wrong answer.
+
+It may keep the result: of what lies in a state's memory, into which a later update may write, it is given a copy. One
+that does not keep it says so with an attribute `only_looks` that is true, and spares the copies.
+"""
 
 
 class Program:
     """A bound function, ready to run. Nothing in it changes when it runs."""
 
-    def __init__(self, graph: Graph, *, rounds: bool, source: str) -> None:
+    def __init__(self, graph: Graph, *, rounds: bool, source: str, is_block: bool = False) -> None:
         """Binds a graph.
 
         Args:
             graph: The function.
             rounds: Whether a result of type fp16 is rounded to fp16.
             source: The package's name, for messages.
+            is_block: Whether it is a block of control flow, which does not know what its surroundings read later.
 
         Raises:
             UnsupportedOperationError: It uses operations that are not registered.
@@ -77,11 +87,12 @@ class Program:
         self._initial: list[Any] = []
         self._rounds = rounds
         self._source = source
+        self._is_block = is_block
         self._inputs = [self._slot(value) for value in graph.inputs]
         steps = [self._placed(node) for node in graph.nodes]
         self._outputs = [self._operand(value) for value in graph.outputs]
-        self.steps = self._with_frees(steps)
-        self._steps_unseen = self._with_frees(self._with_joined_heads(graph, steps))
+        self.steps, self._windows = self._with_updates(steps)
+        self._steps_unseen, _ = self._with_updates(self._with_joined_heads(graph, steps))
         self._declared = [value.type and value.type.shape for value in graph.inputs]
         self._guard = Guard(graph, self._slots)
 
@@ -103,6 +114,7 @@ class Program:
             slots[slot] = value
         step: Step
         watch = self._guard.watch(inputs)
+        only_looks = getattr(observer, "only_looks", False)
         is_seen = watch is not None or observer is not None or not self._has_declared_shapes(inputs)
         try:
             for step in self.steps if is_seen else self._steps_unseen:
@@ -123,7 +135,7 @@ class Program:
                 for slot in frees:
                     slots[slot] = None
                 if observer is not None:
-                    observer(step, value)
+                    observer(step, value if only_looks else self._apart(step, value))
         except ExecutionError:
             raise  # of a block inside; it names the operation already
         except _REFUSALS as error:
@@ -131,6 +143,15 @@ class Program:
         if watch is not None:
             watch.done()
         return [slots[slot] for slot in self._outputs]
+
+    def _apart(self, step: Step, value: Any) -> Any:
+        """Returns a step's result, what may lie in a state's memory as a copy."""
+        if isinstance(step.results, int):
+            return value.clone() if step.results in self._windows and isinstance(value, Tensor) else value
+        return [
+            item.clone() if slot in self._windows and isinstance(item, Tensor) else item
+            for slot, item in zip(step.results, value or (), strict=True)
+        ]
 
     def _has_declared_shapes(self, inputs: Sequence[Any]) -> bool:
         """Whether inputs are of the shapes that the program states; it may run with others, more rows for one."""
@@ -147,6 +168,34 @@ class Program:
             operands = tuple(self._operand(value) for value in heads.operands)
             joined[place[last.node]] = last._replace(call=heads.call(), operands=operands)
         return [step for step in joined if step is not None]
+
+    def _with_updates(self, steps: list[Step]) -> tuple[list[Step], frozenset[int]]:
+        """Finishes a list of steps: updates of states without copies where that is right, and what each step frees.
+
+        Returns:
+            The steps, and the slots of values that may lie in a state's memory.
+        """
+        if not any(step.node.op in _STATES or step.node.op in CONTROL for step in steps):
+            return self._with_frees(steps), frozenset()
+        uses = [self._use(step) for step in steps]
+        updates = find_updates(uses, self._inputs, self._outputs, is_block=self._is_block)
+        done = [*steps]
+        for index in updates.in_place:
+            done[index] = self._bind(steps[index].node, write_slice)
+        for index in updates.owned:
+            done[index] = self._bind(steps[index].node, take_state)
+        return self._with_frees(done), frozenset(updates.windows)
+
+    def _use(self, step: Step) -> Use:
+        results = step.results if isinstance(step.results, tuple) else (step.results,)
+        arguments = {}
+        if step.node.op in _STATES or step.node.op == "slice_update":
+            arguments = {
+                name: self._slots[operand]
+                for name, operand in step.node.inputs.items()
+                if not isinstance(operand, tuple) and operand in self._slots
+            }
+        return Use(step.node.op, step.operands, results, arguments)
 
     def _slot(self, value: Value | Constant, initial: Any = None) -> int:
         """Returns the slot of a value, a new one where it has none."""
@@ -170,14 +219,16 @@ class Program:
                 raise
             raise PackageError(f"{self._source}: {node.op} at {node.name!r}: {_reason(error)}") from error
 
-    def _bind(self, node: Node) -> Step:
-        """Turns one operation into a call."""
+    def _bind(self, node: Node, function: Callable[..., Any] | None = None) -> Step:
+        """Turns one operation into a call; of another function of the same parameters where one is given."""
         place = f"{self._source}: {node.op} at {node.name!r}"
         results: Any = tuple(self._slot(value) for value in node.outputs)
         if node.op in CONTROL:
             control, values = bind_control(node, self._nested, place)
             return Step(control, tuple(self._operand(value) for value in values), results, (), node)
         operation = OPERATIONS[node.op]
+        if function is not None:
+            operation = replace(operation, function=function)
         missing = sorted(operation.required - node.inputs.keys())
         if missing:
             raise PackageError(f"{place} lacks {', '.join(missing)}")
@@ -194,7 +245,7 @@ class Program:
 
     def _nested(self, block: Graph) -> Program:
         """Binds a block of control flow."""
-        return Program(block, rounds=self._rounds, source=self._source)
+        return Program(block, rounds=self._rounds, source=self._source, is_block=True)
 
     def _prepared(self, node: Node, operation: Operation) -> tuple[Callable[..., Any], tuple[int, ...]] | None:
         """Asks the operation's preparation for a function of its own for this use."""

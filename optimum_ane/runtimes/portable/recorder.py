@@ -22,6 +22,8 @@ class Recorder:
             again, as `name@2`, `name@3` and so on.
     """
 
+    only_looks = True
+
     def __init__(self, patterns: Iterable[str], *, rounded: bool) -> None:
         """Chooses values.
 

@@ -11,7 +11,8 @@ The annotation of a parameter says how its argument is handed over:
     anything else     a Python number, string or list; a value computed by the program is turned into one when it runs
 
 Every version of an operation set is served by one function: later versions only add parameters. Parameters that MIL
-leaves out have Python defaults. A function never writes into its arguments.
+leaves out have Python defaults. A function never writes into its arguments, except where `in_place.py` has proved that
+it may.
 """
 
 from __future__ import annotations
@@ -36,13 +37,19 @@ class Cell:
     """What a state holds between predictions.
 
     Attributes:
-        tensor: The present value; replaced, never written into.
+        tensor: The present value, contiguous and in memory of its own. A prediction may write into it (`in_place.py`)
+            or replace it: whoever keeps a value keeps a copy.
     """
 
     __slots__ = ("tensor",)
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """The extents of the value."""
+        return self.tensor.shape
 
 
 class Role(enum.Enum):

@@ -34,7 +34,8 @@ class PortableState:
     """See `runtimes.State`.
 
     Attributes:
-        cells: The states by name, each in the type that carries it.
+        cells: The states by name, each in the type that carries it. Predictions write into their tensors or replace
+            them; `read` gives copies.
     """
 
     def __init__(self, cells: dict[str, Cell], specs: Mapping[str, TensorSpec]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,19 @@ def save_program(
         skip_model_load=True,
     )
     model.save(str(path))
+    return path
+
+
+def stateful(path: Path, build: Callable[..., Any], states: Mapping[str, Sequence[int]], **inputs: np.ndarray) -> Path:
+    """Saves a program with states, of these shapes, which come after its inputs; all are fp16."""
+    specs = [Builder.TensorSpec(shape=a.shape, dtype=types.fp16) for a in inputs.values()]
+    specs += [Builder.StateTensorSpec(shape=shape, dtype=types.fp16) for shape in states.values()]
+    names = ", ".join([*inputs, *states])
+    scope: dict[str, Any] = {"build": build}
+    exec(f"def program({names}): return build({names})", scope)
+    program = Builder.program(input_specs=specs, opset_version=ct.target.iOS18)(scope["program"])
+    options = {"convert_to": "mlprogram", "minimum_deployment_target": ct.target.iOS18, "skip_model_load": True}
+    ct.convert(program, pass_pipeline=ct.PassPipeline.EMPTY, **options).save(str(path))
     return path
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 from coremltools.converters.mil import Builder
-from coremltools.converters.mil.mil import types
-from portable_programs import save_program
+from portable_programs import save_program, stateful
 
 from optimum_ane.errors import PackageError
 from optimum_ane.runtimes.portable import PortableSession, kernels
@@ -94,19 +93,6 @@ def test_states_share_no_memory(decoder):
     tensors = [cell.tensor for state in states for cell in state.cells.values()]
     assert len({t.untyped_storage().data_ptr() for t in tensors}) == 4
     assert all(t.untyped_storage().nbytes() == t.numel() * t.element_size() for t in tensors)
-
-
-def stateful(path, build, states, **inputs):
-    """Saves a program with states, which come after its inputs."""
-    specs = [Builder.TensorSpec(shape=a.shape, dtype=types.fp16) for a in inputs.values()]
-    specs += [Builder.StateTensorSpec(shape=shape, dtype=types.fp16) for shape in states.values()]
-    names = ", ".join([*inputs, *states])
-    scope = {"build": build}
-    exec(f"def program({names}): return build({names})", scope)
-    program = Builder.program(input_specs=specs, opset_version=ct.target.iOS18)(scope["program"])
-    options = {"convert_to": "mlprogram", "minimum_deployment_target": ct.target.iOS18, "skip_model_load": True}
-    ct.convert(program, pass_pipeline=ct.PassPipeline.EMPTY, **options).save(str(path))
-    return path
 
 
 def test_reads_are_snapshots_and_order_counts(tmp_path):

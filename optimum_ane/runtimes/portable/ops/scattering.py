@@ -106,12 +106,25 @@ def slice_update(
     squeeze_mask: Sequence[bool] | None = None,
 ) -> Tensor:
     """Replaces the part of x that `slice_by_index` would cut out with the same arguments."""
+    return write_slice(x.clone(), update, begin, end, stride, begin_mask, end_mask, squeeze_mask)
+
+
+def write_slice(
+    x: Tensor,
+    update: Tensor,
+    begin: Sequence[int],
+    end: Sequence[int],
+    stride: Sequence[int] | None = None,
+    begin_mask: Sequence[bool] | None = None,
+    end_mask: Sequence[bool] | None = None,
+    squeeze_mask: Sequence[bool] | None = None,
+) -> Tensor:
+    """Does what `slice_update` does, in the memory of x, and returns x."""
     ranges = chosen_ranges(x.shape, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     update = update.reshape([len(taken) for taken in ranges])
     backward = [axis for axis, taken in enumerate(ranges) if taken.step < 0]
     if backward:  # torch has no views of negative stride
         update = update.flip(backward)
         ranges = [taken[::-1] if axis in backward else taken for axis, taken in enumerate(ranges)]
-    result = x.clone()
-    result[tuple(slice(taken.start, taken.stop, taken.step) for taken in ranges)] = update
-    return result
+    x[tuple(slice(taken.start, taken.stop, taken.step) for taken in ranges)] = update
+    return x

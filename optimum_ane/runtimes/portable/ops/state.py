@@ -10,7 +10,7 @@ from optimum_ane.runtimes.portable.registry import Cell, op
 
 @op("read_state", exact=True)
 def read_state(input: Cell) -> Tensor:
-    """Returns the present value. It is a snapshot without a copy: a state is replaced, never written into."""
+    """Returns the present value, without a copy: it is written into only where nothing reads it afterwards."""
     return input.tensor
 
 
@@ -18,6 +18,13 @@ def read_state(input: Cell) -> Tensor:
 def write_state(input: Cell, data: Tensor) -> None:
     """Replaces the value by a copy, so that a state has memory of its own.
 
-    The data may be the caller's array, a constant of the model, a part of a larger tensor, or go to two states.
+    The data may be the caller's array, a constant of the model, a part of a larger tensor, or go to two states. It may
+    also be the state's own tensor, into which an update has been written; then there is nothing left to do.
     """
-    input.tensor = data.clone(memory_format=torch.contiguous_format)
+    if data is not input.tensor:
+        input.tensor = data.clone(memory_format=torch.contiguous_format)
+
+
+def take_state(input: Cell, data: Tensor) -> None:
+    """Does what `write_state` does with data in memory of its own that nothing else will use: it becomes the state."""
+    input.tensor = data.contiguous()

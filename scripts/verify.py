@@ -32,6 +32,8 @@ MEASUREMENTS = {
     "portable_speed": "the portable runtime over the matrix products alone",
     "lengths": "a package of several lengths: size, accuracy, speed",
     "graph": "DistilBERT by its graph beside the hand-written module",
+    "vit_digits": "a ViT by its graph beside PyTorch, image by image",
+    "plain_modules": "modules of diffusers and timm, and one of our own, by example inputs",
     "optimize": "stock packages rewritten for the engine",
     "loading": "what hashes cost when a package is loaded",
     "exports": "time and peak memory of exports",

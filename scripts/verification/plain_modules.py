@@ -17,6 +17,8 @@ from verification.row import MissingError, Row
 
 LEAST_PSNR = 50.0
 _TIMM = ("resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224")
+_AS_TUPLE = {"return_dict": False}
+"""What diffusers returns is called `sample`, as is what it takes, and a program's names are its own."""
 
 Made = tuple[nn.Module, dict[str, Any], tuple[str, ...]]
 """A module, its example inputs, and the names of its outputs."""
@@ -108,7 +110,7 @@ def _unet() -> Made:
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
     )
-    return model, {"sample": torch.randn(1, 3, 16, 16), "timestep": torch.tensor([10.0])}, ("sample_out",)
+    return model, {"sample": torch.randn(1, 3, 16, 16), "timestep": torch.tensor([10.0]), **_AS_TUPLE}, ("noise",)
 
 
 def _conditioned_unet() -> Made:
@@ -126,6 +128,7 @@ def _conditioned_unet() -> Made:
         "sample": torch.randn(1, 4, 16, 16),
         "timestep": torch.tensor([10.0]),
         "encoder_hidden_states": torch.randn(1, 7, 32),
+        **_AS_TUPLE,
     }
     return model, inputs, ("noise",)
 
@@ -138,6 +141,7 @@ def _dit() -> Made:
         "hidden_states": torch.randn(1, 4, 8, 8),
         "timestep": torch.tensor([10.0]),
         "class_labels": torch.tensor([3]),
+        **_AS_TUPLE,
     }
     return model, inputs, ("noise",)
 

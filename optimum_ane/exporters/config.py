@@ -101,7 +101,8 @@ def get_ane_config_class(model_type: str, task: str, method: str = "handwritten"
         known = ", ".join(supported_tasks())
         raise UnsupportedModelError(
             f"architecture {model_type!r} is not supported for the Neural Engine, nor has transformers a model of it "
-            f"for a task of this library; written by hand are: {known}"
+            f"for a task of this library; written by hand are: {known}. Any model in memory goes as a plain module: "
+            "export(model, output, example_inputs=…)"
         )
     tasks = set() if by_hand is None or method == "graph" else set(by_hand.MODULES)
     known = ", ".join(sorted(tasks if method == "handwritten" else tasks | by_graph.keys()))

@@ -125,9 +125,21 @@ def test_layers_over_sequences(layer):
     check(rewrite(lambda x: layer(BEFORE(x).transpose(1, 2)), random(1, 9, 12)))
 
 
-def test_the_mean_of_a_group_is_left_in_the_layout_that_it_needs():
+@pytest.mark.parametrize("batch", [1, 2])
+def test_groups_of_channels_are_normalised_together(batch):
+    convolution, norm = seeded(lambda: nn.Conv2d(3, 12, 3)), seeded(lambda: nn.GroupNorm(6, 12))
+    rewritten = rewrite(lambda x: norm(convolution(x)), random(batch, 3, 8, 9))
+    check(rewritten, tolerance=3e-5)
+    assert rewritten.operations["reduce_mean"] <= 2
+
+
+def test_groups_of_a_sequence():
     layer = seeded(lambda: nn.GroupNorm(3, 12))
     check(rewrite(lambda x: AFTER(layer(BEFORE(x).transpose(1, 2)).transpose(1, 2)), random(2, 9, 12)), tolerance=3e-5)
+
+
+def test_a_concat_of_one_value():
+    check(rewrite(lambda x: AFTER(torch.cat((BEFORE(x)[:, :1],), 1)), random(1, 5, 12)), conv=2)
 
 
 def test_outputs_keep_their_names_and_layout():

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from coremltools.converters.mil.mil import Operation
+from coremltools.converters.mil.mil import Operation, Var
 
 from optimum_ane.targets.coreml.passes.to_engine_layout.form import (
     BATCH,
@@ -28,6 +28,8 @@ from optimum_ane.targets.coreml.passes.to_engine_layout.form import (
 from optimum_ane.targets.coreml.passes.to_engine_layout.mapping import map_tensors
 from optimum_ane.targets.coreml.passes.to_engine_layout.placing import placed
 from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import MOST_PIECES, Rewriting, rewrites
+
+_GROUPED = ("reduce_mean", "reduce_sum", "layer_norm")
 
 
 @rewrites("transpose")
@@ -45,9 +47,20 @@ def _transpose(rewriting: Rewriting, operation: Operation) -> Form | None:
 @rewrites("expand_dims", "squeeze", "reshape")
 def _reshape(rewriting: Rewriting, operation: Operation) -> Form | None:
     form = rewriting.form(operation.x)
-    if form is None:
+    if form is None or _is_for_groups(operation.outputs[0]):
         return None
     return reshaped(rewriting, form, tuple(int(extent) for extent in operation.outputs[0].shape))
+
+
+def _is_for_groups(result: Var) -> bool:
+    """Whether a norm over groups of channels reads a value: over several axes at once.
+
+    The groups are left side by side in the original's layout, which for an image is the engine's; spread over tensors
+    they would be as many norms.
+    """
+    return any(
+        child.op_type in _GROUPED and child.axes is not None and len(child.axes.val) > 1 for child in result.child_ops
+    )
 
 
 def reshaped(rewriting: Rewriting, form: Form, shape: tuple[int, ...]) -> Form | None:

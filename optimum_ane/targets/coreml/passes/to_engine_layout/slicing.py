@@ -181,6 +181,8 @@ def _concat(rewriting: Rewriting, operation: Operation) -> Form | None:
     if forms is None:
         return None
     place = places[axis]
+    if place is None:  # of one value that is one element long
+        return forms[0] if len(forms) == 1 else None
     if place == PARTS:
         position = [k for k, each in enumerate(places) if each == PARTS].index(axis)
         pieces = [form.pieces if values[k].shape[axis] > 1 else np.expand_dims(form.pieces, position)

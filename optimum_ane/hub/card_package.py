@@ -12,6 +12,7 @@ from typing import Any
 
 from optimum_ane.errors import PackageError
 from optimum_ane.package.deployment_targets import systems_of
+from optimum_ane.package.form import CUSTOM
 from optimum_ane.package.layout import ANE_CONFIG, EXPORT_REPORT
 from optimum_ane.package.manifest import FunctionEntry, Manifest
 from optimum_ane.tasks import TASKS, Task, task_row
@@ -51,6 +52,11 @@ class CardPackage:
             PackageError: The task is none that packages are made for.
         """
         form = self.manifest.form
+        if form.task == CUSTOM:
+            raise PackageError(
+                f"{ANE_CONFIG}: this is a package of a plain module, of which no card can be written; upload it as a "
+                "folder, `hf upload`"
+            )
         if form.task not in TASKS:
             raise PackageError(f"{ANE_CONFIG}: task {form.task!r} is not one of {', '.join(TASKS)}; export it again")
         return task_row(form.task, form.pools, self.manifest.modality)

@@ -17,13 +17,14 @@ from optimum_ane.compression.activations import quantize_activations
 from optimum_ane.compression.calibration_data import Calibration
 from optimum_ane.compression.compress import check_source, compress_mlpackage
 from optimum_ane.compression.recipes import Recipe
-from optimum_ane.errors import CheckpointError, UnsupportedModelError
+from optimum_ane.errors import CheckpointError, CompressionError, UnsupportedModelError
 from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import ane_config_of
 from optimum_ane.modeling.package_configuration import load_config, load_tokenizer
 from optimum_ane.package.environment import machine_kind, tool_versions
 from optimum_ane.package.files import verify_files
+from optimum_ane.package.form import CUSTOM
 from optimum_ane.package.layout import CARD_AND_REPORT, EXPORT_REPORT, package_directory
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.report import ExportReport
@@ -146,7 +147,11 @@ def compress_package(
 
 
 def _draft(source: Path, output: Path, manifest: Manifest, original: Original) -> PackageDraft:
-
+    if manifest.form.task == CUSTOM:
+        raise CompressionError(
+            f"{source} is a package of a plain module, which is not here to compare with: compress it when it is "
+            "made, export(module, output, example_inputs=…, compress=…)"
+        )
     config = load_config(source)
     ane_config = ane_config_of(manifest, config)
     has_tokenizer = manifest.tokenizer is not None

@@ -11,11 +11,13 @@ from transformers import AutoConfig, pipeline
 
 from optimum_ane import ANEModelForFeatureExtraction, ANEModelForSequenceClassification, export
 from optimum_ane.analysis.operations import read_program
+from optimum_ane.compression.recipes import get_recipe
 from optimum_ane.errors import CheckpointError, ShapeError, UnsupportedModelError
 from optimum_ane.exporters.config import get_ane_config_class
 from optimum_ane.exporters.stock_text import StockTextANEConfig
 from optimum_ane.models.distilbert import DistilBertANEConfig
 from optimum_ane.package.manifest import Manifest
+from optimum_ane.workflows.compress import compress_package
 
 _BERTS = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
 SETTINGS = {
@@ -163,3 +165,16 @@ def test_a_checkpoint_with_the_head_of_another_task(tmp_path):
     (tmp_path / "checkpoint" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
     with pytest.raises(CheckpointError, match=r"no place for \d+ of them, roformer\.encoder\.layer\.1\."):
         export(tmp_path / "checkpoint", tmp_path / "other", task="feature-extraction", sequence_length=8, quiet=True)
+
+
+def test_a_package_by_graph_is_compressed_and_compared_with_the_original(tmp_path):
+    make_stock("roformer", "text-classification").save_pretrained(tmp_path / "checkpoint")
+    make_tokenizer().save_pretrained(tmp_path / "checkpoint")
+    package = export(tmp_path / "checkpoint", tmp_path / "out", sequence_length=8, quiet=True).path
+    result = compress_package(package, get_recipe("int8"), tmp_path / "small", quiet=True)
+    assert result.missing_original is None
+    assert min(result.report.package_psnr.values()) > 30
+    assert list(result.report.layers) == ["embeddings", "layer.0", "layer.1"]
+    manifest = Manifest.read(result.path)
+    assert (manifest.method, manifest.compression) == ("graph", "int8")
+    assert manifest.conversion == Manifest.read(package).conversion

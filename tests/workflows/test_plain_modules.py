@@ -8,9 +8,13 @@ from torch import nn
 import optimum_ane
 from optimum_ane import ANEModelForCustomTasks, ANEModelForSequenceClassification
 from optimum_ane.analysis.inspection import inspect
-from optimum_ane.errors import InputError, PackageError, UnsupportedModelError, ValidationError
+from optimum_ane.compression.recipes import get_recipe
+from optimum_ane.errors import CompressionError, InputError, PackageError, UnsupportedModelError, ValidationError
 from optimum_ane.exporters.variations import vary
+from optimum_ane.hub.card import make_card
+from optimum_ane.hub.card_package import read_card_package
 from optimum_ane.workflows import graph
+from optimum_ane.workflows.compress import compress_package
 
 
 class Denoiser(nn.Module):
@@ -112,6 +116,19 @@ def test_wrong_inputs_of_a_call_are_refused(denoiser):
 def test_the_class_of_a_task_does_not_load_it(denoiser):
     with pytest.raises(PackageError, match=r"is for custom, .* load it with ANEModelForCustomTasks"):
         ANEModelForSequenceClassification.from_pretrained(denoiser[1].path)
+
+
+def test_what_needs_more_than_the_package_says_so(denoiser, tmp_path):
+    with pytest.raises(CompressionError, match="compress it when it is made"):
+        compress_package(denoiser[1].path, get_recipe("int8"), tmp_path / "out", quiet=True)
+    with pytest.raises(PackageError, match="no card can be written"):
+        make_card([read_card_package("denoiser", denoiser[1].path)], repo_id="me/denoiser")
+
+
+def test_weights_are_compressed_when_it_is_made(tmp_path):
+    result = export(make(Masked), tmp_path / "out", example_inputs=MASKED, compress="int8")
+    assert ANEModelForCustomTasks.from_pretrained(result.path).manifest.compression == "int8"
+    assert result.report.package_psnr["output"] >= get_recipe("int8").psnr
 
 
 def test_outputs_of_a_tuple_are_numbered_or_named(tmp_path):

@@ -87,6 +87,7 @@ CASES = {
     "diagonal": (lambda x: x.diagonal(1, 1, 2), numbers(2, 3, 4)),
     "windows": (lambda x: x.unfold(1, 3, 2), numbers(3, 9)),
     "as_strided of a whole": (lambda x: (x * 2).as_strided((2, 3, 4), (4, 2, 1)), numbers(4, 4)),
+    "as_strided of a copy": (lambda x: x.T.reshape(2, 6).as_strided((2, 2, 2), (6, 2, 1)), X),
     "view_as": (lambda x, y: x.view_as(y), X, numbers(4, 3)),
     "bicubic": (lambda x: F.interpolate(x, size=(5, 9), mode="bicubic"), IMAGE),
     "bicubic with corners": (lambda x: F.interpolate(x, size=(5, 9), mode="bicubic", align_corners=True), IMAGE),

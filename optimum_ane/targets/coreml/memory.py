@@ -44,10 +44,28 @@ def check_exported_memory(program: ExportedProgram) -> None:
 
 def _is_whole(value: Any) -> bool:
     """Whether a traced value is computed as a whole, or is such a one with other axes."""
+    if not _lies_in_order(value):
+        return False
     node = value.node()
     while (kind := node.kind().removeprefix("aten::")) in _KEEP_ORDER:
-        node = next(node.inputs()).node()
+        given = next(node.inputs())
+        if not _lies_in_order(given):
+            return True  # what lies in order and comes from what does not is a copy
+        node = given.node()
     return kind not in _CHANGE_ORDER and node.kind() not in ("prim::ListUnpack", "prim::TupleUnpack", "prim::GetAttr")
+
+
+def _lies_in_order(value: Any) -> bool:
+    """Whether the strides that the tracer saw are those of a tensor without gaps."""
+    sizes, strides = value.type().sizes(), value.type().strides()
+    if sizes is None or strides is None:
+        return False
+    expected = 1
+    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
 
 
 def _refusal(place: str) -> UnsupportedModelError:

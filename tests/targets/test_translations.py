@@ -276,13 +276,22 @@ def test_assignment_for_newer_systems(name, tmp_path):
 
 REFUSED = {
     "bits of integers": (lambda x: (x & 2).float(), "only supports boolean", COUNTS),
-    "as_strided of a transpose": (lambda x: x.t().as_strided((3, 4), (4, 1)), "as_strided .* a rearrangement", X),
     "as_strided of a part": (lambda x: x[1:].as_strided((2, 2), (4, 1)), "as_strided .* a part", X),
     "a write into one of several parts": (
         lambda x: (y := x.clone(), y.chunk(2, -1)[0].add_(1))[0], "view by prim::ListUnpack", X,
     ),
     "a mirrored negative padding": (lambda x: F.pad(x, (2, -1), mode="reflect"), "negative width", numbers(1, 3, 4)),
 }  # fmt: skip
+
+
+def test_as_strided_of_a_rearrangement_reads_its_memory(tmp_path):
+    def function(x):
+        heads = (x * 2).view(1, 4, 2, 3).transpose(1, 2).reshape(2, 4, 3)  # a view
+        return heads.as_strided((2, 3, 2, 3), (3, 6, 6, 1))
+
+    compare(build(function, [numbers(4, 6)], "trace", tmp_path / "a.mlpackage"), function, [numbers(4, 6)])
+    with pytest.raises(UnsupportedModelError, match=r"as_strided .* a rearrangement"):
+        build(function, [numbers(4, 6)], "export", tmp_path / "b.mlpackage")
 
 
 @pytest.mark.parametrize("capture", ["trace", "export"])

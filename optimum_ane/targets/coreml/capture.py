@@ -12,7 +12,7 @@ import transformers
 from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.targets.coreml.conversion import Conversion
 from optimum_ane.targets.coreml.export import export
-from optimum_ane.targets.coreml.memory import check_traced_memory
+from optimum_ane.targets.coreml.memory import order_traced_memory
 from optimum_ane.targets.coreml.trace import trace
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def capture(
                 with_probabilities=with_probabilities,
                 is_stock=True,
             )
-        check_traced_memory(traced)
+        order_traced_memory(traced)
         return traced
     except UnsupportedModelError:
         raise

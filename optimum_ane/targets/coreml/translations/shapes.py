@@ -135,7 +135,10 @@ def unfold(context: Any, node: Any) -> None:
 
 @adds("as_strided")
 def as_strided(context: Any, node: Any) -> None:
-    """Elements by their places in memory. `check_memory` has refused what does not lie there in order."""
+    """Elements by their places in memory.
+
+    The capture has put what it is given in the order of memory, or refused it.
+    """
     x, size, stride, offset = arguments(context, node, "self", "size", "stride", "storage_offset")
     places = np.array(0 if offset is None else int(constant(offset, "an offset in memory")))
     for length, step in zip(integers(size, "a shape"), integers(stride, "strides"), strict=True):

@@ -145,7 +145,7 @@ def check_options(form: ExportForm, modality: Modality) -> None:
         if given:
             rows = {"text": "rows of tokens", "image": "images", "audio": "sounds"}
             raise UnsupportedModelError(
-                f"{given[0].replace('_', ' ')} is for {rows[kind]}, and this checkpoint takes {rows[modality]} for "
+                f"--{given[0].replace('_', '-')} is for {rows[kind]}, and this checkpoint takes {rows[modality]} for "
                 f"{form.task}; leave it out"
             )
 

@@ -172,7 +172,7 @@ def test_what_is_taken_where_nobody_says_how_long(config, shapes):
 
 def test_options_of_images_are_refused():
     ane_config = StockAudioANEConfig(Wav2Vec2Config(**WAV2VEC2), "audio-classification")
-    with pytest.raises(UnsupportedModelError, match=r"image size is for images, and this checkpoint takes sounds"):
+    with pytest.raises(UnsupportedModelError, match=r"image_size is for images, and this checkpoint takes sounds"):
         ane_config.complete(ExportForm(task="audio-classification", image_size=64), None)
 
 

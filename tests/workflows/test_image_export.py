@@ -138,7 +138,7 @@ def test_feature_extraction_gives_a_map_at_a_size_that_is_asked_for(tmp_path):
 
 
 def test_options_of_texts_are_refused(tmp_path):
-    with pytest.raises(UnsupportedModelError, match=r"sequence length is for rows of tokens, .* takes images"):
+    with pytest.raises(UnsupportedModelError, match=r"sequence_length is for rows of tokens, .* takes images"):
         export(
             make_model("AutoModel", VIT), tmp_path / "out", quiet=True, sequence_length=32, task="feature-extraction"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,10 +202,11 @@ def _residency(residency: Mapping[str, Any]) -> str:
 
 def _print_supported() -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     import optimum_ane.models  # noqa: F401 - registers the architectures
-    from optimum_ane.exporters.config import graph_tasks, supported_tasks
+    from optimum_ane.exporters.config import get_ane_config_class, graph_tasks, supported_tasks
+    from optimum_ane.tasks import all_rows, task_row
 
     table = Table("architecture", "tasks", title="What can be exported to the Neural Engine")
     for model_type, tasks in supported_tasks().items():
@@ -213,7 +215,16 @@ def _print_supported() -> None:
     console.print(table)
     by_graph = graph_tasks()
     console.print(
-        f"These are written by hand. Of the {len(by_graph)} model types of transformers that take text, any other is "
-        "exported by the graph of the original (--method), for the same tasks, where transformers has a model of the "
-        "task."
+        f"These are written by hand. Any other of {len(by_graph)} model types is exported by the graph of the "
+        "original (--method), where transformers has a model of the task."
     )
+    counts = Counter(
+        task_row(task, modality=get_ane_config_class(model_type, task, "graph").MODALITY).model_class
+        for model_type, tasks in by_graph.items()
+        for task in tasks
+    )
+    columns = (Column(name, no_wrap=True) for name in ("task", "of", "model class"))
+    table = Table(*columns, Column("types", justify="right"), title="The tasks, with the model types by graph")
+    for row in sorted(all_rows(), key=lambda row: row.name):
+        table.add_row(row.name, row.modality, row.model_class, str(counts[row.model_class]))
+    console.print(table)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from optimum_ane.package.form import ExportForm
+from optimum_ane.tasks import TASKS
 
 LEFT_OVER = "after_numbers"
 """Where a word goes that follows the numbers of an option, as in `--sequence-length 32 64 out/`: argparse would take
@@ -65,6 +66,12 @@ def form_from_args(args: Namespace) -> ExportForm:
     return ExportForm(**{entry.name: getattr(args, entry.name) for entry in fields(ExportForm)})
 
 
+def _help(entry: Field[Any]) -> str:
+    """What a field says of itself; the form knows no task by name, the table of tasks does."""
+    text: str = entry.metadata["help"]
+    return f"{text}: {', '.join(TASKS)}" if entry.name == "task" else text
+
+
 def _default(entry: Field[Any]) -> Any:
     assert entry.default is not MISSING
     return entry.default
@@ -72,7 +79,7 @@ def _default(entry: Field[Any]) -> Any:
 
 def _arguments(entry: Field[Any]) -> dict[str, Any]:
     """How argparse takes a field that is no flag."""
-    details = dict(entry.metadata)
+    details = dict(entry.metadata) | {"help": _help(entry)}
     several = details.pop("several", False)
     default = _default(entry)
     if several and default is not None:

@@ -68,7 +68,7 @@ class ExportForm:
             checkpoint's feature extractor or configuration says, else a few seconds.
     """
 
-    task: str = _option(AUTO, "task; auto takes that of the checkpoint")
+    task: str = _option(AUTO, "auto takes that of the checkpoint; else one of")
     sequence_length: tuple[int, ...] = _option(
         (128,),
         "tokens per row; several give one package with a function for each, and a row takes the shortest that it "

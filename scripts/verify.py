@@ -35,6 +35,8 @@ MEASUREMENTS = {
     "vit_digits": "a ViT by its graph beside PyTorch, image by image",
     "plain_modules": "modules of diffusers and timm, and one of our own, by example inputs",
     "optimize": "stock packages rewritten for the engine",
+    "coverage": "architectures by graph: the counts of docs/coverage.json",
+    "both_ways": "architectures made by hand and by graph",
     "loading": "what hashes cost when a package is loaded",
     "exports": "time and peak memory of exports",
     "crash_points": "kills at every step that changes files",

@@ -1,0 +1,244 @@
+"""The page of results, and the same as JSON."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from coverage_sweep.catalogue import GROUPS, LeftOut
+from coverage_sweep.record import LEAST, Record
+from coverage_sweep.upstream import LACKS
+
+_PACKAGES = ("transformers", "torch", "coremltools", "numpy")
+_LONGEST_REASON = 160
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the records of one group come to.
+
+    Attributes:
+        tried: How many could be made tiny and called.
+        accepted: How many of them passed every check.
+        median_psnr: dB, of the accepted.
+        median_share: Predicted share of the arithmetic on the engine, of the accepted.
+        mostly: How many of the accepted have at least 0.9 of it there.
+        checked: How many of the accepted were checked with other weights and inputs.
+        wrong: How many of these do not answer as the original does.
+    """
+
+    tried: int
+    accepted: int
+    median_psnr: float
+    median_share: float
+    mostly: int
+    checked: int
+    wrong: int
+
+    @property
+    def rate(self) -> float:
+        """The accepted of the tried."""
+        return self.accepted / self.tried if self.tried else 0.0
+
+
+def count(records: Sequence[Record]) -> Counts:
+    """Counts records of one group, or of all."""
+    tried = [record for record in records if record.outcome != "not tiny"]
+    accepted = [record for record in tried if record.outcome == "accepted"]
+    shares = [record.share or 0.0 for record in accepted]
+    return Counts(
+        len(tried),
+        len(accepted),
+        statistics.median(record.psnr or 0.0 for record in accepted) if accepted else 0.0,
+        statistics.median(shares) if shares else 0.0,
+        sum(share >= 0.9 for share in shares),
+        sum(record.checked is not None for record in accepted),
+        sum(record.is_wrong for record in accepted),
+    )
+
+
+def write_page(
+    folder: Path, records: Sequence[Record], left_out: Sequence[LeftOut], both_ways: Sequence[Mapping[str, Any]]
+) -> None:
+    """Writes `coverage.md` and `coverage.json`.
+
+    Args:
+        folder: Exists.
+        records: The last of every case.
+        left_out: The model types that are not tried.
+        both_ways: Rows of the architectures that are made by hand and by graph, from `both_ways.measure`.
+    """
+    made_of = {"date": datetime.date.today().isoformat(), **{name: version(name) for name in _PACKAGES}}
+    groups = {name: [record for record in records if record.group == name] for name in GROUPS}
+    values = {
+        "made_of": made_of,
+        "groups": {name: vars(count(own)) for name, own in groups.items()},
+        "architectures": [_entry(record) for record in records if record.outcome != "not tiny"],
+        "not_tiny": {record.key: record.reason for record in records if record.outcome == "not tiny"},
+        "left_out": {each.model_type: each.reason for each in left_out},
+        "both_ways": list(both_ways),
+    }
+    (folder / "coverage.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    lines = _page(made_of, groups, left_out, both_ways)
+    (folder / "coverage.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _entry(record: Record) -> dict[str, Any]:
+    names = ("key", "group", "outcome", "reason", "capture", "engine_layout", "operations", "transposes", "regions")
+    ratios = {name: _rounded(getattr(record, name), digits) for name, digits in (("psnr", 1), ("share", 4))}
+    return {name: getattr(record, name) for name in names} | ratios | {"checked": _rounded(record.checked, 1)}
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _page(
+    made_of: Mapping[str, str],
+    groups: Mapping[str, Sequence[Record]],
+    left_out: Sequence[LeftOut],
+    both_ways: Sequence[Mapping[str, Any]],
+) -> Iterator[str]:
+    yield from _introduction(made_of)
+    yield from _summary(groups)
+    yield from _both_ways(both_ways)
+    yield from _upstream()
+    for name, records in groups.items():
+        yield from _group(name, records)
+    yield from _left_out([record for own in groups.values() for record in own], left_out)
+
+
+def _introduction(made_of: Mapping[str, str]) -> Iterator[str]:
+    versions = ", ".join(f"{name} {number}" for name, number in made_of.items() if name != "date")
+    yield from f"""# Architectures by graph
+
+Written by `python scripts/coverage.py --page` on {made_of["date"]}, with {versions}. The same as data:
+[coverage.json](coverage.json).
+
+Every model type of transformers' `AutoModel` mapping that stands alone and can be made tiny from its configuration was
+converted by `--method graph`: the stock model, captured and rewritten into the engine's layout. The models are small
+(two layers, 64 channels), with random weights that leave nothing near zero, in float16 for iOS 17. **Accepted** means
+that the saved package, run in the portable runtime, answers as the original does in PyTorch, with at least
+{LEAST:.0f} dB on each of three inputs: other contents, other masks, and an edge (one token alone, an image of two
+flat halves, a sound that falls silent). Inputs that the program no longer reads are refused where the original's
+answer depends on them. Decibels are those of the worst input.
+
+**Checked** means that an accepted architecture was converted once more with other weights, other inputs and, where its
+form allows it, another length, and held to the same limit.
+
+The share is that of the arithmetic, predicted to run on the Neural Engine by the rules of `ane inspect`; regions are
+the pieces that the program is predicted to be cut into. **Nothing here ran on a Mac.** A tiny model says that an
+architecture converts and is right, not how fast it is, and a real checkpoint may have ranges that float16 does not
+hold: every export is checked anew.
+""".splitlines()
+    yield ""
+
+
+def _summary(groups: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+    yield "## Summary"
+    yield ""
+    yield "| group | tried | accepted | | median dB | median share | share ≥ 0.9 | checked | wrong |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    everything = [record for own in groups.values() for record in own]
+    for name, records in (*((GROUPS[name], own) for name, own in groups.items()), ("all", everything)):
+        own = count(records)
+        yield (
+            f"| {name} | {own.tried} | {own.accepted} | {own.rate:.0%} | {own.median_psnr:.1f} | "
+            f"{own.median_share:.4f} | {own.mostly} | {own.checked} | {own.wrong} |"
+        )
+    yield ""
+
+
+def _both_ways(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not rows:
+        return
+    yield "## By hand and by graph"
+    yield ""
+    yield "Architectures that are written by hand, made in both ways from one random checkpoint (`scripts/verify.py"
+    yield "both_ways`): operations, transposes, predicted share, decibels, seconds of the whole export."
+    yield ""
+    yield "| | operations | transposes | share | dB | seconds |"
+    yield "|---|---|---|---|---|---|"
+    for row in rows:
+        hand, graph = row["hand"], row["graph"]
+        cells = [
+            f"{hand['operations']} → {graph['operations']}",
+            f"{hand['transposes']} → {graph['transposes']}",
+            f"{hand['share']:.4f} → {graph['share']:.4f}",
+            f"{hand['psnr']:.1f} → {graph['psnr']:.1f}",
+            f"{hand['seconds']:.1f} → {graph['seconds']:.1f}",
+        ]
+        yield f"| {row['architecture']} | {' | '.join(cells)} |"
+    yield ""
+
+
+def _upstream() -> Iterator[str]:
+    yield "## What coremltools 9.0 lacks"
+    yield ""
+    yield "Translated here, for the time of one conversion. Issues as they were found in upstream's tracker; without"
+    yield "one where none was found."
+    yield ""
+    yield "| operations | what is wrong | upstream | |"
+    yield "|---|---|---|---|"
+    for lack in LACKS:
+        yield f"| {lack.what} | {lack.why} | {lack.links()} | {lack.note} |"
+    yield ""
+
+
+def _group(name: str, records: Sequence[Record]) -> Iterator[str]:
+    title = GROUPS[name]
+    yield f"## {title[0].upper()}{title[1:]}"
+    yield ""
+    yield "| architecture | captured by | dB | checked | operations | transposes | share | regions |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for record in _of(records, lambda record: record.outcome == "accepted"):
+        layout = "" if record.engine_layout else ", layout as it was"
+        checked = "" if record.checked is None else f"{record.checked:.1f}"
+        yield (
+            f"| {record.key} | {record.capture}{layout} | {record.psnr:.1f} | {checked} | {record.operations} | "
+            f"{record.transposes} | {record.share:.4f} | {record.regions} |"
+        )
+    yield ""
+    refused = list(_of(records, lambda record: record.outcome == "refused"))
+    if refused:
+        yield "Refused, with the first error:"
+        yield ""
+        yield "| architecture | error |"
+        yield "|---|---|"
+        for record in refused:
+            yield f"| {record.key} | {_cell(record.reason)} |"
+        yield ""
+
+
+def _left_out(records: Sequence[Record], left_out: Sequence[LeftOut]) -> Iterator[str]:
+    yield "## Not tried"
+    yield ""
+    reasons = Counter(each.reason if len(each.reason) < 90 else each.reason[:60] for each in left_out)
+    yield f"{len(left_out)} model types of the mapping are no single model of one kind of input:"
+    yield ""
+    for reason, number in reasons.most_common():
+        yield f"- {number}: {_cell(reason)}"
+    yield ""
+    not_tiny = list(_of(records, lambda record: record.outcome == "not tiny"))
+    yield f"{len(not_tiny)} could not be made tiny by the rules of the sweep, or called with inputs that it knows:"
+    yield ""
+    yield "| architecture | what was in the way |"
+    yield "|---|---|"
+    for record in not_tiny:
+        yield f"| {record.key} | {_cell(record.reason)} |"
+
+
+def _of(records: Sequence[Record], is_wanted: Callable[[Record], bool]) -> Iterator[Record]:
+    return (record for record in records if is_wanted(record))
+
+
+def _cell(text: str | None) -> str:
+    said = " ".join((text or "").split()).replace("|", "\\|")
+    return said if len(said) <= _LONGEST_REASON else f"{said[: _LONGEST_REASON - 1]}…"

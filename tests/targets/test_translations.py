@@ -72,6 +72,8 @@ CASES = {
         lambda x: torch.full_like(x, 3, dtype=torch.long) * x.new_full((4,), 2, dtype=torch.int), X,
     ),
     "triangle of infinities": (lambda x: (torch.full((4, 4), float("-inf")).triu(1) + x).softmax(-1), numbers(4, 4)),
+    "a constant turned round": (lambda x: x * torch.arange(4).flip(0).to(torch.float32), X),
+    "identity of integers": (lambda x: x * torch.eye(3, 4, dtype=torch.int32), X),
     "negative padding": (lambda x: F.pad(x, (-1, 2, 1, -1), value=3.0), numbers(2, 3, 4)),
     "padding of integers and flags": (
         lambda x: (F.pad(x, (1, 2), value=7) * F.pad(x > 1, (2, 1), value=True)).float(), COUNTS,

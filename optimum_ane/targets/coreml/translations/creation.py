@@ -89,6 +89,20 @@ def sequence(context: Any, node: Any, otherwise: Translation) -> None:
     context.add(mb.const(val=numbers.astype(numpy_type), name=node.name))
 
 
+@replaces("eye", "eye.m")
+def eye(context: Any, node: Any, otherwise: Translation) -> None:
+    """The identity, of an export with the type that it names."""
+    dtype = (node.kwinputs or {}).get("dtype")
+    if not dtype:
+        otherwise(context, node)
+        return
+    names = ("n", "m")[: len(node.inputs)]
+    sizes = [int(constant(each, "a size")) for each in arguments(context, node, *names, "dtype", *_REST)[: len(names)]]
+    name = type_name(node.kwinputs.get("dtype")[0])
+    numpy_type = types.nptype_from_builtin(types.string_to_builtin(name))
+    context.add(mb.const(val=np.eye(*sizes, dtype=numpy_type), name=node.name))
+
+
 def _is_known(value: Any) -> bool:
     return not hasattr(value, "can_be_folded_to_const") or value.can_be_folded_to_const()
 

@@ -106,6 +106,7 @@ def _is_for_any_number(values: Any, rank_after: int) -> bool:
 
 def write_slices(x: Any, axis: int, index: Any, values: Any, mode: str, name: str) -> Any:
     """Writes values (…, n, …) of the type of x at indices (n,) along an axis; negative ones count from the end."""
+    index = index if types.is_int(index.dtype) else mb.cast(x=index, dtype="int32")
     index = mb.select(cond=mb.greater_equal(x=index, y=0), a=index, b=mb.add(x=index, y=x.shape[axis]))
     return _in_numbers(
         lambda data, updates, last: mb.scatter(

@@ -88,6 +88,7 @@ class Program:
         self._rounds = rounds
         self._source = source
         self._is_block = is_block
+        self._is_stateful = any(node.op in _STATES for node in graph.nodes)
         self._inputs = [self._slot(value) for value in graph.inputs]
         steps = [self._placed(node) for node in graph.nodes]
         self._outputs = [self._operand(value) for value in graph.outputs]
@@ -268,7 +269,7 @@ class Program:
                 slots += items
             if not isinstance(operand, tuple) and operand.type is not None:
                 types[key] = operand.type
-        call = preparation(Call(constants, tuple(dynamic), types))
+        call = preparation(Call(constants, tuple(dynamic), types, self._is_stateful))
         return None if call is None else (call, tuple(self._operand(value) for value in slots))
 
     def _general(self, node: Node, operation: Operation, place: str) -> tuple[Callable[..., Any], tuple[int, ...]]:

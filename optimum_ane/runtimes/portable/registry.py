@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
@@ -92,15 +93,25 @@ class Call:
         constants: The arguments known at load, by parameter.
         dynamic: The parameters whose tensors the program computes; a variadic one once for each tensor.
         types: The declared type of each tensor argument.
+        is_stateful: Whether the function has states.
     """
 
     constants: Mapping[str, Constant]
     dynamic: tuple[str, ...]
     types: Mapping[str, TensorType]
+    is_stateful: bool = False
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the declared shape of a tensor argument, -1 where unknown; () where there is no such argument."""
         return self.types[name].shape if name in self.types else ()
+
+    def rows(self, axis: int) -> int:
+        """Returns how many elements x has along all axes but one together, as declared; -1 where that is unknown."""
+        shape = list(self.shape("x"))
+        if not -len(shape) <= axis < len(shape) or min(shape) < 0:
+            return -1
+        del shape[axis]
+        return math.prod(shape)
 
     def all_float(self, *names: str) -> bool:
         """Tells whether those of these tensor arguments that the call has are all of floats."""

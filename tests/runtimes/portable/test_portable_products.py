@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import coremltools as ct
 import numpy as np
 import pytest
 import torch
@@ -187,3 +188,36 @@ def test_conv_with_a_computed_weight(run, rng):
     x, w = rng.standard_normal((1, 4, 1, 5)).astype(np.float32), rng.standard_normal((3, 4, 1, 1)).astype(np.float32)
     expected = np.einsum("bchw,oc->bohw", x, w[:, :, 0, 0])
     close(run(lambda a, b: Builder.conv(x=a, weight=b), x, w)[0], expected, 1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 17, 40])
+@pytest.mark.parametrize("form", ["linear", "matmul", "conv"])
+def test_few_rows_by_a_weight_of_fp16(run, rng, rows, form):
+    """Up to 16 rows another kernel multiplies, which keeps the weight in fp16; its sums are float32 as well."""
+    x = rng.standard_normal((1, rows, 70)).astype(np.float16)
+    w, b = rng.standard_normal((37, 70)).astype(np.float16), rng.standard_normal(37).astype(np.float16)
+    w[0, :4], w[1, :4] = [65504, -65504, 6e-8, -6e-8], [6e-5, 2**-14, 2**-24, 0]
+    expected = x.astype(np.float64) @ w.T.astype(np.float64) + (0 if form == "matmul" else b.astype(np.float64))
+
+    def build(a):
+        if form == "linear":
+            return Builder.linear(x=a, weight=w, bias=b)
+        if form == "matmul":
+            return Builder.matmul(x=a, y=w, transpose_y=True)
+        a = Builder.expand_dims(x=Builder.transpose(x=a, perm=[0, 2, 1]), axes=[2])
+        y = Builder.squeeze(x=Builder.conv(x=a, weight=w[:, :, None, None], bias=b), axes=[2])
+        return Builder.transpose(x=y, perm=[0, 2, 1])
+
+    for precision in ("program", "float32"):
+        (result,) = run(build, x, precision=precision, target=ct.target.iOS17)
+        with np.errstate(over="ignore"):
+            rounded = expected.astype(np.float16).astype(np.float64)
+        np.testing.assert_allclose(result.astype(np.float64), rounded, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_weight_of_fp16_that_is_not_finite(run, value):
+    w = np.ones((3, 2), np.float16)
+    w[1, 1] = value
+    (result,) = run(lambda a: Builder.linear(x=a, weight=w), np.ones((1, 2), np.float16))
+    np.testing.assert_array_equal(result, [[2, value, 2]])

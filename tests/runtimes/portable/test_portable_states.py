@@ -214,3 +214,47 @@ def test_functions_share_their_weights(three_functions, monkeypatch):
     assert len(packed) == 2
     session.function("third")
     assert len(packed) == 3
+
+
+def test_functions_over_a_state_share_a_weight_that_is_packed_in_fp16(tmp_path, monkeypatch, rng):
+    """One of a token and one of a block of them; a third without states takes its own form for so many rows."""
+    packed = {"_packed_half": [], "_packed": []}
+
+    def count(name):
+        pack = getattr(kernels, name)
+
+        def counting(matrix, bias):
+            packed[name].append(tuple(matrix.shape))
+            return pack(matrix, bias)
+
+        monkeypatch.setattr(kernels, name, counting)
+
+    for name in packed:
+        count(name)
+    if not kernels._HAS_FBGEMM:
+        pytest.skip("this build of torch has no FBGEMM")
+    weight = rng.standard_normal((32, 64)).astype(np.float16)
+
+    def build(x, s):
+        return Builder.add(x=Builder.linear(x=x, weight=weight), y=Builder.read_state(input=s))
+
+    description = ct.utils.MultiFunctionDescriptor()
+    rows = {"infer": 1, "prefill": 64, "alone": 64}
+    for name, count in rows.items():
+        x, path = np.zeros((count, 64), np.float16), tmp_path / f"{name}.mlpackage"
+        if name == "alone":
+            save_program(path, lambda x: Builder.linear(x=x, weight=weight), {"x": x}, ct.target.iOS18)
+        else:
+            stateful(path, build, {"s": (1, 32)}, x=x)
+        description.add_function(str(path), src_function_name="main", target_function_name=name)
+    description.default_function_name = "infer"
+    ct.utils.save_multifunction(description, str(tmp_path / "all.mlpackage"))
+    session = PortableSession(tmp_path / "all.mlpackage")
+    prefill = session.function("prefill")
+    assert packed == {"_packed_half": [(32, 64)], "_packed": []}
+    session.function("alone")
+    assert len(packed["_packed_half"]) == 1
+    for function, count in ((session, 1), (prefill, 64)):
+        x = rng.standard_normal((count, 64)).astype(np.float16)
+        (result,) = function.predict({"x": x}, function.make_state()).values()
+        np.testing.assert_allclose(result, x.astype(np.float64) @ weight.T.astype(np.float64), rtol=2e-3, atol=2e-3)

@@ -42,7 +42,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _constant_linear(call: Call) -> Callable[[Tensor], Tensor] | None:
     if call.dynamic != ("x",) or "weight" not in call.constants or not call.all_float("x", "weight", "bias"):
         return None
-    return dense(call.constants["weight"], call.constants.get("bias"))
+    rows = call.rows(-1)
+    return dense(call.constants["weight"], call.constants.get("bias"), rows=rows, is_stateful=call.is_stateful)
 
 
 @op("matmul")
@@ -66,7 +67,8 @@ def _constant_matmul(call: Call) -> Callable[[Tensor], Tensor] | None:
         return None
     if len(call.shape("y")) != 2 or len(call.shape("x")) < 2 or not call.all_float("x", "y"):
         return None
-    return dense(call.constants["y"], None, transposed=not call.python("transpose_y", False))
+    transposed = not call.python("transpose_y", False)
+    return dense(call.constants["y"], None, transposed=transposed, rows=call.rows(-1), is_stateful=call.is_stateful)
 
 
 @op("einsum")
@@ -268,7 +270,7 @@ def _pointwise(call: Call) -> Callable[[Tensor], Tensor] | None:
         return None
     if call.python("pad_type", "valid") == "custom" and any(call.python("pad", ())):
         return None
-    rows = dense(call.constants["weight"], call.constants.get("bias"))
+    rows = dense(call.constants["weight"], call.constants.get("bias"), rows=call.rows(1), is_stateful=call.is_stateful)
     to_last = (0, *range(2, axes + 2), 1)
     to_second = (0, axes + 1, *range(1, axes + 1))
     return lambda x: rows(x.permute(to_last)).permute(to_second)

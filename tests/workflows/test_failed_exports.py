@@ -44,7 +44,9 @@ def without_conversion(monkeypatch):
         os.makedirs(path)
 
     session = SimpleNamespace(function_name="main", functions=("main",), inputs={}, outputs={}, states={})
-    inspection = SimpleNamespace(summary=dict, chip=None, regions=(), worst=None, cost=None)
+    inspection = SimpleNamespace(
+        summary=dict, chip=None, regions=(), worst=None, cost=None, flops_share=lambda verdict: 1.0
+    )
     monkeypatch.setattr(stages, "build_program", build)
     monkeypatch.setattr(stages, "count_operations", lambda _: {})
     monkeypatch.setattr(stages, "PortableSession", lambda _: session)

@@ -67,7 +67,8 @@ def test_every_option_of_the_exports_form_may_stand_in_the_list(tmp_path):
     (model,) = read(tmp_path, text)
     assert model.form == ExportForm(task="feature-extraction", **options)
     named = {entry.name for entry in fields(ExportForm)}
-    assert named == options.keys() | {"task", "sequence_length", "class_labels"}
+    of_other_rows = {"image_size", "audio_length"}
+    assert named == options.keys() | of_other_rows | {"task", "sequence_length", "class_labels"}
 
 
 def test_defaults_hold_where_an_entry_says_nothing(tmp_path):
@@ -104,7 +105,7 @@ def test_paths_are_relative_to_the_list(tmp_path):
     ("text", "line", "says"),
     [
         (GOOD + "    sequence_length: 5\n", 6, "model 'one', sequence_length: unknown key 'sequence_length'; did you"),
-        (GOOD + "    color: red\n", 6, "unknown key 'color'. Allowed: architecture, batch_size"),
+        (GOOD + "    color: red\n", 6, "unknown key 'color'. Allowed: architecture, audio_length, batch_size"),
         (GOOD + "    task: fill-mask\n", 6, "the key 'task' is there twice, first in line 5"),
         (GOOD + GOOD.partition("\n")[2], 6, "another model has this name"),
         (GOOD.replace("bert", "gpt2"), 4, "architecture: 'gpt2' is not one of albert, bert, camembert"),

@@ -106,6 +106,17 @@ CASES = {
     "scatter_reduce, least": (
         lambda x, i, y: x.scatter_reduce(1, i, y, reduce="amin", include_self=False), X, SAME_INDEX, numbers(3, 2),
     ),
+    "scatters of constants": (
+        lambda x: (
+            x
+            + torch.zeros(4).scatter_add(0, torch.tensor([0, 0, 3]), torch.tensor([1.0, 2.0, 4.0]))
+            + torch.ones(4).scatter_reduce(0, torch.tensor([1, 1]), torch.tensor([7.0, 5.0]), "amin", include_self=False)
+        ),
+        X,
+    ),
+    "division of large integers": (
+        lambda x: ((x * 4099) // 7 + torch.div(x * 5003 - 20000, 3, rounding_mode="trunc")).float(), COUNTS,
+    ),
     "complex numbers": (lambda x, angle: turned(x, angle), numbers(1, 4, 2, 6), numbers(1, 4, 3)),
     "index_add": (
         lambda x, i, y: x.index_add(1, i, y, alpha=2), numbers(5, 4), torch.tensor([0, 2, 2]), numbers(5, 3),

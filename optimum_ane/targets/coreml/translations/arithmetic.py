@@ -31,6 +31,25 @@ def add_scaled(context: Any, node: Any, otherwise: Translation) -> None:
     otherwise(context, plain)
 
 
+@replaces("div", "divide", "floor_divide", "floordiv")
+def divide_integers(context: Any, node: Any, otherwise: Translation) -> None:
+    """A division of integers that is rounded, in integers.
+
+    coremltools makes floating numbers of them, which in float16 are exact to 2,048 only.
+    """
+    x, y, mode = arguments(context, node, "self", "other", "rounding_mode")
+    rounding = (
+        "floor" if node.kind.startswith("floor") else None if mode is None else str(constant(mode, "a rounding"))
+    )
+    if rounding is None or not (types.is_int(x.dtype) and types.is_int(y.dtype)):
+        otherwise(context, node)
+    elif rounding == "floor":
+        context.add(mb.floor_div(x=x, y=y, name=node.name))
+    else:
+        whole = mb.floor_div(x=mb.abs(x=x), y=mb.abs(x=y))
+        context.add(mb.mul(x=whole, y=mb.mul(x=mb.sign(x=x), y=mb.sign(x=y)), name=node.name))
+
+
 @replaces("reciprocal")
 def reciprocal(context: Any, node: Any, otherwise: Translation) -> None:
     """`1 / x`, to which coremltools adds 1e-4 in the denominator."""

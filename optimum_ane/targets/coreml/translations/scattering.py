@@ -130,12 +130,31 @@ def _scattered(x: Any, dim: Any, index: Any, values: Any, mode: str, name: str |
         if inner != list(data.shape):
             part = mb.slice_by_index(x=data, begin=[0] * data.rank, end=inner)
         named = last if part is data else {}
+        if all(each.val is not None for each in (part, index, new)):
+            known = _scattered_beforehand(part.val, index.val, new.val, axis, mode)
+            if part is data:
+                return mb.const(val=known, **named)
+            return assign(data, mb.const(val=known), [(0, size) for size in inner], last.get("name"))
         written = mb.scatter_along_axis(data=part, indices=index, updates=new, axis=axis, mode=mode, **named)
         if part is data:
             return written
         return assign(data, written, [(0, size) for size in inner], last.get("name"))
 
     return _in_numbers(write, x, updates, name)
+
+
+_UFUNCS = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+def _scattered_beforehand(x: Any, index: Any, values: Any, axis: int, mode: str) -> Any:
+    """What coremltools computes beforehand of constants, but for every mode as if it were an update."""
+    result, places = np.array(x), list(np.indices(np.shape(index)))
+    places[axis] = index
+    if mode == "update":
+        result[tuple(places)] = values
+    else:
+        _UFUNCS[mode].at(result, tuple(places), values)
+    return result
 
 
 def _in_numbers(write: Any, x: Any, values: Any, name: str | None) -> Any:

@@ -1,9 +1,15 @@
 """Operations that move, cut, join and normalise values in the engine's layout."""
 
+import coremltools as ct
+import numpy as np
 import pytest
 import torch
+from coremltools.converters.mil import Builder as mb  # noqa: N813 - the spelling of coremltools' documentation
+from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 from layout_programs import check, random, rewrite, seeded
 from torch import nn
+
+from optimum_ane.targets.coreml.passes import graph_pass_pipeline
 
 BEFORE, AFTER = seeded(lambda: nn.Linear(12, 12)), seeded(lambda: nn.Linear(12, 12), seed=1)
 """What brings a value into the layout, and what takes it from there."""
@@ -156,3 +162,28 @@ def test_outputs_keep_their_names_and_layout():
 def test_an_output_that_is_an_input_stays_one():
     rewritten = rewrite(lambda x: (x * 1.0 + 0.0, BEFORE(x)), random(1, 5, 12))
     check(rewritten, conv=1)
+
+
+def test_no_two_values_share_a_name_when_the_program_is_cast():
+    # The cast takes values of one name for one, and the pass derives names from those of the original.
+    passes = graph_pass_pipeline("float16", is_classifier=False).passes
+    layout, cast = (passes.index(f"optimum_ane::{name}") for name in ("to_engine_layout", "carry_layer_norm_rounding"))
+    assert "common::dedup_op_and_var_names" in passes[layout:cast]
+    program = named_program()
+    PASS_REGISTRY["optimum_ane::to_engine_layout"](program)
+    assert len(names_of(program)) > len(set(names_of(program)))
+    PASS_REGISTRY["common::dedup_op_and_var_names"](program)
+    assert len(names_of(program)) == len(set(names_of(program)))
+
+
+def named_program():
+    @mb.program(input_specs=[mb.TensorSpec(shape=(1, 5, 12))], opset_version=ct.target.iOS17)
+    def program(x):
+        normed = mb.layer_norm(x=x, axes=[-1], epsilon=np.float32(1e-3), name="norm")
+        return mb.add(x=mb.cumsum(x=normed, axis=1), y=np.float32(1), name="norm_1")
+
+    return program
+
+
+def names_of(program):
+    return [output.name for each in program.functions["main"].operations for output in each.outputs]

@@ -134,6 +134,8 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
             "common::fuse_conv_batchnorm",
             "common::noop_elimination",
             "common::dead_code_elimination",
+            # The cast remembers what it has cast by its name.
+            "common::dedup_op_and_var_names",
         )
         for index, name in enumerate(layout, place):
             pipeline.insert_pass(index, name)

@@ -120,6 +120,20 @@ class Untranslatable(nn.Module):
         return torch.special.bessel_j0(ids.float())
 
 
+class Holder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.ModuleDict({"core": Untranslatable()})
+
+    def forward(self, ids, mask):
+        return self.inner["core"](ids, mask)
+
+
+def test_the_error_names_the_module_where_it_arose(tmp_path):
+    with pytest.raises(UnsupportedModelError, match=r"cannot convert inner\.core of the module as it is: .*bessel_j0"):
+        build(Holder(), Conversion("trace", is_stock=True), tmp_path / "a.mlpackage")
+
+
 class Failing(nn.Module):
     def forward(self, ids, mask):
         raise ZeroDivisionError("of no use")

@@ -110,7 +110,7 @@ CASES = {
         lambda x: (
             x
             + torch.zeros(4).scatter_add(0, torch.tensor([0, 0, 3]), torch.tensor([1.0, 2.0, 4.0]))
-            + torch.ones(4).scatter_reduce(0, torch.tensor([1, 1]), torch.tensor([7.0, 5.0]), "amin", include_self=False)
+            + torch.zeros(4).scatter_reduce(0, torch.tensor([1, 1]), torch.tensor([7.0, 5.0]), "amax")
         ),
         X,
     ),

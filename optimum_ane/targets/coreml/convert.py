@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch.export import ExportedProgram
 from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.targets.coreml.capture import reason
 from optimum_ane.targets.coreml.conversion import HANDWRITTEN, Conversion
+from optimum_ane.targets.coreml.module_names import read_name
 from optimum_ane.targets.coreml.passes import graph_pass_pipeline, pass_pipeline
 from optimum_ane.targets.coreml.quiet import is_write_error, quiet, writing
 from optimum_ane.targets.coreml.translations import missing_translations
@@ -25,6 +28,9 @@ PROBABILITIES = "probabilities"
 
 _TYPES = {torch.float16: np.float16, torch.float32: np.float32}
 """Every other type is an integer or a flag, and int32 in Core ML."""
+
+
+_PLACE = re.compile("located at: '(?P<value>.*)'")
 
 
 def convert(
@@ -92,15 +98,36 @@ def _convert_stock(
     captured: torch.jit.ScriptModule | ExportedProgram, arguments: Mapping[str, Any]
 ) -> ct.models.MLModel:
     """Converts with our translations; coremltools raises whatever it stumbles over."""
+    places = _Places()
+    logger = logging.getLogger("coremltools")
+    logger.addHandler(places)
     try:
         with missing_translations():
             return ct.convert(captured, **arguments)
     except Exception as error:
         if is_write_error(error):
             raise
+        where = f"{places.last} of " if places.last else ""
         raise UnsupportedModelError(
-            f"coremltools {ct.__version__} cannot convert the module as it is: {reason(error)}"
+            f"coremltools {ct.__version__} cannot convert {where}the module as it is: {reason(error)}"
         ) from error
+    finally:
+        logger.removeHandler(places)
+
+
+class _Places(logging.Handler):
+    """Remembers at which of the captured module's parts coremltools says that it stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Reads `ERROR - converting 'op' op (located at: 'a/b/path@value')`."""
+        match = _PLACE.search(record.getMessage())
+        name = None if match is None else read_name(match["value"].rsplit("/", 1)[-1])
+        if name is not None:
+            self.last = name.module
 
 
 def _input(name: str, value: Tensor) -> ct.TensorType:

@@ -99,6 +99,16 @@ class CardPackage:
         return ", ".join(map(str, self.manifest.form.sequence_length))
 
     @property
+    def shape(self) -> str:
+        """What a prediction takes, for a reader: `"1 × 128 tokens"`, or `"images of 224 × 224 pixels, 1 at once"`."""
+        form = self.manifest.form
+        if form.task == CUSTOM:
+            return "its example inputs"
+        if self.manifest.modality == "text":
+            return f"{form.batch_size} × {self.lengths} tokens"
+        return f"{self.rows}, {form.batch_size} at once"
+
+    @property
     def rows(self) -> str:
         """What a row is, for a reader: `"rows of 128 tokens"`, or `"images of 224 × 224 pixels"`."""
         image, audio = self.manifest.image, self.manifest.audio

@@ -74,6 +74,8 @@ def test_the_package_says_how_it_was_made(roformer):
     report = json.loads((result.path / "export_report.json").read_text())
     taken = report["attempts"][-1]
     assert (taken["error"], taken["psnr"]) == (None, report["package_psnr"])
+    for page in ("README.md", "export_report.html"):
+        assert "captured by torch.jit.trace, rewritten into the engine" in (result.path / page).read_text()
     assert (manifest.conversion.capture, manifest.conversion.engine_layout) == (
         taken["capture"],
         taken["engine_layout"],

@@ -50,9 +50,8 @@ def render_html(inspection: Inspection, package: CardPackage | None) -> str:
             measured.provenance(package),
         ]
         title = f"{manifest.source.name} for the Apple Neural Engine"
-        shape = f"{manifest.form.batch_size} × {package.lengths} tokens" if package.lengths else "a plain module"
         several = f", predictions of {subtitle}" if len(manifest.functions) > 1 else ""
-        subtitle = f"{manifest.form.task}, {shape}, {package.systems} and later{several}"
+        subtitle = f"{manifest.form.task}, {package.shape}, {package.systems} and later{several}"
     shown = [section for section in sections if section.parts]
     environment = Environment(autoescape=True, trim_blocks=True)
     template = environment.from_string(files(__name__).joinpath("page.html").read_text(encoding="utf-8"))

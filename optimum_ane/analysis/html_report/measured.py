@@ -12,6 +12,7 @@ from optimum_ane.analysis.wording import some_names
 from optimum_ane.hub.card_functions import function_rows
 from optimum_ane.hub.card_package import CardPackage
 from optimum_ane.hub.card_values import accuracy_rows, decibels, headline, size
+from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.metric_format import drop_unit
 
 _INFINITE = 160.0
@@ -28,7 +29,8 @@ def provenance(package: CardPackage) -> Section:
     rows = [
         ("task", manifest.form.task),
         ("architecture", manifest.model_type),
-        ("shape", f"{manifest.form.batch_size} × {package.lengths} tokens"),
+        ("shape", package.shape),
+        ("method", _method(manifest)),
         ("precision", manifest.form.precision),
         ("compression", manifest.compression or "none"),
         ("runs on", f"{package.systems} and later"),
@@ -41,6 +43,12 @@ def provenance(package: CardPackage) -> Section:
     if seconds:
         parts.append(Figure(figures.bars(seconds, "seconds")))
     return Section("provenance", "How it was made", parts, [KeyNumber("on disk", size(package))])
+
+
+def _method(manifest: Manifest) -> str:
+    """How the programs came to be."""
+    how = "" if manifest.conversion is None else f": {manifest.conversion.describe()}"
+    return f"{manifest.method}{how}"
 
 
 def functions(package: CardPackage) -> Section:

@@ -27,7 +27,7 @@ class Row:
         compute_units: Core ML's preference; None for the other runtimes. Which unit ran what is the system's decision.
         precision: Of the program; None where the package does not tell.
         batch_size: Rows per prediction; None where the package does not tell.
-        sequence_length: Tokens per row; the same.
+        sequence_length: Tokens per row; the same, and where a row is no text.
         burst: Predictions one after the other, warm; of a package without the model class around them.
         paused: Predictions after a rest; None if these were left out.
         times_as_fast: As the original, in the same rounds; None without one, and for the original itself.
@@ -64,8 +64,10 @@ class Row:
 
     @property
     def shape(self) -> str:
-        """`"1 × 128"`, rows times tokens."""
-        return "" if self.batch_size is None else f"{self.batch_size} × {self.sequence_length}"
+        """`"1 × 128"`, rows times tokens; rows alone where a row is no text."""
+        if self.batch_size is None:
+            return ""
+        return str(self.batch_size) if self.sequence_length is None else f"{self.batch_size} × {self.sequence_length}"
 
 
 @dataclass(frozen=True)

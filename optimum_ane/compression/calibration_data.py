@@ -21,7 +21,7 @@ DEFAULT_ROWS = 128
 """Sensitivities differ by factors of thousands: what so few rows leave of noise changes few choices."""
 
 _PER_TOKEN = ("start_logits", "end_logits")
-_TASKS_OF_CLASSES = ("fill-mask", "text-classification", "token-classification")
+_TASKS_OF_CLASSES = ("fill-mask", "text-classification", "text-generation", "token-classification")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def calibration_of_dataset(directory: Path, spec: DatasetSpec, rows: int = DEFAU
 
 
 def calibration_of_random_tokens(directory: Path, rows: int = DEFAULT_ROWS, seed: int = 0) -> Calibration:
-    """Makes rows of random tokens, of every length up to the package's.
+    """Makes rows of random tokens, of every length up to the package's; of images and sounds the export's examples.
 
     Random tokens are no language: they exercise all of the embedding table alike, and the layers in a way that texts
     do not. They tell robust weights from fragile ones where there is nothing better.
@@ -84,22 +84,26 @@ def calibration_of_random_tokens(directory: Path, rows: int = DEFAULT_ROWS, seed
     """
     import optimum_ane.models  # noqa: F401 - registers the architectures
     from optimum_ane.exporters.config import ane_config_of
+    from optimum_ane.exporters.stock_rows import StockRowsANEConfig
     from optimum_ane.exporters.text import TextANEConfig
 
     manifest = Manifest.read(directory)
     checkpoint = load_config(directory)
     ane_config = ane_config_of(manifest, checkpoint)
-    if not isinstance(ane_config, TextANEConfig):
+    if isinstance(ane_config, StockRowsANEConfig):
+        inputs, kind = ane_config.make_rows(rows, ane_config.input_shapes(manifest.form), seed), "random numbers"
+    elif isinstance(ane_config, TextANEConfig):
+        inputs, kind = ane_config.make_inputs(rows, manifest.form.longest, seed), "random tokens"
+    else:
         raise CompressionError(f"{manifest.model_type} takes no tokens; give a dataset with --calibration-dataset")
-    inputs = ane_config.make_inputs(rows, manifest.form.longest, seed)
     arrays = {entry.name: inputs[entry.name].numpy() for entry in manifest.functions[0].inputs}
-    return _batched(arrays, manifest.form.batch_size, f"{rows} rows of random tokens, seed {seed}")
+    return _batched(arrays, manifest.form.batch_size, f"{rows} rows of {kind}, seed {seed}")
 
 
 def has_classes(directory: Path) -> bool:
     """Whether a package answers with scores of classes of which one is right: see `Distance`."""
     task = Manifest.read(directory).form.task
-    if task == "text-classification":
+    if task in ("audio-classification", "image-classification", "text-classification"):
         return problem_type_of(load_config(directory)) == SINGLE_LABEL
     return task in _TASKS_OF_CLASSES
 
@@ -182,9 +186,12 @@ class Distance:
         if mask is None:
             return kept
         tokens = mask.astype(bool)
-        return {
-            name: array[tokens] if name in _PER_TOKEN or array.ndim == 3 else array for name, array in kept.items()
-        }
+
+        def has_tokens(name: str, array: np.ndarray) -> bool:
+            # The frames of a sound are fewer than its samples, of which the mask tells.
+            return (name in _PER_TOKEN or array.ndim == 3) and array.shape[:2] == tokens.shape
+
+        return {name: array[tokens] if has_tokens(name, array) else array for name, array in kept.items()}
 
 
 def _log_softmax(scores: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 
 from optimum_ane.errors import UnsupportedModelError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from optimum_ane.package.form import ExportForm
 
 PIXEL_VALUES = "pixel_values"
+_ASKED = ((360, 480), (640, 400))
+"""Heights and widths of the images that a processor is asked about."""
 
 
 class StockImageANEConfig(StockRowsANEConfig):
@@ -92,25 +95,29 @@ def _of_vision(config: Any, name: str) -> Any:
 
 
 def _size_of(processor: Any) -> tuple[int, int] | None:
-    """Height and width of what an image processor makes of an image; None where these depend on the image."""
+    """Height and width of what an image processor makes of images; None where these depend on the image.
+
+    It is asked, on two images of other proportions: what its entries mean differs from one to the next.
+    """
     if processor is None:
         return None
-    if getattr(processor, "do_center_crop", False) and getattr(processor, "crop_size", None):
-        return _as_size(processor.crop_size)
-    return _as_size(getattr(processor, "size", None))
+    sizes = set()
+    for height, width in _ASKED:
+        try:
+            pixels = processor(np.zeros((height, width, 3), np.uint8), return_tensors="np")[PIXEL_VALUES]
+        except Exception as error:  # processors raise whatever an entry sets off
+            raise UnsupportedModelError(
+                f"{type(processor).__name__} cannot be run on an image of {height} × {width} pixels "
+                f"({type(error).__name__}: {error}); give --image-size, or mend preprocessor_config.json"
+            ) from error
+        sizes.add(tuple(np.shape(pixels)[-2:]))
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _as_size(value: Any) -> tuple[int, int] | None:
-    """Height and width, in whichever form configurations and processors write them."""
+    """Height and width, in whichever form configurations write them."""
     if isinstance(value, int):
         return (value, value)
     if isinstance(value, list | tuple) and len(value) == 2:
         return (int(value[0]), int(value[1]))
-    if value is None or isinstance(value, list | tuple):
-        return None
-    entries = dict(value)
-    if entries.get("height") and entries.get("width"):
-        return (int(entries["height"]), int(entries["width"]))
-    edge = entries.get("shortest_edge")
-    # Without a longest edge, processors of classifiers make squares of it.
-    return (int(edge), int(edge)) if edge and not entries.get("longest_edge") else None
+    return None

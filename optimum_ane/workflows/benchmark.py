@@ -154,6 +154,7 @@ class _ShapeBenchmark:
     ) -> None:
         self.package, self.form, self.settings, self.engines = package, form, settings, engines
         self.folder, self.notes = folder, notes
+        self.modality = "text" if package.manifest is None else package.manifest.modality
         self.label = "" if form is None else f" {shape_of(form)}"
         self.inputs = make_inputs(package, form, settings.seed)
 
@@ -183,7 +184,7 @@ class _ShapeBenchmark:
                 compute_units=model.compute_units,
                 precision=model.precision,
                 batch_size=None if self.form is None else self.form.batch_size,
-                sequence_length=None if self.form is None else self.form.longest,
+                sequence_length=None if self.form is None or self.modality != "text" else self.form.longest,
                 burst=summarize(bursts[model.name]),
                 paused=summarize(paused[model.name]) if paused else None,
                 times_as_fast=None
@@ -234,7 +235,7 @@ class _ShapeBenchmark:
             if model.form is None or model.kind == "original":
                 continue
             pools = model.form.pools
-            fields = compared_fields(model.form.task, pools)
+            fields = compared_fields(model.form.task, pools, self.modality)
             if pools not in references:
                 original = LoadedOriginal(self.package.original, model.form)
                 references[pools] = answer_examples(original, [self.inputs], fields)

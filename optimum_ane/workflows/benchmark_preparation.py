@@ -16,6 +16,7 @@ from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.compression.recipes import recipe_names
 from optimum_ane.errors import CheckpointError, InputError, UnsupportedModelError
 from optimum_ane.exporters.config import ane_config_of
+from optimum_ane.exporters.stock_rows import StockRowsANEConfig
 from optimum_ane.modeling.package_configuration import load_config
 from optimum_ane.package.form import NO_POOLING
 from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE, find_mlpackage
@@ -70,6 +71,8 @@ class BenchmarkedPackage:
                 raise InputError(f"{self.path} does not say what it was made from; it has its own shape only")
             return [None]
         own = self.manifest.form
+        if lengths and self.manifest.modality != "text":
+            raise InputError(f"the rows of {self.path} are no texts; leave out --sequence-length")
         forms = [
             # A Core ML classifier takes one row.
             replace(own, batch_size=rows, sequence_length=(length,), class_labels=own.class_labels and rows == 1)
@@ -103,8 +106,9 @@ class BenchmarkedPackage:
 
 
 def shape_of(form: ExportForm) -> str:
-    """`"1 × 128"`, rows times tokens."""
-    return f"{form.batch_size} × {form.longest}"
+    """`"1 × 128"`, rows times tokens, or times the extents of an image or the length of a sound."""
+    extents = form.image_size or (form.audio_length or form.longest,)
+    return " × ".join(map(str, (form.batch_size, *extents)))
 
 
 def open_package(package: str | Path, compare: str | None, is_compared: bool) -> BenchmarkedPackage:
@@ -159,7 +163,7 @@ def make_inputs(package: BenchmarkedPackage, form: ExportForm | None, seed: int)
 
     Returns:
         Keyword arguments of transformers' models, int64: (rows, tokens) each, or (rows, 1, tokens) for tasks with
-        choices. Of a bare `.mlpackage` its own inputs, as declared.
+        choices; of images and sounds float32, (rows, …). Of a bare `.mlpackage` its own inputs, as declared.
     """
     if package.manifest is None or form is None:
         arrays = random_arrays(PortableSession(package.path).inputs, seed)
@@ -168,8 +172,13 @@ def make_inputs(package: BenchmarkedPackage, form: ExportForm | None, seed: int)
     config = load_config(package.path) if checkpoint is None else checkpoint.config
     ane_config = ane_config_of(package.manifest, config)
     ane_config.check(form)
-    rows = [ane_config.make_inputs(1, form.longest, seed + row) for row in range(form.batch_size)]
-    inputs = {name: torch.cat([row[name] for row in rows]).long() for name in rows[0]}
+    if isinstance(ane_config, StockRowsANEConfig):
+        shapes = ane_config.input_shapes(form)
+        rows = [ane_config.make_rows(1, shapes, seed + row) for row in range(form.batch_size)]
+    else:
+        rows = [ane_config.make_inputs(1, form.longest, seed + row) for row in range(form.batch_size)]
+    joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    inputs = {name: value if value.is_floating_point() else value.long() for name, value in joined.items()}
     return {name: value.unsqueeze(1) for name, value in inputs.items()} if TASKS[form.task].has_choices else inputs
 
 
@@ -185,7 +194,7 @@ def make_package(package: BenchmarkedPackage, form: ExportForm, folder: Path) ->
     assert package.manifest is not None
     if package.has(form):
         return package.path
-    output = folder / f"package-{form.batch_size}x{form.longest}"
+    output = folder / f"package-{shape_of(form).replace(' × ', 'x')}"
     export_checkpoint(
         package.original,
         output,
@@ -212,10 +221,11 @@ def make_stock(package: BenchmarkedPackage, form: ExportForm, inputs: Inputs, fo
     assert package.manifest is not None
     assert package.checkpoint is not None
     form = replace(form, pooling=NO_POOLING, normalize=False, class_labels=False)
-    rows = {name: value.reshape(-1, value.shape[-1]) for name, value in inputs.items()}
+    is_text = package.manifest.modality == "text"
+    rows = {name: value.reshape(-1, value.shape[-1]) if is_text else value for name, value in inputs.items()}
     with temporary_files_in(folder):
         model = convert_stock(package.original, form, rows)
-    output = folder / f"stock-{form.batch_size}x{form.longest}"
+    output = folder / f"stock-{shape_of(form).replace(' × ', 'x')}"
     output.mkdir()
     model.save(str(output / MLPACKAGE))
     package.checkpoint.config.save_pretrained(output)

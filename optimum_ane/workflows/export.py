@@ -291,7 +291,11 @@ def export_checkpoint(
     is_text = ane_config.MODALITY == "text"
     tokenizer = checkpoint.tokenizer if is_text else None
     processor = checkpoint.processor(ane_config.MODALITY)
-    form = ane_config.complete(form, processor)
+    asked, form = form, ane_config.complete(form, processor)
+    if form.image_size != asked.image_size:
+        checkpoint.notes.append(f"image size: {' × '.join(map(str, form.image_size or ()))} pixels")
+    if form.audio_length != asked.audio_length:
+        checkpoint.notes.append(f"audio length: {form.audio_length}; --audio-length takes another")
     ane_config.check(form)
     if is_text:
         check_memory(checkpoint.config, form)

@@ -9,7 +9,15 @@ import transformers
 from optimum.exporters.tasks import TasksManager
 from PIL import Image
 from tiny_models import psnr
-from transformers import AutoConfig, ConvNextConfig, ViTConfig, ViTImageProcessor, pipeline
+from transformers import (
+    AutoConfig,
+    BitImageProcessor,
+    ConvNextConfig,
+    ConvNextImageProcessor,
+    ViTConfig,
+    ViTImageProcessor,
+    pipeline,
+)
 
 from optimum_ane import (
     ANEModelForFeatureExtraction,
@@ -21,7 +29,10 @@ from optimum_ane.errors import InputError, PackageError, UnsupportedModelError
 from optimum_ane.exporters.stock_image import StockImageANEConfig
 from optimum_ane.hub.card_package import read_card_package
 from optimum_ane.hub.swift import swift_snippet
+from optimum_ane.package.form import ExportForm
 from optimum_ane.package.manifest import Manifest
+from optimum_ane.targets.coreml.stock import convert_stock
+from optimum_ane.workflows.benchmark_preparation import BenchmarkedPackage, make_inputs, shape_of
 from optimum_ane.workflows.evaluate import evaluate_package
 
 LABELS = {0: "cat", 1: "dog", 2: "bird"}
@@ -114,6 +125,26 @@ def test_other_images_are_refused(vit):
         model(make_images(2, 24, 24) / torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1))
 
 
+def test_benchmarks_time_images(vit):
+    path = vit[1].path
+    opened = BenchmarkedPackage(path, Manifest.read(path), None)
+    (form,) = opened.forms([], [])
+    assert shape_of(form) == "1 × 24 × 24"
+    inputs = make_inputs(opened, form, seed=1)
+    assert {name: (tuple(value.shape), value.dtype) for name, value in inputs.items()} == {
+        "pixel_values": ((1, 3, 24, 24), torch.float32)
+    }
+    with pytest.raises(InputError, match=r"are no texts; leave out sequence_length"):
+        opened.forms([], [64])
+
+
+def test_the_stock_layout_of_an_image_model_answers_too(vit):
+    original, result = vit
+    stock = convert_stock(original, Manifest.read(result.path).form, {"pixel_values": make_images(1, 24, 24)})
+    (name,) = [value.name for value in stock.get_spec().description.input]
+    assert name == "pixel_values"
+
+
 def test_datasets_of_images_are_refused_clearly(vit):
     from optimum_ane.evaluation.datasets import DatasetSpec
 
@@ -135,6 +166,29 @@ def test_feature_extraction_gives_a_map_at_a_size_that_is_asked_for(tmp_path):
         ANEModelForFeatureExtraction.from_pretrained(result.path)
     report = json.loads((result.path / "export_report.json").read_text())
     assert "image_size=(64, 96)" in report["command"]
+
+
+@pytest.mark.parametrize(
+    ("processor", "size"),
+    [
+        (ViTImageProcessor(size={"height": 24, "width": 40}), (24, 40)),
+        (BitImageProcessor(size={"shortest_edge": 60}, crop_size={"height": 48, "width": 32}), (48, 32)),
+        (ConvNextImageProcessor(size={"shortest_edge": 96}, crop_pct=0.875), (96, 96)),
+        (BitImageProcessor(size={"shortest_edge": 60}, do_center_crop=False), (64, 64)),
+        (None, (64, 64)),
+    ],
+    ids=["fixed", "cropped", "resized beyond and cropped", "as the image", "none"],
+)
+def test_the_size_is_what_the_processor_makes_of_images(processor, size):
+    """Where it depends on the image, the configuration decides."""
+    config = StockImageANEConfig(CONVNEXT, "image-classification")
+    assert config.complete(ExportForm(task="image-classification"), processor).image_size == size
+
+
+def test_a_size_that_nothing_says():
+    config = AutoConfig.for_model("resnet")
+    with pytest.raises(UnsupportedModelError, match=r"neither an image processor nor .* resnet .*give image_size"):
+        StockImageANEConfig(config, "image-classification").complete(ExportForm(task="image-classification"), None)
 
 
 def test_options_of_texts_are_refused(tmp_path):

@@ -58,7 +58,7 @@ def convert_stock(model: PreTrainedModel, form: ExportForm, inputs: Mapping[str,
         model: The original, in evaluation mode; it is not changed.
         form: Its task says what the outputs are; its precision and deployment target are those of the program. The
             program does not pool, whatever the form says.
-        inputs: Example inputs by the names of the model's arguments, integer, (B, S) each, which are its shape.
+        inputs: Example inputs by the names of the model's arguments, integer or floating point, which are its shape.
 
     Returns:
         The model, not loaded; `save` writes it as an `.mlpackage`.
@@ -70,11 +70,12 @@ def convert_stock(model: PreTrainedModel, form: ExportForm, inputs: Mapping[str,
     head = _Head(model, form.task, list(inputs)).eval()
     try:
         with torch.no_grad(), quiet_capture():
-            traced = torch.jit.trace(head, tuple(value.long() for value in inputs.values()), check_trace=False)
+            examples = tuple(value if value.is_floating_point() else value.long() for value in inputs.values())
+            traced = torch.jit.trace(head, examples, check_trace=False)
         with missing_translations(), quiet(), writing():
             return ct.convert(
                 traced,
-                inputs=[ct.TensorType(name=name, shape=tuple(x.shape), dtype=np.int32) for name, x in inputs.items()],
+                inputs=[_input(name, value) for name, value in inputs.items()],
                 outputs=[ct.TensorType(name=name) for name in head.outputs],
                 minimum_deployment_target=ct.target[form.target],
                 compute_precision=getattr(ct.precision, form.precision.upper()),
@@ -88,3 +89,8 @@ def convert_stock(model: PreTrainedModel, form: ExportForm, inputs: Mapping[str,
             f"{type(model).__name__} has no stock-layout conversion: coremltools {ct.__version__} stops with "
             f"{reason(error)}"
         ) from error
+
+
+def _input(name: str, value: Tensor) -> ct.TensorType:
+    dtype = np.float32 if value.is_floating_point() else np.int32
+    return ct.TensorType(name=name, shape=tuple(value.shape), dtype=dtype)

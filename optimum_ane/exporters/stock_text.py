@@ -80,6 +80,8 @@ class StockTextANEConfig(TextANEConfig, StockANEConfig):
         Batches of prompts are padded there, so that what follows stands at their end.
         """
         values = super().make_inputs(batch_size, sequence_length, seed)
+        if getattr(self._config, "is_encoder_decoder", False) and isinstance(self.text_config.eos_token_id, int):
+            values["input_ids"] = self._with_one_end(values["input_ids"], values["attention_mask"])
         if self.task != "text-generation":
             return values
         lengths = values["attention_mask"].sum(1)
@@ -87,6 +89,13 @@ class StockTextANEConfig(TextANEConfig, StockANEConfig):
         is_left = torch.arange(batch_size)[:, None] % 2 == 1
         order = torch.where(is_left, places, torch.arange(sequence_length)[None, :]) % sequence_length
         return {name: value.gather(1, order) for name, value in values.items()}
+
+    def _with_one_end(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Each row with the end of sequence as its last token and nowhere else: BART's classifiers look there."""
+        end = self.text_config.eos_token_id
+        another = next(index for index in range(self.vocab_size) if index not in (end, self.padding_id))
+        last = mask.sum(1, keepdim=True).long() - 1
+        return torch.where(ids == end, another, ids).scatter(1, last, end).to(ids.dtype)
 
 
 def _pooled(module: nn.Module, form: ExportForm) -> nn.Module:

@@ -180,3 +180,13 @@ def test_a_package_by_graph_is_compressed_and_compared_with_the_original(tmp_pat
     manifest = Manifest.read(result.path)
     assert (manifest.method, manifest.compression) == ("graph", "int8")
     assert manifest.conversion == Manifest.read(package).conversion
+
+
+def test_rows_for_encoders_with_decoders_end_once():
+    """BART's classifiers take the state at the end of sequence, and want as many of them in each row."""
+    config = AutoConfig.for_model("bart", vocab_size=20, eos_token_id=2, pad_token_id=1)
+    inputs = StockTextANEConfig(config, "text-classification").make_inputs(16, 24)
+    ends, mask = inputs["input_ids"] == 2, inputs["attention_mask"].bool()
+    assert ends.sum(1).tolist() == [1] * 16
+    assert (ends.float().argmax(1) == mask.sum(1) - 1).all()
+    assert ((inputs["input_ids"] == 1) == ~mask).all()

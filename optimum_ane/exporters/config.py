@@ -190,6 +190,10 @@ class ANEConfig(ExporterConfig, ABC):
         check_options(form, self.MODALITY)
         return form
 
+    def part_of(self, original: nn.Module) -> nn.Module:
+        """What of the original a package is made of and compared with: all of it, or its encoder."""
+        return original
+
     def programs(self, form: ExportForm) -> tuple[ProgramSpec, ...]:
         """The programs of a package of this form.
 

@@ -13,7 +13,7 @@ from optimum_ane.exporters.stock_rows import StockRowsANEConfig
 from optimum_ane.tasks import Modality
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from optimum_ane.exporters.config import Processor
     from optimum_ane.package.form import ExportForm
@@ -57,6 +57,11 @@ class StockAudioANEConfig(StockRowsANEConfig):
         names = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel")
         found = [getattr(part, name, None) for part in (config, _encoder(config)) for name in names]
         return next((int(number) for number in found if number), None)
+
+    def part_of(self, original: nn.Module) -> nn.Module:
+        """See `ANEConfig.part_of`: the features of what has a decoder too are those of its encoder."""
+        has_decoder = getattr(self._config, "is_encoder_decoder", False)
+        return original.get_encoder() if has_decoder and self.task == "feature-extraction" else original
 
     def complete(self, form: ExportForm, processor: Processor | None) -> ExportForm:
         """See `ANEConfig.complete`: the length is that of the model's own positions where it has some."""

@@ -50,10 +50,15 @@ def _register_images() -> None:
 
 
 def _register_audio() -> None:
-    """Feature extraction leaves out what is made of an encoder and a decoder, which wants the decoder's inputs too."""
+    """Feature extraction of what has a decoder too is that of its encoder."""
     classifiers = modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.keys()
-    of_sounds = classifiers | modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES.keys()
-    others = set().union(*_OF_TEXT) | modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.keys()
+    # A language model that hears takes words beside sounds.
+    of_speech = (
+        modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.keys()
+        - modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.keys()
+    )
+    of_sounds = classifiers | modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES.keys() | of_speech
+    others = set().union(*_OF_TEXT) - of_speech
     for model_type in sorted(classifiers):
         register_graph(StockAudioANEConfig, model_type, ["audio-classification"])
     for model_type in sorted((of_sounds & modeling_auto.MODEL_MAPPING_NAMES.keys()) - others):

@@ -9,7 +9,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from optimum_ane.checkpoints.sentence_transformers import SentenceTransformers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from torch import nn
 
     from optimum_ane.package.form import ExportForm
     from optimum_ane.validation.comparison import Model
@@ -23,7 +23,7 @@ class PooledOriginal:
         embedding: How hidden states become vectors.
     """
 
-    def __init__(self, model: PreTrainedModel, embedding: SentenceTransformers) -> None:
+    def __init__(self, model: nn.Module, embedding: SentenceTransformers) -> None:
         self.model, self.embedding = model, embedding
         self.forward = model.forward
         """What says which inputs are taken."""
@@ -35,7 +35,7 @@ class PooledOriginal:
         return BaseModelOutputWithPooling(pooler_output=pooled, hidden_states=answer.get("hidden_states"))
 
 
-def as_reference(model: PreTrainedModel, form: ExportForm, embedding: SentenceTransformers | None = None) -> Model:
+def as_reference(model: nn.Module, form: ExportForm, embedding: SentenceTransformers | None = None) -> Model:
     """The original as a package of this form is compared with it.
 
     Args:

@@ -20,7 +20,7 @@ from optimum_ane.workflows.freed_memory import give_back_freed_memory
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from optimum_ane.analysis.inspection import Inspection
     from optimum_ane.checkpoints.checkpoint import Checkpoint
@@ -112,7 +112,11 @@ class PackageDraft:
 
     def reference_model(self) -> Model:
         """The original as a package of this form is compared with it; loaded if it is not."""
-        return self._as_reference(self.checkpoint.original())
+        return self._as_reference(self.original_part())
+
+    def original_part(self) -> nn.Module:
+        """What of the original the package is made of; loaded if it is not."""
+        return self.ane_config.part_of(self.checkpoint.original())
 
     @property
     def is_by_graph(self) -> bool:
@@ -131,14 +135,14 @@ class PackageDraft:
             None where PyTorch cannot compute it in that type on a CPU.
         """
         # A copy: a model in memory is the caller's own.
-        model = self._as_reference(copy.deepcopy(self.checkpoint.original()).to(dtype=dtype))  # type: ignore[call-arg]
+        model = self._as_reference(copy.deepcopy(self.original_part()).to(dtype=dtype))
         self.checkpoint.release_original()
         try:
             return answer_examples(model, self.examples, self.fields)
         except RuntimeError:
             return None
 
-    def _as_reference(self, original: PreTrainedModel) -> Model:
+    def _as_reference(self, original: nn.Module) -> Model:
         embedding = self.checkpoint.sentence_transformers if self.form.pools else None
         return as_reference(original, self.form, embedding)
 

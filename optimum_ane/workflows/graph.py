@@ -72,7 +72,7 @@ def take_original(draft: PackageDraft) -> None:
     """
     ane_config = draft.ane_config
     assert isinstance(ane_config, StockANEConfig)
-    original = draft.checkpoint.original()
+    original = draft.original_part()
     for program in draft.programs:
         stage.keep_module(draft, program, ane_config.wrap(original, program))
     draft.report.left_out = draft.checkpoint.left_out

@@ -80,7 +80,7 @@ def ask_original(draft: PackageDraft) -> None:
     model = draft.reference_model()
     if draft.is_by_graph:
         # The layers as the program names them; what `output_hidden_states` gives stands elsewhere in some models.
-        model = WithLayerStates(model, draft.checkpoint.original())
+        model = WithLayerStates(model, draft.original_part())
     draft.reference = answer_examples(model, draft.examples, draft.fields, with_hidden_states=True)
     if not draft.is_by_graph:  # else it is what is converted
         draft.checkpoint.release_original()

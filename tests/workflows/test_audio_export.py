@@ -32,6 +32,20 @@ WAV2VEC2 = SIZES | {
     "id2label": {0: "yes", 1: "no", 2: "maybe"},
 }
 
+WHISPER = WhisperConfig(
+    **{
+        f"{part}_{name}": size
+        for part in ("encoder", "decoder")
+        for name, size in {"layers": 2, "ffn_dim": 64}.items()
+    },
+    encoder_attention_heads=4,
+    d_model=48,
+    max_source_positions=30,
+    num_mel_bins=16,
+    vocab_size=100,
+    pad_token_id=1,
+)
+
 
 def make_model(auto_class, config, seed=0):
     torch.manual_seed(seed)
@@ -115,20 +129,7 @@ def test_other_sounds_are_refused(wav2vec2):
 
 
 def test_a_package_without_a_mask_takes_spectrograms_whole(tmp_path):
-    config = WhisperConfig(
-        **{
-            f"{part}_{name}": size
-            for part in ("encoder", "decoder")
-            for name, size in {"layers": 2, "ffn_dim": 64}.items()
-        },
-        encoder_attention_heads=4,
-        d_model=48,
-        max_source_positions=30,
-        num_mel_bins=16,
-        vocab_size=100,
-        pad_token_id=1,
-    )
-    original = make_model("AutoModelForAudioClassification", config)
+    original = make_model("AutoModelForAudioClassification", WHISPER)
     result = export(original, tmp_path / "out", quiet=True, task="audio-classification")
     model = ANEModelForAudioClassification.from_pretrained(result.path)
     features = torch.randn(3, 16, 60, generator=torch.Generator().manual_seed(5))
@@ -147,6 +148,16 @@ def test_features_have_a_row_for_each_frame(tmp_path):
     assert psnr(original(sounds).last_hidden_state, model(sounds).last_hidden_state) > 50
     with pytest.raises(InputError, match=r"takes no attention_mask"):
         model(sounds, attention_mask=(torch.arange(LENGTH) < 300).long().expand(2, -1))
+
+
+def test_the_features_of_a_model_with_a_decoder_are_its_encoders(tmp_path):
+    original = make_model("AutoModel", WHISPER)
+    result = export(original, tmp_path / "out", quiet=True, task="feature-extraction")
+    model = ANEModelForAudioFeatureExtraction.from_pretrained(result.path)
+    features = torch.randn(2, 16, 60, generator=torch.Generator().manual_seed(5))
+    expected = original.get_encoder()(features).last_hidden_state
+    assert psnr(expected, model(input_features=features).last_hidden_state) > 50
+    assert list(result.report.layers) == ["embeddings", "layer.0", "layer.1"]
 
 
 @pytest.mark.parametrize(
@@ -180,5 +191,4 @@ def test_the_tasks_manager_knows_models_of_sounds():
     tasks = TasksManager.get_supported_tasks_for_model_type("hubert", "ane", library_name="transformers")
     assert {"audio-classification", "feature-extraction"} <= tasks.keys()
     whisper = TasksManager.get_supported_tasks_for_model_type("whisper", "ane", library_name="transformers")
-    assert "audio-classification" in whisper
-    assert "feature-extraction" not in whisper
+    assert {"audio-classification", "feature-extraction"} <= whisper.keys()

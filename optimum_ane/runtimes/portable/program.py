@@ -118,7 +118,19 @@ class Program:
         only_looks = getattr(observer, "only_looks", False)
         is_seen = watch is not None or observer is not None or not self._has_declared_shapes(inputs)
         try:
-            for step in self.steps if is_seen else self._steps_unseen:
+            if not is_seen:
+                for step in self._steps_unseen:
+                    call, operands, results, frees, _ = step
+                    value = call(*[slots[i] for i in operands])
+                    if isinstance(results, int):
+                        slots[results] = value
+                    else:
+                        for slot, item in zip(results, value or (), strict=True):
+                            slots[slot] = item
+                    for slot in frees:
+                        slots[slot] = None
+                return [slots[slot] for slot in self._outputs]
+            for step in self.steps:
                 call, operands, results, frees, _ = step
                 if watch is not None:
                     watch.before(step, slots)

@@ -106,9 +106,12 @@ class Call:
         return self.types[name].shape if name in self.types else ()
 
     def rows(self, axis: int) -> int:
-        """Returns how many elements x has along all axes but one together, as declared; -1 where that is unknown."""
+        """Returns how many elements x has along all axes but one together, as declared.
+
+        It is -1 where that is unknown, and where x has no other axis.
+        """
         shape = list(self.shape("x"))
-        if not -len(shape) <= axis < len(shape) or min(shape) < 0:
+        if len(shape) < 2 or not -len(shape) <= axis < len(shape) or min(shape) < 0:
             return -1
         del shape[axis]
         return math.prod(shape)

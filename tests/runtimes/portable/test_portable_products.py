@@ -221,3 +221,9 @@ def test_a_weight_of_fp16_that_is_not_finite(run, value):
     w[1, 1] = value
     (result,) = run(lambda a: Builder.linear(x=a, weight=w), np.ones((1, 2), np.float16))
     np.testing.assert_array_equal(result, [[2, value, 2]])
+
+
+def test_a_vector_by_a_weight_of_fp16(run, rng):
+    x, w = rng.standard_normal(7).astype(np.float16), rng.standard_normal((5, 7)).astype(np.float16)
+    (result,) = run(lambda a: Builder.linear(x=a, weight=w), x)
+    np.testing.assert_allclose(result, w.astype(np.float32) @ x.astype(np.float32), rtol=1e-3, atol=1e-3)

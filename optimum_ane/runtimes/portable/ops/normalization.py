@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from optimum_ane.runtimes.portable.registry import op
+from optimum_ane.runtimes.portable.registry import Call, op, prepare
 
 
 @op("layer_norm")
@@ -31,8 +31,25 @@ def layer_norm(
     return result.permute([order.index(axis) for axis in range(x.ndim)])
 
 
-def _shaped(parameter: Tensor | None, shape: torch.Size) -> Tensor | None:
-    return None if parameter is None else parameter.reshape(shape)
+@prepare("layer_norm")
+def _over_last_axes(call: Call) -> Callable[[Tensor], Tensor] | None:
+    """A norm over the last axes, with weights known at load."""
+    shape = call.shape("x")
+    if call.dynamic != ("x",) or not shape or not call.types["x"].dtype.is_float:
+        return None
+    rank = len(shape)
+    last = sorted(axis % rank for axis in call.python("axes", range(rank)))
+    extents = shape[rank - len(last) :]
+    if last != [*range(rank - len(last), rank)] or min(extents, default=-1) < 0:
+        return None
+    weights = [call.constants[name].tensor() if name in call.constants else None for name in ("gamma", "beta")]
+    gamma, beta = (_shaped(weight, extents) for weight in weights)
+    epsilon = call.python("epsilon", 1e-5)
+    return lambda x: F.layer_norm(x, extents, gamma, beta, epsilon)
+
+
+def _shaped(parameter: Tensor | None, shape: Sequence[int]) -> Tensor | None:
+    return None if parameter is None else parameter.reshape(tuple(shape))
 
 
 @op("batch_norm")

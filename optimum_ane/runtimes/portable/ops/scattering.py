@@ -126,5 +126,13 @@ def write_slice(
     if backward:  # torch has no views of negative stride
         update = update.flip(backward)
         ranges = [taken[::-1] if axis in backward else taken for axis, taken in enumerate(ranges)]
-    x[tuple(slice(taken.start, taken.stop, taken.step) for taken in ranges)] = update
+    part = x
+    for axis, taken in enumerate(ranges):
+        if len(taken) == x.shape[axis]:
+            continue
+        if taken.step == 1:
+            part = part.narrow(axis, taken.start if taken else 0, len(taken))
+        else:
+            part = part[(slice(None),) * axis + (slice(taken.start, taken.stop, taken.step),)]
+    part.copy_(update)
     return x

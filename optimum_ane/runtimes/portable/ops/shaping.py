@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from optimum_ane.runtimes.portable.registry import op
+from optimum_ane.runtimes.portable.registry import Call, op, prepare
 
 
 @op("transpose", exact=True)
@@ -96,6 +96,21 @@ def concat(values: Sequence[Tensor], axis: int, interleave: bool = False) -> Ten
     return joined.permute([order.index(i) for i in range(first.ndim)])
 
 
+@prepare("concat")
+def _plain_concat(call: Call) -> Callable[..., Tensor] | None:
+    """Tensors that lie in the order of their axes, as most do, need no look at that order."""
+    if not call.dynamic or {*call.dynamic} != {"values"} or "axis" not in call.constants:
+        return None
+    axis = call.python("axis", 0)
+    if call.python("interleave", False) or "values" in call.constants:
+        return None
+
+    def join(*values: Tensor) -> Tensor:
+        return torch.cat(values, axis) if values[0].ndim and values[0].is_contiguous() else concat(values, axis)
+
+    return join
+
+
 @op("stack", exact=True)
 def stack(values: Sequence[Tensor], axis: int) -> Tensor:
     """Joins tensors along a new axis."""
@@ -149,6 +164,45 @@ def slice_by_index(
     return x
 
 
+@prepare("slice_by_index")
+def _cut(call: Call) -> Callable[[Tensor], Tensor] | None:
+    """A part of the declared shape, between places known at load and in steps of 1, as views along a few axes."""
+    names = ("begin", "end", "stride", "begin_mask", "end_mask", "squeeze_mask")
+    shape = call.shape("x")
+    if call.dynamic != ("x",) or not shape or min(shape) < 0:
+        return None
+    given = {name: call.python(name, None) for name in names}
+    ranges = chosen_ranges(shape, **given)
+    if any(taken.step != 1 or not taken for taken in ranges):
+        return None
+    squeezed = given["squeeze_mask"] or [False] * len(shape)
+    views: list[tuple[Callable[..., Tensor], tuple[int, ...]]] = []
+    for axis in reversed(range(len(shape))):
+        taken = ranges[axis]
+        if squeezed[axis]:
+            views.append((Tensor.select, (axis, taken.start)))
+        elif len(taken) != shape[axis]:
+            views.append((Tensor.narrow, (axis, taken.start, len(taken))))
+    return _views(shape, views, lambda x: slice_by_index(x, **given))
+
+
+def _views(
+    shape: tuple[int, ...],
+    views: Sequence[tuple[Callable[..., Tensor], tuple[int, ...]]],
+    otherwise: Callable[[Tensor], Tensor],
+) -> Callable[[Tensor], Tensor]:
+    """Takes views one after the other of a tensor of the declared shape, and does something else with any other."""
+
+    def cut(x: Tensor) -> Tensor:
+        if x.shape != shape:
+            return otherwise(x)
+        for view, arguments in views:
+            x = view(x, *arguments)
+        return x
+
+    return cut
+
+
 def chosen_ranges(
     shape: Sequence[int],
     begin: Sequence[int],
@@ -178,6 +232,22 @@ def slice_by_size(x: Tensor, begin: Sequence[int], size: Sequence[int]) -> Tenso
         start = first + x.shape[axis] if first < 0 else first
         x = x.narrow(axis, start, x.shape[axis] - start if extent == -1 else extent)
     return x
+
+
+@prepare("slice_by_size")
+def _cut_by_size(call: Call) -> Callable[[Tensor], Tensor] | None:
+    """As for `slice_by_index`."""
+    shape = call.shape("x")
+    if call.dynamic != ("x",) or not shape or min(shape) < 0:
+        return None
+    begin, size = call.python("begin", None), call.python("size", None)
+    views = []
+    for axis, (first, wanted, whole) in enumerate(zip(begin, size, shape, strict=True)):
+        start = first + whole if first < 0 else first
+        extent = whole - start if wanted == -1 else wanted
+        if (start, extent) != (0, whole):
+            views.append((Tensor.narrow, (axis, start, extent)))
+    return _views(shape, views, lambda x: slice_by_size(x, begin, size))
 
 
 @op("pad", exact=True)

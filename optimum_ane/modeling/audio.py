@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
-from optimum_ane.errors import InputError
+from optimum_ane.errors import InputError, PackageError
 from optimum_ane.modeling.input_checks import check_mask
 from optimum_ane.modeling.rows import ANERowsModel, check_numbers
+from optimum_ane.package.layout import ANE_CONFIG
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes import Session
 
@@ -34,13 +35,20 @@ class ANEAudioModel(ANERowsModel):
     def __init__(self, sessions: Mapping[str, Session], config: PretrainedConfig, manifest: Manifest) -> None:
         super().__init__(sessions, config, manifest)
         self._check_inputs(frozenset([_MASK, *_SOUNDS]))
-        self.main_input_name = next(name for name in self._session.inputs if name != _MASK)
+        sounds = [name for name in self._session.inputs if name != _MASK]
+        lengths = {value for name in sounds for value in self._session.inputs[name].shape[1:]}
+        if len(sounds) != 1 or self.manifest.audio is None or self.manifest.audio.length not in lengths:
+            raise PackageError(
+                f"function {self._session.function_name} takes {', '.join(self._session.inputs)}, and {ANE_CONFIG} says "
+                "of no axis of one sound that it is as long; export or download the package again"
+            )
+        (self.main_input_name,) = sounds
 
     @property
     def audio_length(self) -> int:
         """Samples of a sound, or frames of a spectrogram."""
-        audio = self.manifest.audio
-        return self._session.inputs[self.main_input_name].shape[1] if audio is None else audio.length
+        assert self.manifest.audio is not None
+        return self.manifest.audio.length
 
     def forward(
         self,
@@ -94,7 +102,8 @@ class ANEAudioModel(ANERowsModel):
             )
         (axis,) = differing
         missing = shape[axis] - values.shape[axis]
-        padding = 0.0 if self.manifest.audio is None else self.manifest.audio.padding_value
+        assert self.manifest.audio is not None
+        padding = self.manifest.audio.padding_value
         filling = [missing if each == axis else extent for each, extent in enumerate(values.shape)]
         return torch.cat([values, values.new_full(filling, padding)], axis), missing
 

@@ -1,5 +1,8 @@
 """Sounds, from a model of any architecture to an answer."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +19,7 @@ from transformers import (
 )
 
 from optimum_ane import ANEModelForAudioClassification, ANEModelForAudioFeatureExtraction, export
-from optimum_ane.errors import InputError, UnsupportedModelError
+from optimum_ane.errors import InputError, PackageError, UnsupportedModelError
 from optimum_ane.exporters.stock_audio import StockAudioANEConfig
 from optimum_ane.package.form import ExportForm
 from optimum_ane.package.manifest import Manifest
@@ -116,6 +119,14 @@ def test_the_package_says_what_sounds_it_takes(wav2vec2):
     card = (result.path / "README.md").read_text()
     assert "sounds of 4000 samples (0.2 s)" in card
     assert "tokens" not in card
+
+
+def test_a_manifest_that_contradicts_the_program(wav2vec2, tmp_path):
+    shutil.copytree(wav2vec2[1].path, tmp_path / "out")
+    manifest = Manifest.read(tmp_path / "out")
+    replace(manifest, audio=replace(manifest.audio, length=2_000_000_000)).write(tmp_path / "out")
+    with pytest.raises(PackageError, match=r"ane_config.json says of no axis of one sound that it is as long"):
+        ANEModelForAudioClassification.from_pretrained(tmp_path / "out")
 
 
 def test_other_sounds_are_refused(wav2vec2):

@@ -39,8 +39,8 @@ class ANEAudioModel(ANERowsModel):
         lengths = {value for name in sounds for value in self._session.inputs[name].shape[1:]}
         if len(sounds) != 1 or self.manifest.audio is None or self.manifest.audio.length not in lengths:
             raise PackageError(
-                f"function {self._session.function_name} takes {', '.join(self._session.inputs)}, and {ANE_CONFIG} says "
-                "of no axis of one sound that it is as long; export or download the package again"
+                f"function {self._session.function_name} takes {', '.join(self._session.inputs)}, and {ANE_CONFIG} "
+                "says of no axis of one sound that it is as long; export or download the package again"
             )
         (self.main_input_name,) = sounds
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
-from optimum_ane.errors import InputError
+from optimum_ane.errors import InputError, PackageError
 from optimum_ane.modeling.rows import ANERowsModel, check_numbers
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes import Session
@@ -29,6 +29,9 @@ class ANEImageModel(ANERowsModel):
     def __init__(self, sessions: Mapping[str, Session], config: PretrainedConfig, manifest: Manifest) -> None:
         super().__init__(sessions, config, manifest)
         self._check_inputs(frozenset([_PIXELS]))
+        shape = self._session.inputs[_PIXELS].shape
+        if len(shape) != 4:
+            raise PackageError(f"the program takes {_PIXELS} {shape}; images are (rows, channels, height, width)")
 
     @property
     def image_size(self) -> tuple[int, int]:

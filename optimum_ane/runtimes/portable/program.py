@@ -16,7 +16,7 @@ from optimum_ane.runtimes.portable.control import CONTROL, Branch, Loop, bind_co
 from optimum_ane.runtimes.portable.graph import Graph, Node, Value
 from optimum_ane.runtimes.portable.guard import Guard, each, limited_list
 from optimum_ane.runtimes.portable.heads import find_heads
-from optimum_ane.runtimes.portable.in_place import Use, find_updates
+from optimum_ane.runtimes.portable.in_place import NEW_MEMORY, Use, find_updates
 from optimum_ane.runtimes.portable.left_out import LEFT_OUT
 from optimum_ane.runtimes.portable.ops.scattering import write_slice
 from optimum_ane.runtimes.portable.ops.state import take_state
@@ -24,8 +24,6 @@ from optimum_ane.runtimes.portable.registry import OPERATIONS, PREPARATIONS, Cal
 from optimum_ane.runtimes.portable.values import Constant, TensorType
 
 _PLACES_SHOWN = 5
-_NEW_MEMORY = frozenset({"conv", "linear"})
-"""Operations whose result never lies in the memory of an operand; the large ones, for which it is worth while."""
 _STATES = frozenset({"read_state", "write_state"})
 # What torch and Python raise on operands that do not fit: not our errors, but the package's.
 _REFUSALS = (
@@ -248,8 +246,10 @@ class Program:
         unknown = sorted(node.inputs.keys() - operation.roles.keys())
         if unknown:
             raise PackageError(f"{place} has parameters that this runtime does not know: {', '.join(unknown)}")
-        call, operands = self._prepared(node, operation) or self._general(node, operation, place)
-        finishers = [self._finisher(value, operation, node.op in _NEW_MEMORY) for value in node.outputs]
+        prepared = self._prepared(node, operation)
+        call, operands = prepared or self._general(node, operation, place)
+        is_new = node.op in NEW_MEMORY or (node.op == "einsum" and prepared is not None)
+        finishers = [self._finisher(value, operation, is_new) for value in node.outputs]
         if len(results) == 1:
             call, results = _finish_one(call, finishers[0]), results[0]
         elif results:

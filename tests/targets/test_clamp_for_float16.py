@@ -44,16 +44,25 @@ def test_a_selected_number_and_a_large_factor_are_clamped():
     assert factor["y"] == -3e4
 
 
-def test_a_number_that_divides_bounds_multiplies_or_pads_keeps_its_value():
+def test_a_factor_of_flags_that_are_turned_round_is_clamped():
+    (_, _), (_, factor) = after_the_pass(lambda x: mb.mul(x=np.float32(1e6), y=mb.sub(x=np.float32(1), y=x)))
+    assert factor["x"] == 3e4
+
+
+def test_bounds_are_the_largest_numbers_of_float16():
+    ((_, bounds),) = after_the_pass(lambda x: mb.clip(x=x, alpha=LEAST, beta=np.float32(1e10)))
+    assert (bounds["alpha"], bounds["beta"]) == (-65504, 65504)
+
+
+def test_a_number_that_divides_multiplies_or_pads_keeps_its_value():
     def body(x):
         x = mb.real_div(x=x, y=np.float32(1e10))
         x = mb.mul(x=x, y=np.float32(1e6))
-        x = mb.clip(x=x, alpha=LEAST, beta=np.float32(3e38))
         return mb.pad(x=x, pad=[0, 0, 1, 1], mode="constant", constant_val=np.float32(-np.inf))
 
-    divided, factor, bounded, padded = (constants for _, constants in after_the_pass(body))
+    divided, factor, padded = (constants for _, constants in after_the_pass(body))
     assert (divided["y"], factor["y"]) == (np.float32(1e10), np.float32(1e6))
-    assert (bounded["alpha"], padded["constant_val"]) == (LEAST, np.float32(-np.inf))
+    assert padded["constant_val"] == np.float32(-np.inf)
 
 
 def test_one_constant_is_clamped_for_those_that_choose_and_for_no_others():

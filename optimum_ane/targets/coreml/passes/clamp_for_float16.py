@@ -47,10 +47,10 @@ class clamp_for_float16(AbstractGraphPass):  # noqa: N801 - passes are named by 
     In float16 the mask would be −inf: the sum of two infinities of another sign, 0 · inf, and the softmax of a row of
     them are NaN. The epsilon would be 0.
 
-    Only numbers that choose are clamped: those that are added, selected, joined or moved, and factors from 1e9 on. A
-    number that divides, bounds, or pads keeps its value. One that a clamped number is compared with is clamped as
-    well, where the comparison is an order a little less, so that it decides what it did: an input that is infinite
-    is still told.
+    Only numbers that choose are clamped: those that are added, selected, joined or moved, and factors, of flags or
+    from 1e9 on. A number that divides or pads keeps its value, and a bound of a `clip` becomes float16's own. One that
+    a clamped number is compared with is clamped as well, where the comparison is an order a little less, so that it
+    decides what it did: an input that is infinite is still told.
 
     For float16 programs only: in float32 the numbers are right as they are.
     """
@@ -71,6 +71,8 @@ def _clamp_block(block: Block, clamped: set[Var]) -> None:
         if operation.op_type in _ORDERS or operation.op_type in _EQUALITIES:
             _clamp_comparison(operation, clamped)
             continue
+        if operation.op_type == "clip":
+            _clamp_bounds(operation)
         _clamp_numbers(operation, clamped)
         _raise_epsilon(operation)
         if any(each in clamped for _, each in _operands(operation)):
@@ -78,7 +80,7 @@ def _clamp_block(block: Block, clamped: set[Var]) -> None:
 
 
 def _clamp_numbers(operation: Operation, clamped: set[Var]) -> None:
-    limit = _MANY if operation.op_type == "mul" else _LARGEST
+    limit = _MANY if operation.op_type == "mul" and not _multiplies_flags(operation) else _LARGEST
     if operation.op_type != "mul" and operation.op_type not in _SELECTING:
         return
     for parameter, operand in list(_operands(operation)):
@@ -86,6 +88,23 @@ def _clamp_numbers(operation: Operation, clamped: set[Var]) -> None:
         if values is not None and np.any(np.abs(values) > limit):
             new = np.where(np.abs(values) > limit, np.copysign(np.float32(MASK), values), values)
             clamped.add(_replace(operation, parameter, operand, new))
+
+
+def _multiplies_flags(operation: Operation) -> bool:
+    """Whether an operand is one less a value: a mask's flags turned round, 1e6 · (1 − mask)."""
+    return any(
+        each.op is not None and each.op.op_type == "sub" and each.op.x.val is not None and np.all(each.op.x.val == 1)
+        for each in (operation.x, operation.y)
+    )
+
+
+def _clamp_bounds(operation: Operation) -> None:
+    """Lets a `clip` bound by the largest numbers of float16 what it bounded by larger ones."""
+    for parameter in ("alpha", "beta"):
+        operand = operation.inputs[parameter]
+        values = _numbers(operand)
+        if values is not None and np.any(np.abs(values) > _LARGEST):
+            _replace(operation, parameter, operand, np.clip(values, -_LARGEST, _LARGEST))
 
 
 def _clamp_comparison(operation: Operation, clamped: set[Var]) -> None:

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from coremltools.converters.mil import Builder as mb  # noqa: N813 - the spelling of coremltools' documentation
+from coremltools.converters.mil.frontend.torch.utils import NUM_TO_DTYPE_STRING
 from coremltools.converters.mil.mil import types
 from coremltools.converters.mil.mil.ops.defs._utils import promote_input_dtypes
 
@@ -166,6 +167,19 @@ def diff(context: Any, node: Any) -> None:
     context.add(mb.identity(x=x, name=node.name))
 
 
+@replaces("cumsum")
+def cumulative_sum(context: Any, node: Any, otherwise: Translation) -> None:
+    """Sums up to each element along an axis, which coremltools cannot count from behind, but for the last."""
+    x, dim, dtype = arguments(context, node, "self", "dim", "dtype")
+    if types.is_bool(x.dtype):
+        x = mb.cast(x=x, dtype="int32")
+    wanted = None if dtype is None else NUM_TO_DTYPE_STRING[constant(dtype, "the type of a sum")]
+    if wanted is not None and types.builtin_to_string(x.dtype) != wanted:
+        x = mb.cast(x=x, dtype=wanted)
+    axis = int(constant(dim, "the axis of a sum")) % x.rank
+    context.add(mb.cumsum(x=x, axis=axis, name=node.name))
+
+
 @adds("cdist", "_cdist_forward")
 def cdist(context: Any, node: Any) -> None:
     """The Euclidean distance of each row of x to each of y."""
@@ -178,10 +192,17 @@ def cdist(context: Any, node: Any) -> None:
 
 @replaces("mv", "matmul")
 def matrix_times_vector(context: Any, node: Any, otherwise: Translation) -> None:
-    """(…, n, m) times (m,), on which coremltools stumbles."""
-    x, y = arguments(context, node, "self", "other")
+    """(…, n, m) times (m,), and integers times floating numbers: coremltools stumbles on both.
+
+    PyTorch multiplies equal types only, but coremltools has made integers of some floating numbers by then, such as
+    a range of whole ones.
+    """
+    x, y = promote_input_dtypes(arguments(context, node, "self", "other"))
     if y.rank != 1 or x.rank < 2:
-        otherwise(context, node)
+        if {x, y} == set(arguments(context, node, "self", "other")):
+            otherwise(context, node)
+        else:
+            context.add(mb.matmul(x=x, y=y, name=node.name))
         return
     product = mb.matmul(x=x, y=mb.expand_dims(x=y, axes=[-1]))
     context.add(mb.squeeze(x=product, axes=[-1], name=node.name))

@@ -55,7 +55,10 @@ CASES = {
     "where with numbers": (lambda x: torch.where(x > 0, x, -2.0) + torch.where(x > 1, 2, x), X),
     "where of integers": (lambda x: torch.where(x > 1, x, 0).float(), COUNTS),
     "cumsum": (lambda x: torch.cumsum(x, -2) + torch.cumsum(x > 0, 0) + torch.cumsum(x, -1, dtype=torch.float32), X),
-    "a matrix of whole numbers": (lambda x: torch.arange(3.0)[:, None] @ x[:1] + x @ torch.arange(16).reshape(4, 4).float(), X),
+    "a matrix of whole numbers": (
+        lambda x: torch.arange(3.0)[:, None] @ x[:1] + x @ torch.arange(16).reshape(4, 4).float(), X,
+    ),
+    "outer": (lambda x: torch.outer(torch.arange(3).float(), x[0]) + torch.outer(x[:, 0], x[0]), X),
     "diff": (lambda x: torch.diff(x, n=2, dim=0) + torch.diff(x.long()[:2], dim=0), numbers(3, 4) * 5),
     "diff with more": (lambda x: torch.diff(x, dim=-1, prepend=x[:, :1] - 1), X),
     "add and subtract with a factor": (lambda x, y: torch.sub(x, y, alpha=2) + torch.add(x, y, alpha=3), X, Y),

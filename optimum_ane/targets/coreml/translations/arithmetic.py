@@ -208,6 +208,14 @@ def matrix_times_vector(context: Any, node: Any, otherwise: Translation) -> None
     context.add(mb.squeeze(x=product, axes=[-1], name=node.name))
 
 
+@replaces("outer")
+def outer(context: Any, node: Any, otherwise: Translation) -> None:
+    """The products of all pairs, of integers and floating numbers too: see `matrix_times_vector`."""
+    x, y = promote_input_dtypes(arguments(context, node, "self", "vec2"))
+    columns, rows = mb.expand_dims(x=x, axes=[1]), mb.expand_dims(x=y, axes=[0])
+    context.add(mb.mul(x=columns, y=rows, name=node.name))
+
+
 @replaces("gelu")
 def gelu(context: Any, node: Any, otherwise: Translation) -> None:
     """Of an export coremltools forgets that it is approximated."""

@@ -132,7 +132,7 @@ def save(model: LlamaForCausalLM, context: int, tokens: int, path: Path) -> None
     decoder = Decoder(model, context, tokens).eval()
     inputs = {
         "input_ids": torch.zeros(1, tokens, dtype=torch.int32),
-        "position": torch.tensor([context // 2], dtype=torch.int32),
+        "position": torch.tensor([context - tokens], dtype=torch.int32),
     }
     traced = torch.jit.trace(decoder, tuple(inputs.values()), check_trace=False)
     states = {"kv_cache": decoder.kv_cache.shape}

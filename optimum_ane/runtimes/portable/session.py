@@ -225,7 +225,7 @@ class PortableSession:
 
         Raises:
             InputError: A name, element type, value or shape does not match the package's declaration.
-            ExecutionError: An operation refused its operands.
+            ExecutionError: An operation refused its operands. The updates before it stay in the state.
         """
         arrays = self._check_inputs(inputs, state)
         recorder = Recorder(intermediates, rounded=self.precision == "program") if intermediates else None

@@ -32,20 +32,24 @@ def layer_norm(
 
 
 @prepare("layer_norm")
-def _over_last_axes(call: Call) -> Callable[[Tensor], Tensor] | None:
-    """A norm over the last axes, with weights known at load."""
+def _constant_norm(call: Call) -> Callable[[Tensor], Tensor] | None:
+    """A norm over axes of declared extents, with weights known at load: the order of axes is found once."""
     shape = call.shape("x")
     if call.dynamic != ("x",) or not shape or not call.types["x"].dtype.is_float:
         return None
     rank = len(shape)
     last = sorted(axis % rank for axis in call.python("axes", range(rank)))
-    extents = shape[rank - len(last) :]
-    if last != [*range(rank - len(last), rank)] or min(extents, default=-1) < 0:
+    order = [axis for axis in range(rank) if axis not in last] + last
+    extents = [shape[axis] for axis in last]
+    if min(extents, default=-1) < 0:
         return None
     weights = [call.constants[name].tensor() if name in call.constants else None for name in ("gamma", "beta")]
     gamma, beta = (_shaped(weight, extents) for weight in weights)
     epsilon = call.python("epsilon", 1e-5)
-    return lambda x: F.layer_norm(x, extents, gamma, beta, epsilon)
+    if order == [*range(rank)]:
+        return lambda x: F.layer_norm(x, extents, gamma, beta, epsilon)
+    inverse = [order.index(axis) for axis in range(rank)]
+    return lambda x: F.layer_norm(x.permute(order), extents, gamma, beta, epsilon).permute(inverse)
 
 
 def _shaped(parameter: Tensor | None, shape: Sequence[int]) -> Tensor | None:

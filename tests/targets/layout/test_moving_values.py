@@ -40,6 +40,9 @@ TOKENS = {
     "heads in another order": lambda x: x.view(*x.shape[:2], 3, 4).transpose(2, 3).reshape(*x.shape[:2], 12),
     "one head of several": lambda x: x.view(*x.shape[:2], 3, 4)[:, :, 1].repeat(1, 1, 3),
     "heads scaled one by one": lambda x: (x.view(*x.shape[:2], 3, 4) * torch.tensor([1.0, 2, 3])[:, None]).flatten(2),
+    "heads scaled by numbers of their own": lambda x: (x.view(*x.shape[:2], 3, 4) * x[..., :3].unsqueeze(-1)).flatten(
+        2
+    ),
     "sum over heads": lambda x: x + x.view(*x.shape[:2], 3, 4).sum(2).repeat(1, 1, 3),
     "tokens padded": lambda x: nn.functional.pad(x, (0, 0, 1, 2)),
     "channels padded": lambda x: nn.functional.pad(x[..., 2:], (1, 1)),

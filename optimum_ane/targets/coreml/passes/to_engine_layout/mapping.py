@@ -87,6 +87,8 @@ def _before_split(rewriting: Rewriting, function: Callable[..., Var], arrays: Se
                 return None
         elif pieces != [replace(first, var=one.var, index=index) for index in indices]:
             return None
+        elif int(one.var.shape[first.along]) != extent * one.count:
+            return None  # a number for each head beside the channels of each
         values.append(one)
     tensors = []
     for one in values:

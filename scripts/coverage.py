@@ -47,7 +47,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--again", action="store_true", help="everything once more")
     what.add_argument("--failed", action="store_true", help="what was refused or not made tiny, once more")
-    what.add_argument("--check", action="store_true", help="what was accepted, with other weights and inputs")
+    what.add_argument("--check", action="store_true", help="what was accepted and not yet checked, with other weights")
     parser.add_argument("--page", action="store_true", help="write the page, and try nothing")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many at once (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=runner.SECONDS, help="limit of one (default: %(default)s)")
@@ -88,7 +88,8 @@ def _is_asked_for(case: Case, records: Records, options: argparse.Namespace) -> 
     if case.group not in options.group:
         return False
     if options.check:
-        return known is not None and known.outcome == "accepted"
+        is_open = known is not None and known.checked is None and known.check is None
+        return is_open and known.outcome == "accepted"
     if options.failed:
         return known is not None and known.outcome != "accepted"
     return options.again or known is None

@@ -144,7 +144,7 @@ def _sounds(
         (name for name in ("input_values", "input_features", "audio_mel") if name in parameters),
         next(iter(parameters)),
     )
-    bins = next(
+    bins = BINS.get(config.model_type) or next(
         (
             getattr(config, each)
             for each in (
@@ -157,7 +157,7 @@ def _sounds(
             )
             if isinstance(getattr(config, each, None), int)
         ),
-        BINS.get(config.model_type, 80),
+        80,
     )
     positions = getattr(config, "max_source_positions", None)
     frames = [2 * positions] if isinstance(positions, int) and name == "input_features" else []
@@ -166,7 +166,7 @@ def _sounds(
     extra = 32 * longer
     shapes: list[tuple[int, ...]] = []
     if name == "input_values" and not frames:
-        shapes += [(1, 801 + 10 * extra), (1, 1, 960 + 10 * extra), (1, 1, 3840), (1, 16000), (1, 1, 16000)]
+        shapes += [(1, 801 + 10 * extra), (1, 1, 960 + 10 * extra), (1, 1, 3840), (1, 3840), (1, 16000), (1, 1, 16000)]
     frames += [64 + extra, 67 + extra, 128 + extra, 200]
     shapes += [shape for count in frames for shape in ((1, count, bins), (1, bins, count))]
     for shape in shapes:

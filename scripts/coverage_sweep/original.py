@@ -14,10 +14,13 @@ from transformers import AutoModel
 from coverage_sweep.catalogue import Case
 from coverage_sweep.inputs import Examples, NoInputsError, candidates
 from coverage_sweep.tiny import tiny_config
-from coverage_sweep.weights import redraw
+from coverage_sweep.weights import GAIN, redraw
 from optimum_ane.tasks import OutputField
 
 _MOST_PARAMETERS = 20_000_000
+
+_LARGEST = 5_000.0
+"""Float16 ends at 65,504, and sums and squares need room."""
 
 
 class NotTinyError(Exception):
@@ -86,15 +89,45 @@ def _called(case: Case, model: nn.Module, config: Any, seed: int, longer: bool) 
     try:
         for examples in candidates(case, model, config, seed, longer=longer):
             try:
-                with torch.no_grad():
-                    answers = [model(**_without_cache(model), **example) for example in examples]
+                answers = _answers(model, examples)
             except Exception as error:  # noqa: BLE001 - a model raises whatever it stumbles over
                 first = first or error
                 continue
+            _keep_within_float16(model, examples, seed)
             return _with_field(model, examples, answers[0])
     except NoInputsError as error:
         raise NotTinyError(str(error)) from error
     raise NotTinyError(f"cannot be called: {_describe(first) if first else 'no inputs are known'}") from first
+
+
+def _answers(model: nn.Module, examples: Examples) -> list[Any]:
+    with torch.no_grad():
+        return [model(**_without_cache(model), **example) for example in examples]
+
+
+def _keep_within_float16(model: nn.Module, examples: Examples, seed: int) -> None:
+    """Draws smaller weights where values grow from layer to layer, as no trained network's do."""
+    gain = GAIN
+    while _largest_value(model, examples) > _LARGEST and gain > GAIN / 4:
+        gain *= 0.85
+        redraw(model, seed, gain)
+
+
+def _largest_value(model: nn.Module, examples: Examples) -> float:
+    """The largest number that any module gives."""
+    found = [0.0]
+
+    def look(module: nn.Module, inputs: Any, answer: Any) -> None:
+        if isinstance(answer, Tensor) and answer.is_floating_point() and answer.numel():
+            found.append(float(answer.abs().max()))
+
+    hooks = [module.register_forward_hook(look) for module in model.modules()]
+    try:
+        _answers(model, examples)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(found)
 
 
 def _with_field(model: nn.Module, examples: Examples, answer: Any) -> Original:

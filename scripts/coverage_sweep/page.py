@@ -119,8 +119,8 @@ def _introduction(made_of: Mapping[str, str]) -> Iterator[str]:
     versions = ", ".join(f"{name} {number}" for name, number in made_of.items() if name != "date")
     yield from f"""# Architectures by graph
 
-Written by `python scripts/coverage.py --page` on {made_of["date"]}, with {versions}. The same as data:
-[coverage.json](coverage.json).
+Written by `python scripts/coverage.py --page` on {made_of["date"]}, with
+{versions}. The same as data: [coverage.json](coverage.json).
 
 Every model type of transformers' `AutoModel` mapping that stands alone and can be made tiny from its configuration was
 converted by `--method graph`: the stock model, captured and rewritten into the engine's layout. The models are small
@@ -162,7 +162,7 @@ def _both_ways(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "## By hand and by graph"
     yield ""
     yield "Architectures that are written by hand, made in both ways from one random checkpoint (`scripts/verify.py"
-    yield "both_ways`): operations, transposes, predicted share, decibels, seconds of the whole export."
+    yield "both_ways`): operations, transposes, predicted share, decibels, seconds of a core for the whole export."
     yield ""
     yield "| | operations | transposes | share | dB | seconds |"
     yield "|---|---|---|---|---|---|"
@@ -173,7 +173,7 @@ def _both_ways(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"{hand['transposes']} → {graph['transposes']}",
             f"{hand['share']:.4f} → {graph['share']:.4f}",
             f"{hand['psnr']:.1f} → {graph['psnr']:.1f}",
-            f"{hand['seconds']:.1f} → {graph['seconds']:.1f}",
+            " → ".join(f"{made['seconds']:.1f}" for made in (hand, graph) if made.get("seconds")),
         ]
         yield f"| {row['architecture']} | {' | '.join(cells)} |"
     yield ""

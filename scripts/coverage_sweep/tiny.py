@@ -74,6 +74,7 @@ _RULES: tuple[tuple[str, Rule], ...] = tuple(
         (r"(.*_)?(hidden_sizes|embed_dims|encoder_hidden_size|neck_hidden_sizes"
          r"|backbone_channel_list|embed_dim)", lambda value: _narrowed(value)),
         (r"num_heads|num_attention_heads", lambda value: _few(value)),
+        (r".*sparse_step", _at_most(1)),
         (r"(full_attention_interval|attn_layer_period|sliding_window_pattern|global_attn_every_n_layers"
          r"|no_rope_layer_interval)", _at_most(2)),
         (r"num_frames|frames_per_clip", _at_most(4)),
@@ -141,7 +142,7 @@ def _agree_on_heads(config: PretrainedConfig, changed: dict[str, Any]) -> None:
     for name in list(changed):
         if name.endswith("key_value_heads"):
             heads = getattr(config, name.replace("key_value", "attention"), None)
-            if heads is None or heads == getattr(config, name):
+            if heads is None or heads == getattr(config, name, None):
                 changed[name] = HEADS
     rotary = getattr(config, "qk_rope_head_dim", None)
     if rotary is not None and getattr(config, "head_dim", None) == rotary:

@@ -69,7 +69,7 @@ class Made:
         transposes: Among them.
         share: Predicted share of the arithmetic on the engine.
         psnr: dB, the worst output.
-        seconds: Of the whole export.
+        seconds: Of the processor, for the whole export.
     """
 
     operations: int
@@ -125,7 +125,7 @@ def _rows(name: str, hand: Made, graph: Made) -> Iterator[Row]:
 
 
 def _make(name: str, method: str, folder: Path) -> Made:
-    start = time.perf_counter()
+    start = time.process_time()
     report = export(
         _original(name),
         folder / f"{name}-{method}",
@@ -135,7 +135,7 @@ def _make(name: str, method: str, folder: Path) -> Made:
         psnr_threshold=0.0,
         quiet=True,
     ).report
-    return _made(report, time.perf_counter() - start)
+    return _made(report, time.process_time() - start)
 
 
 def _made(report: ExportReport, seconds: float) -> Made:

@@ -52,9 +52,9 @@ def test_the_weights_are_the_originals(checkpoint):
     assert checkpoint.left_out == ()
 
 
-def test_a_decoder_is_not_exported_yet(checkpoint, tmp_path):
-    with pytest.raises(UnsupportedModelError, match="'text-generation' is not supported for llama"):
-        export(checkpoint.original(), tmp_path / "out", quiet=True)
+def test_a_decoder_is_written_by_no_hand(checkpoint, tmp_path):
+    with pytest.raises(UnsupportedModelError, match="llama"):
+        export(checkpoint.original(), tmp_path / "out", method="handwritten", quiet=True)
 
 
 def test_a_file_that_is_not_there(directory):

@@ -120,6 +120,8 @@ def test_ane_config_says_what_the_package_is(package, source):
         "pooling": None,
         "normalize": False,
         "method": "auto",
+        "image_size": None,
+        "audio_length": None,
     }
     assert config["conversion"] is None
     assert config["compression"] is None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from coverage_sweep.catalogue import GROUPS, LeftOut
-from coverage_sweep.record import LEAST, Record
+from coverage_sweep.record import LEAST, LEAST_EXACT, Record
 from coverage_sweep.upstream import LACKS
 
 _PACKAGES = ("transformers", "torch", "coremltools", "numpy")
@@ -31,6 +31,7 @@ class Counts:
         median_share: Predicted share of the arithmetic on the engine, of the accepted.
         mostly: How many of the accepted have at least 0.9 of it there.
         checked: How many of the accepted were checked with other weights and inputs.
+        below: How many of these stayed below the limit in float16, and are right in float32.
         wrong: How many of these do not answer as the original does.
     """
 
@@ -40,6 +41,7 @@ class Counts:
     median_share: float
     mostly: int
     checked: int
+    below: int
     wrong: int
 
     @property
@@ -60,6 +62,7 @@ def count(records: Sequence[Record]) -> Counts:
         statistics.median(shares) if shares else 0.0,
         sum(share >= 0.9 for share in shares),
         sum(record.checked is not None for record in accepted),
+        sum(record.is_below and not record.is_wrong for record in accepted),
         sum(record.is_wrong for record in accepted),
     )
 
@@ -93,7 +96,11 @@ def write_page(
 def _entry(record: Record) -> dict[str, Any]:
     names = ("key", "group", "outcome", "reason", "capture", "engine_layout", "operations", "transposes", "regions")
     ratios = {name: _rounded(getattr(record, name), digits) for name, digits in (("psnr", 1), ("share", 4))}
-    return {name: getattr(record, name) for name in names} | ratios | {"checked": _rounded(record.checked, 1)}
+    return (
+        {name: getattr(record, name) for name in names}
+        | ratios
+        | {"checked": _rounded(record.checked, 1), "exact": _rounded(record.exact, 1)}
+    )
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
@@ -131,7 +138,10 @@ flat halves, a sound that falls silent). Inputs that the program no longer reads
 answer depends on them. Decibels are those of the worst input.
 
 **Checked** means that an accepted architecture was converted once more with other weights, other inputs and, where its
-form allows it, another length, and held to the same limit.
+form allows it, another length, and held to the same limit. **Below** are those that are right in float32 with these
+weights ({LEAST_EXACT:.0f} dB or more) and not in float16: where a network takes the best of many scores, rounding can
+turn the choice, and where it has no norms (MobileBERT), rounding grows. An export with such weights is refused, for
+every export is measured.
 
 The share is that of the arithmetic, predicted to run on the Neural Engine by the rules of `ane inspect`; regions are
 the pieces that the program is predicted to be cut into. **Nothing here ran on a Mac.** A tiny model says that an
@@ -144,14 +154,14 @@ hold: every export is checked anew.
 def _summary(groups: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     yield "## Summary"
     yield ""
-    yield "| group | tried | accepted | | median dB | median share | share ≥ 0.9 | checked | wrong |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| group | tried | accepted | | median dB | median share | share ≥ 0.9 | checked | below | wrong |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     everything = [record for own in groups.values() for record in own]
     for name, records in (*((GROUPS[name], own) for name, own in groups.items()), ("all", everything)):
         own = count(records)
         yield (
             f"| {name} | {own.tried} | {own.accepted} | {own.rate:.0%} | {own.median_psnr:.1f} | "
-            f"{own.median_share:.4f} | {own.mostly} | {own.checked} | {own.wrong} |"
+            f"{own.median_share:.4f} | {own.mostly} | {own.checked} | {own.below} | {own.wrong} |"
         )
     yield ""
 
@@ -201,6 +211,8 @@ def _group(name: str, records: Sequence[Record]) -> Iterator[str]:
     for record in _of(records, lambda record: record.outcome == "accepted"):
         layout = "" if record.engine_layout else ", layout as it was"
         checked = "" if record.checked is None else f"{record.checked:.1f}"
+        if record.exact is not None:
+            checked += f" (float32: {record.exact:.1f})"
         yield (
             f"| {record.key} | {record.capture}{layout} | {record.psnr:.1f} | {checked} | {record.operations} | "
             f"{record.transposes} | {record.share:.4f} | {record.regions} |"

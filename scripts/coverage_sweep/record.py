@@ -13,6 +13,10 @@ LEAST = 50.0
 Outcome = Literal["accepted", "refused", "not tiny"]
 
 
+LEAST_EXACT = 90.0
+"""dB in float32: what reaches it computes the same, and float16 turned a choice, of the best of many scores say."""
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One way of conversion.
@@ -53,6 +57,7 @@ class Record:
         attempts: All that were made, in order.
         checked: dB of the independent check, the worst of its inputs; None where it was not made.
         check: What the check found, where there is no number.
+        exact: dB of the check in float32, where float16 stayed below the limit.
     """
 
     key: str
@@ -71,10 +76,16 @@ class Record:
     attempts: list[Attempt] = field(default_factory=list)
     checked: float | None = None
     check: str | None = None
+    exact: float | None = None
 
     @property
     def is_wrong(self) -> bool:
-        """Whether the independent check found that it does not answer as the original does."""
+        """Whether the independent check found that it does not answer as the original does, in float32 either."""
+        return self.is_below and not (self.exact or 0.0) >= LEAST_EXACT
+
+    @property
+    def is_below(self) -> bool:
+        """Whether the check stayed below the limit in float16."""
         return self.checked is not None and not self.checked >= LEAST
 
     @classmethod

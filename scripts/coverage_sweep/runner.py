@@ -115,7 +115,7 @@ def _merged(accepted: Record | None, found: Record) -> Record:
     """A check adds to what was recorded of a case."""
     if accepted is None:
         return found
-    return replace(accepted, checked=found.checked, check=found.check or found.reason)
+    return replace(accepted, checked=found.checked, check=found.check or found.reason, exact=found.exact)
 
 
 def _work(connection: Connection, case: Case, accepted: Record | None, seconds: int, memory: int) -> None:
@@ -141,8 +141,7 @@ def _try_or_check(case: Case, accepted: Record | None) -> Record:
 
     if accepted is None:
         return attempt.try_case(case)
-    ratio, remark = attempt.check_case(case, accepted)
-    return replace(accepted, checked=ratio, check=remark)
+    return attempt.check_case(case, accepted)
 
 
 def _be_silent() -> None:

@@ -42,6 +42,6 @@ def test_a_mixture_of_experts_follows_its_router():
     case = Case("qwen3_moe", "model", "decoders")
     record = try_case(case)
     assert record.outcome == "accepted", record.attempts
-    ratio, remark = check_case(case, record)
-    assert remark is None
-    assert ratio >= 55
+    checked = check_case(case, record)
+    assert checked.check is None
+    assert checked.checked >= 55

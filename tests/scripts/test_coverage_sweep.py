@@ -94,9 +94,10 @@ def test_records_are_resumed_and_the_last_one_counts(tmp_path):
 
 def test_counts():
     wrong = replace(GOOD, key="roberta", share=0.5, psnr=60.0, checked=30.0)
-    own = count([GOOD, BAD, wrong, Record("x", "text", "not tiny", "why")])
-    assert (own.tried, own.accepted, own.mostly, own.checked, own.wrong) == (3, 2, 1, 1, 1)
-    assert own.median_psnr == pytest.approx(62.52)
+    turned = replace(wrong, key="d_fine", exact=130.0)
+    own = count([GOOD, BAD, wrong, turned, Record("x", "text", "not tiny", "why")])
+    assert (own.tried, own.accepted, own.mostly, own.checked, own.below, own.wrong) == (4, 3, 1, 2, 1, 1)
+    assert own.median_psnr == pytest.approx(60.0)
 
 
 def test_the_page_and_its_data_hold_every_case(tmp_path):

@@ -140,8 +140,8 @@ answer depends on them. Decibels are those of the worst input.
 **Checked** means that an accepted architecture was converted once more with other weights, other inputs and, where its
 form allows it, another length, and held to the same limit. **Below** are those that are right in float32 with these
 weights ({LEAST_EXACT:.0f} dB or more) and not in float16: where a network takes the best of many scores, rounding can
-turn the choice, and where it has no norms (MobileBERT), rounding grows. An export with such weights is refused, for
-every export is measured.
+turn the choice, and where it has no norms (MobileBERT) or carries a state along the tokens (Qwen 3.5), rounding grows.
+An export with such weights is refused, for every export is measured.
 
 The share is that of the arithmetic, predicted to run on the Neural Engine by the rules of `ane inspect`; regions are
 the pieces that the program is predicted to be cut into. **Nothing here ran on a Mac.** A tiny model says that an

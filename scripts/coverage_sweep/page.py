@@ -132,10 +132,11 @@ Written by `python scripts/coverage.py --page` on {made_of["date"]}, with
 Every model type of transformers' `AutoModel` mapping that stands alone and can be made tiny from its configuration was
 converted by `--method graph`: the stock model, captured and rewritten into the engine's layout. The models are small
 (two layers, 64 channels), in float16 for iOS 17, with random weights that leave nothing near zero and are drawn
-smaller where values would grow beyond 5,000, for float16 ends at 65,504. **Accepted** means that the saved package, run in the portable runtime, answers as the original does in PyTorch, with at least
-{LEAST:.0f} dB on each of three inputs: other contents, other masks, and an edge (one token alone, an image of two
-flat halves, a sound that falls silent). Inputs that the program no longer reads are refused where the original's
-answer depends on them. Decibels are those of the worst input.
+smaller where values would grow beyond 5,000, for float16 ends at 65,504. **Accepted** means that the saved package,
+run in the portable runtime, answers as the original does in PyTorch, with at least {LEAST:.0f} dB on each of three
+inputs: other contents, other masks, and an edge (one token alone, an image of two flat halves, a sound that falls
+silent). Inputs that the program no longer reads are refused where the original's answer depends on them. Decibels are
+those of the worst input.
 
 **Checked** means that an accepted architecture was converted once more with other weights, other inputs and, where its
 form allows it, another length, and held to the same limit. **Below** are those that are right in float32 with these

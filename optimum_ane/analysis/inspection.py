@@ -12,6 +12,7 @@ from typing import Any
 
 from optimum_ane.analysis.chips import Chip, get_chip
 from optimum_ane.analysis.cost import BOUNDS, CostEstimate, estimate
+from optimum_ane.analysis.lint import Finding, lint
 from optimum_ane.analysis.memory import Memory, measure_memory
 from optimum_ane.analysis.operations import Operation, Program, read_program
 from optimum_ane.analysis.partition import (
@@ -80,6 +81,7 @@ class Inspection:
         shares: By verdict.
         memory: What it takes.
         cost: How long a prediction is estimated to take; None where no chip was named.
+        findings: The rules for states and functions that it breaks, errors first.
     """
 
     program: Program
@@ -90,6 +92,7 @@ class Inspection:
     shares: Mapping[str, Share]
     memory: Memory
     cost: CostEstimate | None
+    findings: tuple[Finding, ...]
 
     @property
     def crossings(self) -> int:
@@ -144,6 +147,7 @@ class Inspection:
             "first_offender": _offender(self.offenders[0] if self.offenders else None),
             "worst_offender": _offender(self.worst),
             "offenders": [_group(group) for group in self.groups()],
+            "broken_rules": [finding.to_dict() for finding in self.findings],
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -188,6 +192,7 @@ def inspect(package: str | Path, chip: str | None = None, function: str | None =
         shares=_shares(placements),
         memory=measure_memory(program, placements),
         cost=None if named is None else estimate(program, regions, named),
+        findings=lint(program, named),
     )
 
 

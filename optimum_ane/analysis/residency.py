@@ -53,16 +53,23 @@ def place(program: Program, chip: Chip | None = None, rules: Sequence[Rule] | No
     placements = []
     behind_engine: set[Tensor] = set()
     in_state = _writes_in_state(program.operations)
+    most_updates = _most_updates(program)
     for operation in program.operations:
         if operation.type.startswith(_LOAD_TIME):
             continue
         at_start = behind_engine.isdisjoint(operation.operands)
-        case = Case(operation, program, chip, at_start, operation in in_state)
+        case = Case(operation, program, chip, at_start, operation in in_state, most_updates)
         rule = next(rule for rule in table if rule.fits(case))
         placements.append(Placement(operation, rule.verdict, rule, at_start))
         if rule.verdict != "fallback" or not at_start:
             behind_engine.update(operation.outputs)
     return tuple(placements)
+
+
+def _most_updates(program: Program) -> int:
+    """Counts the updates of the state that is updated most."""
+    writes = [operation for operation in program.operations if operation.type in STATE_WRITES]
+    return max((sum(state in write.operands for write in writes) for state in program.states), default=0)
 
 
 def _writes_in_state(operations: Sequence[Operation]) -> set[Operation]:

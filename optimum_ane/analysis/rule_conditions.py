@@ -24,6 +24,7 @@ class Case:
         chip: The chip; None where none was named.
         at_start: Whether nothing that the engine computes leads to the operation.
         in_state: Whether it writes into what was read from a state and goes back into one.
+        most_updates: How often the program updates the state that it updates most.
     """
 
     operation: Operation
@@ -31,6 +32,7 @@ class Case:
     chip: Chip | None
     at_start: bool
     in_state: bool
+    most_updates: int
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -165,5 +167,6 @@ CONDITIONS: Mapping[str, Condition] = {
     "nested": Condition(_is_true, lambda _, case: case.operation.depth > 0),
     "in_state": Condition(_is_true, lambda _, case: case.in_state),
     "states_above": Condition(_is_number, lambda count, case: len(case.program.states) > count),
+    "updated_again": Condition(_is_true, lambda _, case: case.most_updates > 1),
 }
 """By the word in the table."""

@@ -43,6 +43,12 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
         console.print(f"first{' and worst' if worst is first else ''} off the engine: {_named(first)}")
         if worst is not None and worst is not first:
             console.print(f"worst off the engine: {_named(worst)}")
+    if inspection.findings:
+        console.print("\nRules for states and functions that it breaks")
+    for finding in inspection.findings:
+        console.print(f"{finding.rule.id} ({finding.rule.severity})")
+        for line in (some_names(finding.names), *rule_lines(finding.rule)):
+            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
     groups = inspection.groups()
     if groups:
         console.print("\nNot surely on the engine")
@@ -78,7 +84,7 @@ def _named(offender: Offender) -> str:
 def _print_group(group: RuleGroup, console: Console) -> None:
     """Says what a rule decides here, why, what to do about it, and who says so."""
     console.print(f"{group.rule.id} ({group.rule.verdict}): {group_text(group)}")
-    for line in (some_names([operation.name for operation in group.operations]), *rule_lines(group)):
+    for line in (some_names([operation.name for operation in group.operations]), *rule_lines(group.rule)):
         console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
 
 

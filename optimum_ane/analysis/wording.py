@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from optimum_ane.analysis.chips import Chip
 from optimum_ane.analysis.inspection import RuleGroup
+from optimum_ane.analysis.lint import StateRule
 from optimum_ane.analysis.partition import Position
+from optimum_ane.analysis.rules import Rule
 
 _NAMES_SHOWN = 3
 PLACES: Mapping[Position, str] = {"start": "at the start", "end": "at the end", "middle": "in the middle"}
@@ -31,9 +33,8 @@ def some_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
-def rule_lines(group: RuleGroup) -> tuple[str, str, str]:
+def rule_lines(rule: Rule | StateRule) -> tuple[str, str, str]:
     """Why, what to do about it, and who says so."""
-    rule = group.rule
     return rule.reason, f"Remedy: {rule.remedy}", f"Source ({rule.trust}): {rule.source}"
 
 

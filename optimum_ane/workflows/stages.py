@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from optimum_ane.analysis.gates import Gates
-from optimum_ane.analysis.inspection import inspect
+from optimum_ane.analysis.inspection import Inspection, inspect
+from optimum_ane.analysis.lint import Finding
 from optimum_ane.analysis.low_residency import low_residency_warning
 from optimum_ane.analysis.operations import count_operations
 from optimum_ane.checkpoints.tokenizer_description import describe_tokenizer
 from optimum_ane.compression.compress import compress_mlpackage
 from optimum_ane.compression.recipes import Recipe
+from optimum_ane.errors import ValidationError
 from optimum_ane.evaluation.accuracy import check_accuracy_drop
 from optimum_ane.exporters.load_module import build_module
 from optimum_ane.exporters.weight_range import check_weight_range
@@ -195,7 +197,8 @@ def predict_residency(draft: PackageDraft, chip: str | None, gates: Gates) -> No
     """Predicts where the operations of each function will run.
 
     Raises:
-        ValidationError: A limit is not kept.
+        ValidationError: A limit is not kept, or a rule for states and functions whose breach keeps a program from
+            loading.
     """
     inspections = {
         draft.manifest.function_name(program, function): inspect(draft.directory / program.path, chip, function.name)
@@ -212,6 +215,21 @@ def predict_residency(draft: PackageDraft, chip: str | None, gates: Gates) -> No
         warning = low_residency_warning(inspection)
         if warning is not None:
             draft.warn(f"{name}: {warning}" if len(inspections) > 1 else warning)
+    tell_broken_rules(draft, inspections)
+
+
+def tell_broken_rules(draft: PackageDraft, inspections: Mapping[str, Inspection]) -> None:
+    """Says once for each rule for states and functions which functions break it."""
+    broken: dict[str, list[tuple[str, Finding]]] = {}
+    for name, inspection in inspections.items():
+        for finding in inspection.findings:
+            broken.setdefault(finding.rule.id, []).append((name, finding))
+    for cases in broken.values():
+        finding = cases[0][1]
+        functions = f"{', '.join(name for name, _ in cases)}: " if len(inspections) > 1 else ""
+        if finding.rule.severity == "error":
+            raise ValidationError(f"such a program does not load: {functions}{finding.sentence()}")
+        draft.warn(f"{functions}{finding.sentence()}")
 
 
 def compare_package(draft: PackageDraft, threshold: float | None, recipe: Recipe | None) -> None:

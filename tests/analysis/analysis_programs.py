@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import coremltools as ct
@@ -66,6 +67,11 @@ def edited(build, edit, **inputs):
                 edit(operation)
         (path / "Data/com.apple.CoreML/model.mlmodel").write_bytes(spec.SerializeToString())
         return read_program(path)
+
+
+def read_as(program, **facts):
+    """A program of which the package would state something else: more weights, other functions, flexible inputs."""
+    return replace(program, **facts)
 
 
 def _shape(text):

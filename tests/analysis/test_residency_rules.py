@@ -80,10 +80,14 @@ def write_into(cache, x):
     return mb.coreml_update_state(state=cache, value=after)
 
 
-def stateful(count):
+def written_again(x, **caches):
+    return [*cache_of_many(x, **caches), write_into(next(iter(caches.values())), x)]
+
+
+def stateful(count, build=cache_of_many):
     """A program that writes into so many states."""
     states = {f"cache_{index}": "fp16 1 8 1 128" for index in range(count)}
-    return lambda: program_of(cache_of_many, ct.target.iOS18, states, x=X)
+    return lambda: program_of(build, ct.target.iOS18, states, x=X)
 
 
 def wide(x):
@@ -149,8 +153,8 @@ PROGRAMS = {
     "custom-layer": lambda: edited(wide, of_type("custom_layer"), x=X),
     "slice-at-a-computed-place": on(lambda x, at: mb.slice_by_size(x=x, begin=at, size=[1, 8, 1, 4]), X, at="int32 4"),
     "shape-from-a-computed-value": on(lambda x, to: mb.reshape(x=x, shape=to), X, to="int32 2"),
-    "write-into-many-states": stateful(3),
-    "write-into-a-state": stateful(2),
+    "write-into-many-states": stateful(3, written_again),
+    "write-into-a-state": stateful(3),
     "write-at-a-place": on(cache_write, X, ct.target.iOS18),
     "choice-of-integers-at-start": on(choice, INTS, y=INTS),
     "mask-by-choice": on(choice, X, y=X),
@@ -228,7 +232,7 @@ PROGRAMS = {
     "padding-by-content": on(lambda x: mb.pad(x=x, pad=[1, 1], mode="replicate")),
     "padding-at-start": on(lambda x: mb.pad(x=x, pad=[1, 1])),
     "padding": on(behind_work(lambda x: mb.pad(x=x, pad=[1, 1]))),
-    "states-above-two": stateful(3),
+    "states-above-two": stateful(3, written_again),
     "states": lambda: program_of(cached, ct.target.iOS18, {"cache": X}, x=X),
     "quantised-activations": on(lambda x: mb.quantize(input=x, scale=np.float16(0.1), output_dtype="int8")),
     "cast-of-nothing": on(lambda x: mb.cast(x=x, dtype="fp16")),

@@ -101,7 +101,7 @@ def test_an_axis_above_16384_is_for_new_chips(chip, expected):
 def test_constants_and_compressed_weights_do_not_count():
     program = program_of(lambda x: mb.relu(x=x), x="fp16 1 8 1 64")
     constexpr = Operation(0, "w", "constexpr_lut_to_dense", {}, (), {}, 0, 0)
-    both = SimpleNamespace(operations=(constexpr, *program.operations), flexibility="none")
+    both = SimpleNamespace(operations=(constexpr, *program.operations), flexibility="none", states=())
     assert [placement.operation.type for placement in place(both)] == ["relu"]
 
 

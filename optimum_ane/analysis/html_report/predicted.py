@@ -57,9 +57,13 @@ def residency(inspection: Inspection) -> Section:
             group.rule.id,
             group.rule.verdict,
             f"{group_text(group)}: {some_names([operation.name for operation in group.operations])}",
-            rule_lines(group),
+            rule_lines(group.rule),
         )
         for group in inspection.groups()
+    ]
+    parts += [
+        Finding(found.rule.id, found.rule.severity, some_names(found.names), rule_lines(found.rule))
+        for found in inspection.findings
     ]
     share = inspection.flops_share("ane")
     return Section(

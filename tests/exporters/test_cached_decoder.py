@@ -1,5 +1,6 @@
 """Stock decoders over one state: the answers of the model with its own cache, in PyTorch and in a program."""
 
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
+from optimum_ane.analysis.operations import read_program
 from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.exporters.cached_decoder import CachedDecoder
 from optimum_ane.exporters.cached_decoder.attention import cached_attention
@@ -136,6 +138,14 @@ def test_programs_of_float16_share_a_state(model_type, tmp_path):
             conversion=Conversion("trace", is_stock=True, engine_layout=True),
         )
         sessions[name] = PortableSession(path)
+        counts = Counter(operation.type for operation in read_program(path).operations)
+        # The heads stay in one tensor, as they lie in the state.
+        assert counts["einsum"] == 0
+        assert counts["matmul"] == 2 * 3
+        if model_type == "llama":
+            # Queries, keys and values are moved in, and what is mixed of them out: of one token in one step each.
+            moved = counts["transpose"] + counts["reshape"] + counts["squeeze"]
+            assert moved <= (5 if name == "infer" else 9) * 3 + 3
     state = sessions["infer"].make_state()
 
     def run(name, first, length):

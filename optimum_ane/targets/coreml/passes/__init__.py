@@ -8,6 +8,7 @@ from optimum_ane.targets.coreml.passes.clamp_for_float16 import clamp_for_float1
 from optimum_ane.targets.coreml.passes.decompose_attention import decompose_attention
 from optimum_ane.targets.coreml.passes.fold_layer_norm_affine import fold_layer_norm_affine
 from optimum_ane.targets.coreml.passes.forget_output_types import forget_output_types
+from optimum_ane.targets.coreml.passes.merge_moves import merge_moves
 from optimum_ane.targets.coreml.passes.name_by_module import name_by_module
 from optimum_ane.targets.coreml.passes.rms_norm_as_layer_norm import rms_norm_as_layer_norm
 from optimum_ane.targets.coreml.passes.share_small_constants import share_small_constants
@@ -22,6 +23,7 @@ __all__ = [
     "fold_layer_norm_affine",
     "forget_output_types",
     "graph_pass_pipeline",
+    "merge_moves",
     "name_by_module",
     "optimize_passes",
     "pass_pipeline",
@@ -51,8 +53,7 @@ _OPTIMIZE_AFTER = (
     "common::const_elimination",
     "common::dead_code_elimination",
     "common::noop_elimination",
-    "common::merge_consecutive_reshapes",
-    "common::merge_consecutive_transposes",
+    "optimum_ane::merge_moves",
     "common::reduce_transposes",
     "common::fuse_conv_scale",
     "common::fuse_conv_bias",
@@ -129,6 +130,7 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
             "optimum_ane::decompose_attention",
             "optimum_ane::to_engine_layout",
             "common::dead_code_elimination",
+            "optimum_ane::merge_moves",
             "common::fuse_conv_scale",
             "common::fuse_conv_bias",
             "common::fuse_conv_batchnorm",

@@ -13,6 +13,7 @@ from coremltools.converters.mil.mil import Block, Operation, Var, types
 from optimum_ane.runtimes.session import HIDDEN_STATE
 from optimum_ane.targets.coreml.module_names import read_name
 from optimum_ane.targets.coreml.passes.scopes import scope_of
+from optimum_ane.targets.coreml.passes.to_engine_layout.around_states import around_states
 from optimum_ane.targets.coreml.passes.to_engine_layout.entering import enter_original
 from optimum_ane.targets.coreml.passes.to_engine_layout.form import (
     PARTS,
@@ -80,6 +81,7 @@ class Rewriting:
     def __init__(self, block: Block) -> None:
         self.block = block
         self.operation: Operation = None  # the one that is being rewritten
+        self._left_alone = around_states(block)
         self._stem, self._count = "", 0
         self._emitted: list[Operation] = []
         self.products: dict[Var, Product] = {}
@@ -104,7 +106,7 @@ class Rewriting:
         rewrite = REWRITES.get(operation.op_type)
         result = None
         with scope_of(operation):
-            if rewrite is not None and _is_understood(operation):
+            if rewrite is not None and operation not in self._left_alone and _is_understood(operation):
                 result = rewrite(self, operation)
             if result is None:
                 self._read_originals(operation)

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimum_ane.commands.base import BaseANECommand
-from optimum_ane.commands.dataset_arguments import add_dataset_arguments, dataset_spec_from_args
+from optimum_ane.commands.dataset_arguments import (
+    accuracy_limits_from_args,
+    add_dataset_arguments,
+    dataset_spec_from_args,
+)
 from optimum_ane.commands.reference_arguments import add_reference_arguments
 
 if TYPE_CHECKING:
@@ -104,7 +108,7 @@ docs/compression.md tells how to choose a recipe and how to write one, and what 
             args.output,
             original=original,
             dataset=dataset,
-            max_accuracy_drop=args.max_accuracy_drop if has_gate else None,
+            limits=accuracy_limits_from_args(args) if has_gate else None,
             psnr_threshold=args.psnr_threshold,
             calibration=prepared.calibration,
             overwrite=args.overwrite,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from optimum_ane.errors import DatasetError
 
 if TYPE_CHECKING:
+    from optimum_ane.evaluation.accuracy import AccuracyLimits
     from optimum_ane.evaluation.datasets import DatasetSpec
 
 _DETAILS = (
@@ -19,6 +20,7 @@ _DETAILS = (
     "label_column",
     "choices_column",
     "max_samples",
+    "stride",
 )
 
 _WHAT_COLUMNS_HOLD = """\
@@ -30,6 +32,7 @@ what is read:
   question-answering    --text-column the question, --text-pair-column the context, --label-column the answers
   feature-extraction    two texts and their similarity as --label-column; the package has to pool
   fill-mask             the text alone
+  text-generation       the text alone; all texts are read as one, with an empty line between them
   multiple-choice       --text-column the context, --text-pair-column what choices start with, --choices-column,
                         --label-column the right choice, from 0"""
 
@@ -37,13 +40,13 @@ what is read:
 def add_dataset_arguments(
     parser: ArgumentParser, dataset_flag: str = "--dataset", *, required: bool = False, has_gate: bool = True
 ) -> None:
-    """Adds the options of a dataset, and `--max-accuracy-drop`, in a group of their own.
+    """Adds the options of a dataset, and those that limit what may be lost on it, in a group of their own.
 
     Args:
         parser: The command's parser.
         dataset_flag: Name of the option that names the dataset; its value is `args.dataset` under any name.
         required: Whether the command cannot do without a dataset.
-        has_gate: Whether `--max-accuracy-drop` is among the options.
+        has_gate: Whether the limits are among the options.
     """
     group = parser.add_argument_group(
         "dataset",
@@ -54,7 +57,8 @@ def add_dataset_arguments(
         dest="dataset",
         required=required,
         metavar="FILE|ID",
-        help="a .tsv (no quoting), .csv, .jsonl or .parquet file, or a dataset on the Hub, such as glue",
+        help="a .tsv (no quoting), .csv, .jsonl, .parquet or .txt file (of plain text, each paragraph a row), or a "
+        "dataset on the Hub, such as glue",
     )
     group.add_argument(
         "--dataset-config",
@@ -74,6 +78,13 @@ def add_dataset_arguments(
         help="the column of lists of choices, or one column for each choice, with commas between",
     )
     group.add_argument("--max-samples", type=_positive, metavar="N", help="use only the first N rows")
+    group.add_argument(
+        "--stride",
+        type=_positive,
+        metavar="N",
+        help="text-generation: how many tokens further each window of the package's context begins; fewer leave each "
+        "token more to go by and take longer (default: the whole context)",
+    )
     if has_gate:
         group.add_argument(
             "--max-accuracy-drop",
@@ -81,6 +92,20 @@ def add_dataset_arguments(
             metavar="POINTS",
             help="fail if the package's primary metric is lower than the original's by more than this: percentage "
             "points, hundredths for correlations (default: 1.0)",
+        )
+        group.add_argument(
+            "--max-perplexity-increase",
+            type=_not_negative,
+            metavar="PERCENT",
+            help="text-generation: fail if the package's perplexity is higher than the original's by more than this "
+            "(default: 1.0)",
+        )
+        group.add_argument(
+            "--max-kl",
+            type=_not_negative,
+            metavar="NATS",
+            help="text-generation: fail if the next-token distributions are further from the original's: the mean "
+            "Kullback-Leibler divergence, 0.01 say (default: no limit)",
         )
 
 
@@ -106,6 +131,20 @@ def dataset_spec_from_args(args: Namespace) -> DatasetSpec | None:
         label_column=args.label_column,
         max_samples=args.max_samples,
         choices_columns=None if args.choices_column is None else tuple(args.choices_column.split(",")),
+        stride=args.stride,
+    )
+
+
+def accuracy_limits_from_args(args: Namespace) -> AccuracyLimits | None:
+    """What a package may lose on the dataset, as the options say; None if they say nothing."""
+    from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, AccuracyLimits
+
+    if args.max_accuracy_drop is None and args.max_perplexity_increase is None and args.max_kl is None:
+        return None
+    return AccuracyLimits(
+        max_accuracy_drop=DEFAULT_MAX_ACCURACY_DROP if args.max_accuracy_drop is None else args.max_accuracy_drop,
+        max_perplexity_increase=args.max_perplexity_increase,
+        max_kl=args.max_kl,
     )
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from argparse import ArgumentParser
 
 from optimum_ane.commands.base import BaseANECommand
-from optimum_ane.commands.dataset_arguments import add_dataset_arguments, dataset_spec_from_args
+from optimum_ane.commands.dataset_arguments import (
+    accuracy_limits_from_args,
+    add_dataset_arguments,
+    dataset_spec_from_args,
+)
 from optimum_ane.commands.reference_arguments import add_reference_arguments
 
 
@@ -15,7 +19,7 @@ class EvaluateCommand(BaseANECommand):
     DESCRIPTION = """\
 Measures a package on a dataset, beside the checkpoint that it was made from: the metrics of both, the drop of the
 first with its 95 % interval (paired bootstrap), how often they agree, the PSNR of the outputs, and speed. Exits with 1
-if the drop is larger than --max-accuracy-drop.
+if the drop is larger than --max-accuracy-drop, or a language model's limits are not kept.
 
   task                  metrics, the first of which the limit is for
   text-classification   accuracy, or what GLUE has for the dataset
@@ -24,6 +28,9 @@ if the drop is larger than --max-accuracy-drop.
   feature-extraction    Spearman's and Pearson's correlation of cosines with similarities (STS-B)
   fill-mask             top-1 and top-5 accuracy and pseudo-perplexity of four tokens a text, masked one at a time
   multiple-choice       accuracy
+  text-generation       top-1 and top-5 accuracy and perplexity of each token of the texts, read as one in windows of
+                        the package's context; the KL divergence of the next-token distributions of original and
+                        package in nats, and how often their likeliest token is the same
 
 examples:
   optimum-cli ane evaluate out/ --dataset dev.tsv
@@ -31,6 +38,7 @@ examples:
   optimum-cli ane evaluate out/ --dataset pairs.csv --text-column title --text-pair-column body --label-column 3
   optimum-cli ane evaluate ner/ --dataset conll.jsonl
   optimum-cli ane evaluate qa/ --dataset rajpurkar/squad --max-samples 500
+  optimum-cli ane evaluate llm/ --dataset book.txt --max-perplexity-increase 0.5 --max-kl 0.003
   optimum-cli ane evaluate out/ --dataset dev.tsv --no-reference --output report.json"""
 
     @classmethod
@@ -51,17 +59,21 @@ examples:
         """Evaluates, prints the table, writes the JSON, and then checks the drop.
 
         Raises:
-            ANEError: Anything that the user can mend, a drop beyond the limit included.
+            ANEError: Anything that the user can mend, a loss beyond the limits included.
         """
         from optimum_ane.errors import DatasetError, ValidationError
-        from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, check_accuracy_drop
+        from optimum_ane.evaluation.accuracy import AccuracyLimits, check_accuracy
         from optimum_ane.evaluation.report import print_report
         from optimum_ane.evaluation.report_file import check_writable, write_report
         from optimum_ane.workflows.evaluate import evaluate_package
 
         args = self.args
-        if args.no_reference and args.max_accuracy_drop is not None:
-            raise ValidationError("--max-accuracy-drop needs the original's score; leave out --no-reference")
+        limits = accuracy_limits_from_args(args)
+        if args.no_reference and limits is not None:
+            raise ValidationError(
+                "--max-accuracy-drop, --max-perplexity-increase and --max-kl need the original's score; leave out "
+                "--no-reference"
+            )
         if args.output is not None:
             check_writable(args.output)
         spec = dataset_spec_from_args(args)
@@ -79,5 +91,4 @@ examples:
         if args.output is not None:
             write_report(report, args.output)
         if not args.no_reference:
-            limit = DEFAULT_MAX_ACCURACY_DROP if args.max_accuracy_drop is None else args.max_accuracy_drop
-            check_accuracy_drop(report, limit)
+            check_accuracy(report, limits or AccuracyLimits())

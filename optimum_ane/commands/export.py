@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 from optimum.commands.base import CommandInfo
 
 from optimum_ane.commands.base import BaseANECommand
-from optimum_ane.commands.dataset_arguments import add_dataset_arguments, dataset_spec_from_args
+from optimum_ane.commands.dataset_arguments import (
+    accuracy_limits_from_args,
+    add_dataset_arguments,
+    dataset_spec_from_args,
+)
 from optimum_ane.commands.form_arguments import LEFT_OVER, add_form_arguments, form_from_args, output_from_args
 from optimum_ane.commands.gate_arguments import add_gate_arguments, gates_from_args
 
@@ -136,12 +140,12 @@ def _add_hub(parser: ArgumentParser) -> None:
 
 def _export(args: Namespace, form: ExportForm, command: str) -> ExportResult:
     from optimum_ane.checkpoints.hub_options import HubOptions
-    from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP
+    from optimum_ane.evaluation.accuracy import AccuracyLimits
     from optimum_ane.workflows.export import ExportChecks, export_checkpoint
 
     checks = ExportChecks(
         dataset=dataset_spec_from_args(args),
-        max_accuracy_drop=DEFAULT_MAX_ACCURACY_DROP if args.max_accuracy_drop is None else args.max_accuracy_drop,
+        limits=accuracy_limits_from_args(args) or AccuracyLimits(),
         psnr_threshold=args.psnr_threshold,
         validate=not args.no_validate,
         chip=args.chip,

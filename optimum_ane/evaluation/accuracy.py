@@ -1,23 +1,73 @@
-"""The gate on accuracy: how much worse than the original a package may be."""
+"""The gates on accuracy: how much worse than the original a package may be."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from optimum_ane.errors import ValidationError
-from optimum_ane.evaluation.report import AccuracyReport
+from optimum_ane.evaluation.report import AccuracyReport, NextTokenReport
 
 DEFAULT_MAX_ACCURACY_DROP = 1.0
 """In percentage points of the primary metric; hundredths for correlations."""
 
+DEFAULT_MAX_PERPLEXITY_INCREASE = 1.0
+"""In percent of the original's perplexity. Packages in float16 measured a few hundredths."""
 
-def check_accuracy_drop(report: AccuracyReport, max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP) -> None:
+_GENERATION = "text-generation"
+_REMEDY = "export it with --precision float32, or raise the limit"
+
+
+@dataclass(frozen=True)
+class AccuracyLimits:
+    """What a package may lose on a dataset.
+
+    Attributes:
+        max_accuracy_drop: In percentage points of the primary metric; for correlations, which run from −1 to 1,
+            hundredths.
+        max_perplexity_increase: In percent of the original's, for language models; None takes 1.
+        max_kl: Mean Kullback–Leibler divergence of the next-token distributions in nats, for language models; None
+            sets no limit.
+    """
+
+    max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP
+    max_perplexity_increase: float | None = None
+    max_kl: float | None = None
+
+    def check_task(self, task: str) -> None:
+        """Refuses, before any work, limits that say nothing to a task.
+
+        Raises:
+            ValidationError: A limit for language models, and another task.
+        """
+        for name, limit in (("--max-perplexity-increase", self.max_perplexity_increase), ("--max-kl", self.max_kl)):
+            if limit is not None and task != _GENERATION:
+                raise ValidationError(f"{name} is for {_GENERATION} and says nothing to {task}; leave it out")
+
+
+def check_accuracy(report: AccuracyReport, limits: AccuracyLimits) -> None:
     """Refuses a package that is worse than the original by more than is allowed.
 
     Args:
         report: A report with the original in it.
-        max_accuracy_drop: In percentage points of the primary metric; for correlations, which run from −1 to 1,
-            hundredths.
+        limits: What is allowed.
+
+    Raises:
+        ValidationError: A limit is not kept, or what it limits is not defined.
+        ValueError: The report has no original to compare with.
+    """
+    limits.check_task(report.task)
+    check_accuracy_drop(report, limits.max_accuracy_drop)
+    if report.next_tokens is not None:
+        _check_next_tokens(report, report.next_tokens, limits)
+
+
+def check_accuracy_drop(report: AccuracyReport, max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP) -> None:
+    """Refuses a package whose primary metric is lower than the original's by more than is allowed.
+
+    Args:
+        report: A report with the original in it.
+        max_accuracy_drop: See `AccuracyLimits`.
 
     Raises:
         ValidationError: The drop is larger, or it is not defined.
@@ -34,5 +84,21 @@ def check_accuracy_drop(report: AccuracyReport, max_accuracy_drop: float = DEFAU
     if report.drop > max_accuracy_drop + 1e-9:
         raise ValidationError(
             f"the package is worse than the original by {report.drop:.2f} points, --max-accuracy-drop allows "
-            f"{max_accuracy_drop:.2f}: {report.summary()}; export it with --precision float32, or raise the limit"
+            f"{max_accuracy_drop:.2f}: {report.summary()}; {_REMEDY}"
+        )
+
+
+def _check_next_tokens(report: AccuracyReport, found: NextTokenReport, limits: AccuracyLimits) -> None:
+    increase, most = found.perplexity_increase.value, limits.max_perplexity_increase
+    most = DEFAULT_MAX_PERPLEXITY_INCREASE if most is None else most
+    if not increase <= most:
+        raise ValidationError(
+            f"the package's perplexity on {report.dataset} is higher than the original's by {increase:.3f} %, "
+            f"--max-perplexity-increase allows {most:.3f}; {_REMEDY}"
+        )
+    divergence = found.kl_divergence.value
+    if limits.max_kl is not None and not divergence <= limits.max_kl:
+        raise ValidationError(
+            f"the package's next-token distributions on {report.dataset} are {divergence:.3g} nats from the "
+            f"original's, --max-kl allows {limits.max_kl:.3g}; {_REMEDY}"
         )

@@ -42,13 +42,38 @@ def drop_interval(
     Returns:
         Lower and upper end in the unit of the score, or None where the drop is undefined on every resample.
     """
+    return score_interval(
+        lambda drawn: original(drawn) - package(drawn), rows, resamples=resamples, confidence=confidence, seed=seed
+    )
+
+
+def score_interval(
+    score: ResampledScore,
+    rows: int,
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Percentile interval of a score.
+
+    Args:
+        score: The score.
+        rows: How many rows there are.
+        resamples: How many times as many rows are drawn.
+        confidence: Share of the resamples that lie inside the interval.
+        seed: Of the random numbers: the same data gives the same interval.
+
+    Returns:
+        Lower and upper end in the unit of the score, or None where it is undefined on every resample.
+    """
     at_once = max(1, _ENTRIES_AT_ONCE // rows)
     random = np.random.default_rng(seed)
-    drops: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
     for done in range(0, resamples, at_once):
         drawn = random.integers(0, rows, size=(min(at_once, resamples - done), rows))
-        drops.append(original(drawn) - package(drawn))
-    defined = np.concatenate(drops)
+        scores.append(score(drawn))
+    defined = np.concatenate(scores)
     defined = defined[np.isfinite(defined)]
     if defined.size == 0:
         return None

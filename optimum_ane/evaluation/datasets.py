@@ -20,6 +20,9 @@ COLUMN_OPTIONS = {
 }
 """The fields of `DatasetSpec` that name columns, with their options on the command line."""
 
+_TASK_OPTIONS = COLUMN_OPTIONS | {"stride": "--stride"}
+"""The fields that some tasks read and others do not."""
+
 
 @dataclass(frozen=True)
 class DatasetSpec:
@@ -28,7 +31,7 @@ class DatasetSpec:
     What the columns hold depends on the task: see the evaluator's own file, or `optimum-cli ane evaluate --help`.
 
     Attributes:
-        dataset: Path of a `.tsv`, `.csv`, `.jsonl` or `.parquet` file, or the id of a dataset on the Hub.
+        dataset: Path of a `.tsv`, `.csv`, `.jsonl`, `.parquet` or `.txt` file, or the id of a dataset on the Hub.
         config: Config of a Hub dataset, such as `sst2` of `glue`; with a local file, the GLUE task whose metric
             is used, or the version of SQuAD's.
         split: Split of a Hub dataset; by default `validation`, and `validation_matched` for GLUE's mnli.
@@ -37,6 +40,7 @@ class DatasetSpec:
         label_column: The label: what is right.
         max_samples: Use only the first so many rows.
         choices_columns: The choices: one column that holds lists, or one column for each choice.
+        stride: For language models, how many tokens further each window begins; by default as far as it can be.
     """
 
     dataset: str
@@ -47,12 +51,15 @@ class DatasetSpec:
     label_column: str | None = None
     max_samples: int | None = None
     choices_columns: tuple[str, ...] | None = None
+    stride: int | None = None
 
     def __post_init__(self) -> None:
         if not self.dataset:
             raise DatasetError("no dataset is named; give a file or the id of a dataset on the Hub")
         if self.max_samples is not None and self.max_samples < 1:
             raise DatasetError(f"{self.max_samples} samples are asked for; ask for 1 or more")
+        if self.stride is not None and self.stride < 1:
+            raise DatasetError(f"a --stride of {self.stride} goes nowhere; take 1 or more")
 
     @property
     def is_local(self) -> bool:
@@ -67,16 +74,16 @@ class DatasetSpec:
         return self.dataset in GLUE_REPOSITORIES and not self.is_local
 
     def check_options(self, task: str, *used: str) -> None:
-        """Refuses options for columns that a task does not read.
+        """Refuses options that a task does not read.
 
         Args:
             task: Optimum's name of the task.
-            used: The fields that it reads, keys of `COLUMN_OPTIONS`.
+            used: The fields that it reads: columns, and `stride`.
 
         Raises:
             DatasetError: Another one is given.
         """
-        for field, option in COLUMN_OPTIONS.items():
+        for field, option in _TASK_OPTIONS.items():
             if field not in used and getattr(self, field) is not None:
                 raise dataset_error(self.dataset, f"{option} says nothing to {task}", "leave it out")
 

@@ -25,7 +25,7 @@ from optimum_ane.evaluation.dataset_errors import (
 )
 from optimum_ane.evaluation.labels import class_names_of_schema
 
-SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
+SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet", ".txt")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PARQUET_BATCH_ROWS = 256
@@ -58,7 +58,7 @@ def open_file(path: Path, is_header: Callable[[Sequence[str]], bool]) -> Table:
     """Opens a dataset file by its suffix.
 
     Args:
-        path: A `.tsv` (no quoting, as GLUE's files), `.csv` (standard quoting), `.jsonl` or `.parquet` file.
+        path: A `.tsv` (no quoting, as GLUE's files), `.csv` (standard quoting), `.jsonl`, `.parquet` or `.txt` file.
         is_header: Decides whether the first row of a `.tsv` or `.csv` names the columns.
 
     Raises:
@@ -84,6 +84,8 @@ def open_file(path: Path, is_header: Callable[[Sequence[str]], bool]) -> Table:
                 return DelimitedFile(path, ",", quoting=True, is_header=is_header)
             case ".jsonl":
                 return JsonLinesFile(path)
+            case ".txt":
+                return TextFile(path)
             case _:
                 return ParquetFile(path)
     except OSError as error:
@@ -274,6 +276,42 @@ class JsonLinesFile:
             if not isinstance(record, dict):
                 raise dataset_error(self.name, f"a JSON {type(record).__name__}, not an object", remedy, row=row)
             yield row, record
+
+
+class TextFile:
+    """A plain text, of which each paragraph is a row: lines with no empty one, or one of blanks, between them."""
+
+    columns: tuple[str, ...] = ("text",)
+    headed = True
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._path = path
+
+    def class_names(self, column: str) -> None:
+        """Plain texts declare no classes."""
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Yields the number of each paragraph's first line, and the paragraph for each of `columns`."""
+        lines: list[str] = []
+        first, size = 1, 0
+        for row, line in _lines(self._path):
+            if not line.strip():
+                yield from self._paragraph(first, lines, columns)
+                lines, size = [], 0
+                continue
+            first = first if lines else row
+            lines.append(line)
+            size += len(line)
+            if size > MAX_RECORD_BYTES:
+                what = f"the paragraph is longer than {MAX_RECORD_BYTES:,} characters"
+                raise dataset_error(self.name, what, "put empty lines between paragraphs", row=first)
+        yield from self._paragraph(first, lines, columns)
+
+    @staticmethod
+    def _paragraph(first: int, lines: Sequence[str], columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+        if lines:
+            yield first, ("".join(lines).rstrip("\r\n"),) * len(columns)
 
 
 class ParquetFile:

@@ -19,13 +19,11 @@ import numpy as np
 
 from optimum_ane.errors import CheckpointError, DatasetError
 from optimum_ane.evaluation.bootstrap import ratio, score_of_counts
-from optimum_ane.evaluation.columns import GLUE_COLUMNS, TEXT_NAMES, Wanted, find_column
-from optimum_ane.evaluation.dataset_errors import checked_text
-from optimum_ane.evaluation.datasets import DatasetSpec, header_of, open_table, read_rows
+from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import Evaluator, Examples, Scores
 from optimum_ane.evaluation.features import Encoded, Feature, longer_rows, model_inputs
-from optimum_ane.evaluation.files import Table
 from optimum_ane.evaluation.model_answers import Outputs
+from optimum_ane.evaluation.plain_texts import read_texts
 
 MASKS_PER_TEXT = 4
 """How many tokens of a text are masked, each alone; all of a shorter text."""
@@ -84,14 +82,8 @@ class FillMask(Evaluator[Texts, MaskedToken, Restored]):
     def load(self, spec: DatasetSpec) -> Texts:
         """Loads texts."""
         spec.check_options(self.task, "text_column")
-        spec.check_config()
-        table = open_table(spec, header_of(spec, TEXT_NAMES))
-        column = _column(spec, table)
-        texts = [
-            checked_text(value, table.name, row, column)
-            for row, (value,) in read_rows(table, (column,), spec.max_samples)
-        ]
-        return Texts(table.name, "masked_tokens", None, texts)
+        name, texts = read_texts(spec)
+        return Texts(name, "masked_tokens", None, texts)
 
     def encode(
         self, tokenizer: Any, examples: Texts, rows: Sequence[int], sequence_length: int
@@ -163,11 +155,3 @@ class FillMask(Evaluator[Texts, MaskedToken, Restored]):
         )
         best = np.array([answer.best for answer in answers])
         return Scores(metrics, resampled, best, None, {self.unit: len(answers)})
-
-
-def _column(spec: DatasetSpec, table: Table) -> str:
-    if spec.is_glue and spec.config in GLUE_COLUMNS and spec.text_column is None:
-        return GLUE_COLUMNS[spec.config][0]
-    if spec.text_column is None and len(table.columns) == 1:
-        return table.columns[0]
-    return find_column(table, Wanted("text", "--text-column", spec.text_column, TEXT_NAMES))

@@ -36,7 +36,7 @@ class HubTable:
         except ConnectionError as error:
             what = f"the Hub cannot be reached ({error})"
             remedy = (
-                "pass a local .tsv, .csv, .jsonl or .parquet file, or set HF_HUB_OFFLINE=1 to use a cached dataset"
+                "pass a local file with its suffix (.tsv, .csv, …), or set HF_HUB_OFFLINE=1 to use a cached dataset"
             )
             raise dataset_error(self.name, what, remedy) from error
         except (DatasetsError, OSError, ValueError, RuntimeError) as error:

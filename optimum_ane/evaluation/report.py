@@ -31,6 +31,62 @@ class ModelScore:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A number with its confidence interval.
+
+    Attributes:
+        value: The number.
+        low: Lower end of the interval; None where there is too little to draw from.
+        high: Upper end.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class NextTokenReport:
+    """How the next-token distributions of a package differ from the original's, over all tokens that are scored.
+
+    Attributes:
+        kl_divergence: Mean Kullback–Leibler divergence of the original from the package, in nats.
+        perplexity_increase: By how many percent the package's perplexity is higher.
+        top_1_agreement: Share of positions where both hold the same token for the likeliest.
+        top_5_agreement: Share of positions where the original's likeliest is among the package's five likeliest.
+        median_row_psnr: Of the logits of one position against its own peak, the median over positions, in dB.
+        low_row_psnr: The same, of which 0.1 % of the positions lie below.
+    """
+
+    kl_divergence: Estimate
+    perplexity_increase: Estimate
+    top_1_agreement: Estimate
+    top_5_agreement: Estimate
+    median_row_psnr: float
+    low_row_psnr: float
+
+    def remarks(self, confidence: float) -> list[str]:
+        """Lines for people; `confidence` is that of the intervals."""
+
+        def between(estimate: Estimate, form: str) -> str:
+            if estimate.low is None or estimate.high is None:
+                return ""
+            return f" ({confidence:.0%} interval {estimate.low:{form}} to {estimate.high:{form}})"
+
+        low = min(self.low_row_psnr, self.median_row_psnr)
+        psnr = (
+            "infinite (equal)" if low == math.inf else f"median {self.median_row_psnr:.1f} dB, 0.1 % below {low:.1f}"
+        )
+        return [
+            f"KL divergence {self.kl_divergence.value:.3g} nats{between(self.kl_divergence, '.3g')}",
+            f"perplexity {self.perplexity_increase.value:+.3f} %{between(self.perplexity_increase, '+.3f')}",
+            f"likeliest token the same at {self.top_1_agreement.value:.2%}{between(self.top_1_agreement, '.2%')}, "
+            f"among the package's five likeliest at {self.top_5_agreement.value:.2%} of the positions",
+            f"PSNR of the logits of a position: {psnr}",
+        ]
+
+
+@dataclass(frozen=True)
 class AccuracyReport:
     """The package beside the original, on one dataset.
 
@@ -60,6 +116,9 @@ class AccuracyReport:
         unit: What a prediction is made for, in the plural.
         counts: What was scored besides rows, by name in the plural.
         outputs: What `psnr` is of.
+        samples: What `samples_per_second` counts.
+        stride: Of language models, how many tokens further each window of `sequence_length` begins.
+        next_tokens: Of language models, how the distributions of the next token compare.
     """
 
     dataset: str
@@ -85,6 +144,9 @@ class AccuracyReport:
     unit: str = "rows"
     counts: dict[str, int] = field(default_factory=dict)
     outputs: str = "logits"
+    samples: str = "samples"
+    stride: int | None = None
+    next_tokens: NextTokenReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types. JSON has no infinity and no NaN: they become the strings "inf" and None."""
@@ -115,7 +177,7 @@ class AccuracyReport:
             table.add_row(name, *(show_metric(name, score.metrics[name]) for score in scores))
         if self.package.right is not None:
             table.add_row("right", *(f"{score.right} of {self.rows}" for score in scores))
-        table.add_row("samples per second", *(f"{score.samples_per_second:.1f}" for score in scores))
+        table.add_row(f"{self.samples} per second", *(f"{score.samples_per_second:.1f}" for score in scores))
         return Group(table, Text("\n".join(self._remarks())))
 
     def _drop_text(self) -> str:
@@ -131,15 +193,21 @@ class AccuracyReport:
         remarks = []
         if self.original is not None:
             remarks.append(f"{self._drop_text()}; positive is worse")
-            if self.agreement is not None:
+            if self.next_tokens is not None:
+                remarks += self.next_tokens.remarks(self.confidence)
+            elif self.agreement is not None:
                 remarks.append(f"same prediction on {self.agreement:.2%} of the {self.unit}")
             if self.psnr is not None:
                 psnr = "infinite (equal)" if self.psnr == math.inf else f"{self.psnr:.1f} dB"
                 remarks.append(f"PSNR of {self.outputs}: {psnr}")
         scored = f"{self.rows} rows, {self.truncated} of them cut at {self.sequence_length} tokens"
+        if self.stride is not None:
+            scored = (
+                f"{self.rows} texts read as one, in windows of {self.sequence_length} tokens, each {self.stride} on"
+            )
         scored += "".join(f"; {count} {name}" for name, count in self.counts.items())
         remarks.append(scored if self.label_mapping is None else f"{scored}; labels matched {self.label_mapping}")
-        if self.original is not None:
+        if self.original is not None and self.stride is None:
             remarks.append(
                 f"speed: the original takes {self.original.batch_size} texts at once, padded to the longest"
             )

@@ -99,10 +99,26 @@ def accuracy_rows(package: CardPackage, show: Callable[[object], str] = escape) 
     agreement = package.number("accuracy", "agreement")
     if agreement is not None:
         table.append(("same prediction as the original", f"{agreement:.2%} of the {unit}"))
+    table += _next_token_rows(package)
     table.append((f"PSNR of the {outputs} on that dataset", decibels(package.number("accuracy", "psnr"))))
     truncated = package.number("accuracy", "truncated") or 0
     table.append((f"rows cut at {package.manifest.form.longest} tokens, for both", f"{truncated:.0f}"))
     return table
+
+
+def _next_token_rows(package: CardPackage) -> list[tuple[str, str]]:
+    """What is measured of language models besides."""
+    rows = []
+    for name, what, form, unit in (
+        ("kl_divergence", "mean KL divergence of the next-token distributions", ".2g", "nats"),
+        ("perplexity_increase", "perplexity, package over original", "+.3f", "%"),
+    ):
+        value, low, high = (package.number("accuracy", "next_tokens", name, end) for end in ("value", "low", "high"))
+        if value is None:
+            continue
+        ends = "" if low is None or high is None else f", interval {low:{form}} to {high:{form}}"
+        rows.append((what, f"{value:{form}} {unit}{ends}"))
+    return rows
 
 
 def drop(package: CardPackage) -> str:

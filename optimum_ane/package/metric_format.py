@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 CORRELATIONS = ("pearson", "spearmanr", "matthews_correlation")
-_PLAIN_NUMBERS = (*CORRELATIONS, "pseudo_perplexity")
+_PLAIN_NUMBERS = (*CORRELATIONS, "perplexity", "pseudo_perplexity")
 
 
 def drop_unit(metric: str) -> str:

@@ -18,7 +18,7 @@ from optimum_ane.compression.calibration_data import Calibration
 from optimum_ane.compression.compress import check_source, compress_mlpackage
 from optimum_ane.compression.recipes import Recipe
 from optimum_ane.errors import CheckpointError, CompressionError, UnsupportedModelError
-from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP
+from optimum_ane.evaluation.accuracy import AccuracyLimits
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import ane_config_of
 from optimum_ane.modeling.package_configuration import load_config, load_tokenizer
@@ -90,7 +90,7 @@ def compress_package(
     *,
     original: Original | None = None,
     dataset: DatasetSpec | None = None,
-    max_accuracy_drop: float | None = None,
+    limits: AccuracyLimits | None = None,
     psnr_threshold: float | None = None,
     calibration: Calibration | None = None,
     overwrite: bool = False,
@@ -109,7 +109,7 @@ def compress_package(
         output: Directory to make; must be empty or absent unless `overwrite`.
         original: What to compare with besides.
         dataset: Rows to score the new package on, and the original where it is there.
-        max_accuracy_drop: Percentage points that it may lose on them against the original; None takes 1.
+        limits: What it may lose on them against the original; None takes those by default, where the original is.
         psnr_threshold: dB that its answers must reach, against the original where it is there and against the old
             package where not; None takes the recipe's.
         calibration: Rows on which activations of 8 bits are calibrated; None leaves activations as they are.
@@ -137,7 +137,9 @@ def compress_package(
         rows = evaluator.load(dataset)
     stages = job.stages(calibration)
     if evaluator is not None:
-        run = partial(job.evaluate, evaluator=evaluator, rows=rows, max_accuracy_drop=max_accuracy_drop)
+        if limits is not None:
+            limits.check_task(manifest.form.task)
+        run = partial(job.evaluate, evaluator=evaluator, rows=rows, limits=limits)
         stages.append(Stage(f"evaluate on {len(rows)} rows", run))
     stages.append(Stage("write the package", job.write))
     with Stages(len(stages), quiet) as progress, staged(output, overwrite, [source]) as directory:
@@ -253,20 +255,20 @@ class _Compression:
         stage.ask_original(draft)
         stage.compare_package(draft, self.psnr_threshold, self.recipe)
 
-    def evaluate(self, draft: PackageDraft, evaluator: Any, rows: Any, max_accuracy_drop: float | None) -> None:
+    def evaluate(self, draft: PackageDraft, evaluator: Any, rows: Any, limits: AccuracyLimits | None) -> None:
         """Scores the package, and the original where it is there; the gate needs it.
 
         Raises:
-            CheckpointError: A drop is limited, and there is no original to measure it against.
-            ValidationError: The drop is larger.
+            CheckpointError: A loss is limited, and there is no original to measure it against.
+            ValidationError: The loss is larger.
         """
         has_original = self.original.wanted != "no" and self.missing_original is None
-        if not has_original and max_accuracy_drop is not None:
+        if not has_original and limits is not None:
             raise CheckpointError(
-                "--max-accuracy-drop needs the original's score, and it could not be loaded; name it with --reference"
+                "--max-accuracy-drop, --max-perplexity-increase and --max-kl need the original's score, and it could "
+                "not be loaded; name it with --reference"
             )
-        limit = DEFAULT_MAX_ACCURACY_DROP if max_accuracy_drop is None else max_accuracy_drop
-        stage.evaluate(draft, evaluator, rows, limit, with_original=has_original)
+        stage.evaluate(draft, evaluator, rows, limits or AccuracyLimits(), with_original=has_original)
 
     def write(self, draft: PackageDraft) -> None:
         """Copies what compression does not touch, and writes what says something of the new package."""

@@ -18,7 +18,7 @@ from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.tokenizer import check_tokenizer, load_tokenizer
 from optimum_ane.compression.recipes import Recipe, get_recipe
 from optimum_ane.errors import CheckpointError, DatasetError, UnsupportedModelError
-from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP
+from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, AccuracyLimits
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
@@ -80,7 +80,7 @@ class ExportChecks:
 
     Attributes:
         dataset: A dataset to score the original and the package on.
-        max_accuracy_drop: Percentage points that the package may lose on it.
+        limits: What the package may lose on it.
         psnr_threshold: dB that the package's answers must reach; None takes the default of the precision, or the
             recipe's own where the weights are compressed.
         validate: Compare with the original at all.
@@ -89,7 +89,7 @@ class ExportChecks:
     """
 
     dataset: DatasetSpec | None = None
-    max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP
+    limits: AccuracyLimits = field(default_factory=AccuracyLimits)
     psnr_threshold: float | None = None
     validate: bool = True
     chip: str | None = None
@@ -118,6 +118,8 @@ def export(
     processor: Processor | None = None,
     eval_dataset: str | DatasetSpec | None = None,
     max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP,
+    max_perplexity_increase: float | None = None,
+    max_kl: float | None = None,
     psnr_threshold: float | None = None,
     validate: bool = True,
     compress: str | Path | Recipe | None = None,
@@ -148,6 +150,9 @@ def export(
         processor: The same for models of images or sounds: the image processor or feature extractor.
         eval_dataset: A dataset to score the original and the package on; a string is a file or a Hub id.
         max_accuracy_drop: Percentage points that the package may lose on it.
+        max_perplexity_increase: Of a language model, by how many percent its perplexity may be higher; None takes 1.
+        max_kl: Of a language model, how far its next-token distributions may be from the original's on average, in
+            nats; None sets no limit.
         psnr_threshold: dB that the package's answers must reach; None takes the default of the precision, or the
             recipe's own where the weights are compressed.
         validate: Compare with the original at all.
@@ -170,7 +175,7 @@ def export(
     """
     checks = ExportChecks(
         dataset=DatasetSpec(eval_dataset) if isinstance(eval_dataset, str) else eval_dataset,
-        max_accuracy_drop=max_accuracy_drop,
+        limits=AccuracyLimits(max_accuracy_drop, max_perplexity_increase, max_kl),
         psnr_threshold=psnr_threshold,
         validate=validate,
         chip=chip,
@@ -287,6 +292,7 @@ def export_checkpoint(
     else:
         checkpoint = checkpoint_of_model(model, form.task, _tokenizer_of(tokenizer, hub), processor)
     form = _complete(form, checkpoint)
+    checks.limits.check_task(form.task)
     ane_config = _configure(checkpoint, form)
     is_text = ane_config.MODALITY == "text"
     tokenizer = checkpoint.tokenizer if is_text else None
@@ -332,7 +338,9 @@ def export_checkpoint(
             form,
             checks.dataset,
             {
-                "max_accuracy_drop": (checks.max_accuracy_drop, DEFAULT_MAX_ACCURACY_DROP),
+                "max_accuracy_drop": (checks.limits.max_accuracy_drop, DEFAULT_MAX_ACCURACY_DROP),
+                "max_perplexity_increase": (checks.limits.max_perplexity_increase, None),
+                "max_kl": (checks.limits.max_kl, None),
                 "psnr_threshold": (checks.psnr_threshold, None),
                 "validate": (checks.validate, True),
                 "compress": (None if recipe is None else recipe.name, None),
@@ -370,7 +378,7 @@ def list_stages(
         stages.append(
             Stage(
                 f"evaluate on {len(rows)} rows",
-                partial(stage.evaluate, evaluator=evaluator, rows=rows, max_accuracy_drop=checks.max_accuracy_drop),
+                partial(stage.evaluate, evaluator=evaluator, rows=rows, limits=checks.limits),
             )
         )
     return [*stages, Stage("write the package", _write)]

@@ -24,7 +24,7 @@ from optimum_ane.checkpoints.tokenizer_description import describe_tokenizer
 from optimum_ane.compression.compress import compress_mlpackage
 from optimum_ane.compression.recipes import Recipe
 from optimum_ane.errors import ValidationError
-from optimum_ane.evaluation.accuracy import check_accuracy_drop
+from optimum_ane.evaluation.accuracy import AccuracyLimits, check_accuracy
 from optimum_ane.exporters.load_module import build_module
 from optimum_ane.exporters.weight_range import check_weight_range
 from optimum_ane.package.environment import peak_memory
@@ -317,7 +317,7 @@ def evaluate(
     draft: PackageDraft,
     evaluator: Evaluator,
     rows: Any,
-    max_accuracy_drop: float | None,
+    limits: AccuracyLimits | None,
     *,
     with_original: bool = True,
 ) -> None:
@@ -338,8 +338,8 @@ def evaluate(
             progress=progress,
         )
     draft.report.accuracy = draft.accuracy.to_dict() | {"dataset": public_name(draft.accuracy.dataset)}
-    if with_original and max_accuracy_drop is not None:
-        check_accuracy_drop(draft.accuracy, max_accuracy_drop)
+    if with_original and limits is not None:
+        check_accuracy(draft.accuracy, limits)
 
 
 def write_configuration(draft: PackageDraft) -> None:

@@ -134,6 +134,7 @@ def _remove_leftovers(package: Path) -> None:
 
 def _checks(model: Model) -> ExportChecks:
     """What a package of the model must pass."""
+    from optimum_ane.evaluation.accuracy import AccuracyLimits
     from optimum_ane.evaluation.datasets import DatasetSpec
     from optimum_ane.workflows.export import ExportChecks
 
@@ -141,8 +142,8 @@ def _checks(model: Model) -> ExportChecks:
         return ExportChecks(psnr_threshold=model.psnr_threshold)
     settings = asdict(model.evaluation)
     drop = settings.pop("max_accuracy_drop")
-    limit = {} if drop is None else {"max_accuracy_drop": drop}
-    return ExportChecks(dataset=DatasetSpec(**settings), psnr_threshold=model.psnr_threshold, **limit)
+    limits = AccuracyLimits() if drop is None else AccuracyLimits(drop)
+    return ExportChecks(dataset=DatasetSpec(**settings), limits=limits, psnr_threshold=model.psnr_threshold)
 
 
 def _publish(job: Job, repository: str, package: Path, private: bool | None) -> Published:

@@ -100,7 +100,7 @@ def test_arguments_of_the_command_are_those_of_the_function(command, checkpoint,
     assert (seen["compress"], seen["adapter"], seen["gguf_file"], seen["overwrite"]) == ("int8", "a", "g", True)
     assert seen["form"] == ExportForm(sequence_length=(32,), class_labels=True, pooling="mean", normalize=True)
     checks = seen["checks"]
-    assert (checks.dataset.dataset, checks.max_accuracy_drop, checks.psnr_threshold) == ("dev.tsv", 0.5, 70.0)
+    assert (checks.dataset.dataset, checks.limits.max_accuracy_drop, checks.psnr_threshold) == ("dev.tsv", 0.5, 70.0)
     assert (checks.chip, checks.gates) == ("A15", Gates(max_latency_ms=2.0))
 
 

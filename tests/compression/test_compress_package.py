@@ -18,6 +18,7 @@ from optimum_ane.errors import (
     PackageError,
     ValidationError,
 )
+from optimum_ane.evaluation.accuracy import AccuracyLimits
 from optimum_ane.package.card_marker import is_generated
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.manifest import Manifest
@@ -106,7 +107,7 @@ def test_the_numbers_of_the_report_are_those_of_the_new_package(package, checkpo
 
 def test_accuracy_is_measured_anew_where_a_dataset_is_given(package, dataset, tmp_path):
     result = compress_package(
-        package, get_recipe("int8"), tmp_path / "small", dataset=dataset, max_accuracy_drop=100, quiet=True
+        package, get_recipe("int8"), tmp_path / "small", dataset=dataset, limits=AccuracyLimits(100), quiet=True
     )
     accuracy = report_of(tmp_path / "small")["accuracy"]
     assert accuracy["rows"] == 4
@@ -126,8 +127,10 @@ def test_without_the_original_the_package_before_is_the_measure(package, dataset
     assert report["package_psnr"] == {}
     assert report["compression"]["psnr_to_uncompressed"]["logits"] > 20
     assert report["accuracy"]["original"] is None
-    with pytest.raises(CheckpointError, match="max_accuracy_drop needs the original's score"):
-        compress_package(moved, get_recipe("int8"), tmp_path / "b", dataset=dataset, max_accuracy_drop=1, quiet=True)
+    with pytest.raises(CheckpointError, match=r"max_accuracy_drop.*need the original's score"):
+        compress_package(
+            moved, get_recipe("int8"), tmp_path / "b", dataset=dataset, limits=AccuracyLimits(1), quiet=True
+        )
     original = Original(str(tmp_path / "nowhere"), "yes")
     with pytest.raises(CheckpointError, match="nowhere"):
         compress_package(moved, get_recipe("int8"), tmp_path / "b", original=original, quiet=True)

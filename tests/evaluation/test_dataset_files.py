@@ -168,7 +168,7 @@ def test_missing_file(tmp_path):
 
 
 def test_unsupported_suffix(write):
-    assert "files of kind '.txt' are not read; use one of .tsv, .csv, .jsonl" in refusal(write("dev.txt", "a\t1\n"))
+    assert "files of kind '.text' are not read; use one of .tsv, .csv, .jsonl" in refusal(write("dev.text", "a\t1\n"))
 
 
 def test_directory(tmp_path):

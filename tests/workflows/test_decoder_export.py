@@ -36,8 +36,17 @@ def make_decoder(model_type, seed=0, **settings):
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     original = make_decoder("llama")
-    output = tmp_path_factory.mktemp("decoder") / "out"
-    return original, export(original, output, quiet=True, tokenizer=make_tokenizer(), sequence_length=LENGTH)
+    folder = tmp_path_factory.mktemp("decoder")
+    (folder / "text.txt").write_text("\n\n".join(["the film was not fine", "a story of plot"] * 20))
+    return original, export(
+        original,
+        folder / "out",
+        quiet=True,
+        tokenizer=make_tokenizer(),
+        sequence_length=LENGTH,
+        eval_dataset=str(folder / "text.txt"),
+        max_kl=1e-3,
+    )
 
 
 def make_inputs(side, lengths, width):
@@ -72,6 +81,17 @@ def test_what_is_measured_and_predicted(llama):
     report = llama[1].report
     assert list(report.layers) == ["embeddings", "layer.0", "layer.1"]
     assert report.residency["flops_share_on_ane"] > 0.97
+
+
+def test_the_next_tokens_of_the_package_are_the_originals(llama):
+    accuracy = llama[1].accuracy
+    assert accuracy.counts == {"tokens scored": 180, "windows": 9}
+    assert 0 < accuracy.next_tokens.kl_divergence.value < 1e-4
+    assert accuracy.next_tokens.top_1_agreement.value > 0.95
+    assert "| mean KL divergence of the next-token distributions |" in (llama[1].path / "README.md").read_text()
+    assert (
+        llama[1].report.accuracy["next_tokens"]["kl_divergence"]["value"] == accuracy.next_tokens.kl_divergence.value
+    )
 
 
 def test_examples_are_padded_on_both_sides():

@@ -94,6 +94,21 @@ def test_the_next_tokens_of_the_package_are_the_originals(llama):
     )
 
 
+def test_the_harness_opens_a_package(llama):
+    pytest.importorskip("lm_eval", reason="the harness is an optional extra")
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.registry import get_model
+
+    import optimum_ane.evaluation.lm_eval_model  # noqa: F401 - registers the class
+
+    ours = get_model("ane").create_from_arg_string(f"pretrained={llama[1].path}", {"batch_size": 1, "device": "cpu"})
+    theirs = get_model("ane")(llama[0], make_tokenizer())
+    assert (ours.max_length, theirs.max_length) == (LENGTH, 40)
+    requests = [Instance("loglikelihood", {}, ("the film was", " not very good"), 0)]
+    (found, _), (expected, _) = (model.loglikelihood(requests, disable_tqdm=True)[0] for model in (ours, theirs))
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
 def test_examples_are_padded_on_both_sides():
     config = StockTextANEConfig(AutoConfig.for_model("llama", **SIZES), "text-generation")
     (batch,) = config.examples(ExportForm(task="text-generation", sequence_length=12))

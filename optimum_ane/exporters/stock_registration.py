@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from transformers.models.auto import modeling_auto
 
 from optimum_ane.exporters.config import register_graph
+from optimum_ane.exporters.decoder import DecoderANEConfig
 from optimum_ane.exporters.stock_audio import StockAudioANEConfig
 from optimum_ane.exporters.stock_image import StockImageANEConfig
 from optimum_ane.exporters.stock_text import StockTextANEConfig
+from optimum_ane.package.form import GENERATION
 
 _TEXT_TASKS: Mapping[str, Mapping[str, object]] = {
     "text-generation": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -34,8 +36,9 @@ def _register_text() -> None:
     for model_type in sorted(of_text & modeling_auto.MODEL_MAPPING_NAMES.keys()):
         register_graph(StockTextANEConfig, model_type, ["feature-extraction"])
     for task, names in _TEXT_TASKS.items():
+        config_class = DecoderANEConfig if task == GENERATION else StockTextANEConfig
         for model_type in sorted(names):
-            register_graph(StockTextANEConfig, model_type, [task])
+            register_graph(config_class, model_type, [task])
 
 
 def _register_images() -> None:

@@ -2,11 +2,11 @@
 
 from optimum_ane.modeling.audio import ANEModelForAudioClassification, ANEModelForAudioFeatureExtraction
 from optimum_ane.modeling.base import ANEModel
+from optimum_ane.modeling.causal_lm import ANEModelForCausalLM
 from optimum_ane.modeling.custom import ANEModelForCustomTasks
 from optimum_ane.modeling.image import ANEModelForImageClassification, ANEModelForImageFeatureExtraction
 from optimum_ane.modeling.registration import model_class_of, register
 from optimum_ane.modeling.text import (
-    ANEModelForCausalLM,
     ANEModelForFeatureExtraction,
     ANEModelForMaskedLM,
     ANEModelForMultipleChoice,

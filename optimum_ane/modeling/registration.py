@@ -5,13 +5,11 @@ from __future__ import annotations
 import transformers
 from transformers import PretrainedConfig
 
-from optimum_ane.modeling import audio, image, text
+from optimum_ane import modeling
 from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.custom import ANEModelForCustomTasks
 from optimum_ane.package.form import CUSTOM
 from optimum_ane.tasks import Task, all_rows, task_row
-
-_HOMES = {"text": text, "image": image, "audio": audio}
 
 
 def model_class_of(task: str, modality: str = "text") -> type[ANEModel]:
@@ -20,7 +18,7 @@ def model_class_of(task: str, modality: str = "text") -> type[ANEModel]:
 
 
 def _class_of(row: Task) -> type[ANEModel]:
-    return getattr(_HOMES[row.modality], row.model_class)
+    return getattr(modeling, row.model_class)
 
 
 def register() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
-from optimum_ane.errors import InputError, PackageError, UnsupportedModelError
+from optimum_ane.errors import InputError, PackageError
 from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.batching import FixedLength, run_rows
 from optimum_ane.modeling.input_checks import check_ids, check_mask
@@ -150,24 +150,6 @@ class ANEModelForMaskedLM(ANETextModel):
     """A score for each word of the vocabulary at each position."""
 
     task = "fill-mask"
-
-
-class ANEModelForCausalLM(ANETextModel):
-    """A score for each word of the vocabulary to follow at each position: a whole row at once, without a cache."""
-
-    task = "text-generation"
-
-    def generate(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Refuses: without a cache each new token would cost a whole row.
-
-        Raises:
-            UnsupportedModelError: Always.
-        """
-        raise UnsupportedModelError(
-            "this package holds no cache of keys and values, so that it does not generate text: it gives the logits "
-            "of whole rows, as model(input_ids, attention_mask). Generate with the original in transformers, and "
-            "score what it wrote here"
-        )
 
 
 class ANEModelForSequenceClassification(ANETextModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from optimum_ane.errors import ShapeError, UnsupportedModelError
@@ -14,11 +14,15 @@ Precision = Literal["float16", "float32"]
 PRECISIONS = ("float16", "float32")
 COMPUTE_UNITS = ("cpu_and_ne", "all", "cpu_and_gpu", "cpu_only")
 METHODS = ("auto", "handwritten", "graph")
+KV_CACHES = ("state", "io", "none")
+LAYOUTS = ("native", "swift-transformers", "anemll")
 POOLING_MODES = ("mean", "cls")
 NO_POOLING = "none"
 """Asks for hidden states also where the checkpoint's own files ask for a pooling."""
 
 AUTO = "auto"
+GENERATION = "text-generation"
+DEFAULT_LENGTH = 128
 CUSTOM = "custom"
 """The task of packages of plain modules; their shapes are those of their example inputs."""
 _TASK_NAMES = {
@@ -28,7 +32,7 @@ _TASK_NAMES = {
     "sequence-classification": "text-classification",
 }
 """Other names that people know of tasks: those of transformers' pipelines and of its classes."""
-MAX_LENGTH, MAX_BATCH, MAX_LENGTHS, MAX_PIXELS, MAX_AUDIO = 1 << 20, 1 << 16, 64, 1 << 14, 1 << 24
+MAX_LENGTH, MAX_BATCH, MAX_LENGTHS, MAX_PIXELS, MAX_AUDIO, MAX_CHUNKS = 1 << 20, 1 << 16, 64, 1 << 14, 1 << 24, 64
 """Larger numbers are no form of a package: they come from a damaged or hostile file."""
 
 
@@ -53,8 +57,8 @@ class ExportForm:
             single number may be given for one length. Empty for a plain module.
         batch_size: Rows per prediction.
         precision: Of weights and arithmetic; the Neural Engine takes float16 only.
-        minimum_deployment_target: Oldest system that runs the package, by coremltools' name; None is replaced by the
-            oldest that the form needs.
+        minimum_deployment_target: Oldest system that runs the package, by coremltools' name; None stands for the
+            oldest that the form needs (see `target`).
         compute_units: The default when the package is loaded; not part of the program.
         class_labels: Make it a Core ML classifier with the checkpoint's own labels.
         pooling: Give one vector per row in place of the hidden states; feature extraction only. None takes what the
@@ -66,11 +70,20 @@ class ExportForm:
             configuration says. A single number may be given for a square.
         audio_length: Samples of a sound, or frames where the model takes spectrograms; None takes what the
             checkpoint's feature extractor or configuration says, else a few seconds.
+        context_length: Tokens that a language model's cache holds, those of the prompt and those that follow; None
+            takes 1,024, or the positions of the checkpoint where these are fewer.
+        prefill_length: Tokens of a prompt that are read at once; None takes 64.
+        kv_cache: Where a language model keeps keys and values: `"state"` in states of the program, `"io"` in inputs
+            and outputs, for hosts that write the cache themselves, `"none"` nowhere: whole rows of `sequence_length`
+            tokens, without generation. None takes `"state"` for text generation.
+        chunks: Programs that a language model's layers are shared out to; None takes as few as the chip allows.
+        layout: Names, files and types of a language model's package: `"native"` for the drivers and the Swift of this
+            library, or those that a client of others expects.
     """
 
     task: str = _option(AUTO, "auto takes that of the checkpoint; else one of")
     sequence_length: tuple[int, ...] = _option(
-        (128,),
+        (DEFAULT_LENGTH,),
         "tokens per row; several give one package with a function for each, and a row takes the shortest that it "
         "fits into (from iOS18 on)",
         metavar="N",
@@ -82,7 +95,7 @@ class ExportForm:
     )
     minimum_deployment_target: str | None = _option(
         None,
-        "oldest system that runs it, by coremltools' name: iOS15 … iOS26, macOS12 … (default: iOS16 for one length, "
+        "oldest system that runs it, by coremltools' name: iOS15 … iOS26, macOS12 … (default: iOS16 for one function, "
         "iOS18 for several)",
         metavar="TARGET",
     )
@@ -117,15 +130,44 @@ class ExportForm:
         type=int,
     )
 
+    context_length: int | None = _option(
+        None,
+        "tokens that the cache holds, of prompt and answer together (text-generation; default: 1024, or the "
+        "checkpoint's positions where fewer)",
+        metavar="N",
+        type=int,
+    )
+    prefill_length: int | None = _option(
+        None, "tokens of a prompt that are read at once (text-generation; default: 64)", metavar="N", type=int
+    )
+    kv_cache: str | None = _option(
+        None,
+        "where keys and values are kept: state (in the program, from iOS18 on), io (inputs and outputs, for hosts "
+        "that write the cache themselves, from iOS17 on), or none (whole rows of --sequence-length tokens, which "
+        "cannot generate) (text-generation; default: state)",
+        choices=KV_CACHES,
+    )
+    chunks: int | None = _option(
+        None,
+        "programs that the layers are shared out to (text-generation; default: as few as the chip allows)",
+        metavar="N",
+        type=int,
+    )
+    layout: str = _option(
+        "native",
+        "names, files and types: native, or those that a client of others expects (text-generation)",
+        choices=LAYOUTS,
+    )
+
     def __post_init__(self) -> None:
-        """Refuses what cannot work, and fills in the deployment target.
+        """Refuses what cannot work.
 
         Raises:
             ShapeError: A number out of range.
             UnsupportedModelError: Options that contradict each other or are not known.
         """
         object.__setattr__(self, "task", _TASK_NAMES.get(self.task, self.task))
-        object.__setattr__(self, "sequence_length", () if self.task == CUSTOM else _lengths(self.sequence_length))
+        object.__setattr__(self, "sequence_length", self._rows_of_tokens())
         _check_number("batch size", self.batch_size, MAX_BATCH)
         object.__setattr__(self, "image_size", _image_size(self.image_size))
         if self.audio_length is not None:
@@ -138,7 +180,20 @@ class ExportForm:
             raise UnsupportedModelError(f"method {self.method!r} is not one of {', '.join(METHODS)}")
         self._check_pooling()
         self._check_classifier()
+        self._check_language_model()
         self._check_target()
+
+    def _rows_of_tokens(self) -> tuple[int, ...]:
+        if self.task == CUSTOM:
+            return ()
+        if not self.has_cache:
+            return _lengths(self.sequence_length)
+        if self.sequence_length not in ((), (DEFAULT_LENGTH,)):
+            raise UnsupportedModelError(
+                "--sequence-length is of packages without a cache: give --context-length for the tokens that the "
+                "cache holds, or --kv-cache none for whole rows"
+            )
+        return ()
 
     def _check_pooling(self) -> None:
         if self.pooling not in (None, NO_POOLING, *POOLING_MODES):
@@ -161,25 +216,81 @@ class ExportForm:
                 "--class-labels (class_labels), or export one length"
             )
 
+    def _check_language_model(self) -> None:
+        for name, most in (("context_length", MAX_LENGTH), ("prefill_length", MAX_LENGTH), ("chunks", MAX_CHUNKS)):
+            value = getattr(self, name)
+            if value is not None:
+                _check_number(name.replace("_", " "), value, most)
+        if self.kv_cache not in (None, *KV_CACHES):
+            raise UnsupportedModelError(f"kv cache {self.kv_cache!r} is not one of {', '.join(KV_CACHES)}")
+        if self.layout not in LAYOUTS:
+            raise UnsupportedModelError(f"layout {self.layout!r} is not one of {', '.join(LAYOUTS)}")
+        of_a_cache = [
+            name for name in ("context_length", "prefill_length", "chunks") if getattr(self, name) is not None
+        ]
+        given = of_a_cache + [name for name in ("kv_cache",) if self.kv_cache is not None]
+        if self.layout != "native":
+            given.append("layout")
+        if given and self.task not in (AUTO, GENERATION):
+            raise UnsupportedModelError(
+                f"--{given[0].replace('_', '-')} is for the task {GENERATION}, not for {self.task}; leave it out"
+            )
+        if of_a_cache and self.kv_cache == "none":
+            raise UnsupportedModelError(
+                f"--{of_a_cache[0].replace('_', '-')} is of a cache, and --kv-cache none asks for none; give "
+                "--sequence-length, or leave --kv-cache out"
+            )
+        if self.has_cache and self.batch_size != 1:
+            raise ShapeError(
+                f"a program with a cache takes one row, batch size {self.batch_size} was asked for; the model class "
+                "runs more rows one after another, each with a cache of its own"
+            )
+
     def _check_target(self) -> None:
-        needed, reason = ("iOS18", "several functions") if len(self.sequence_length) > 1 else ("iOS15", "ML Programs")
         if self.minimum_deployment_target is None:
-            default = "iOS16" if is_older(needed, "iOS16") else needed
-            object.__setattr__(self, "minimum_deployment_target", default)
             return
+        needed, reason = self._needed_target
         target = canonical_target(self.minimum_deployment_target)
         object.__setattr__(self, "minimum_deployment_target", target)
         if is_older(target, needed):
             raise UnsupportedModelError(
-                f"{len(self.sequence_length)} sequence lengths need {needed} ({reason} in one package) and the "
-                f"deployment target is {target}; export each length to a directory of its own, or raise the target"
+                f"this form needs {needed} ({reason}) and the deployment target is {target}; raise it, or "
+                + (
+                    "pass the cache as inputs and outputs, --kv-cache io"
+                    if self.kv_cache == "state"
+                    else "export each length to a directory of its own"
+                )
             )
 
     @property
+    def _needed_target(self) -> tuple[str, str]:
+        """The oldest system that can run it, and why."""
+        if self.kv_cache == "state":
+            return "iOS18", "states in a program"
+        if len(self.sequence_length) > 1:
+            return "iOS18", f"{len(self.sequence_length)} sequence lengths are several functions in one package"
+        return "iOS15", "ML Programs"
+
+    @property
     def target(self) -> str:
-        """The deployment target, which is never None once the form is made."""
-        assert self.minimum_deployment_target is not None
-        return self.minimum_deployment_target
+        """The deployment target that was asked for, else the oldest that the form needs, and iOS 16 at least."""
+        return self.minimum_deployment_target or self._default_target
+
+    @property
+    def _default_target(self) -> str:
+        if self.has_cache:
+            return "iOS18"  # also where the cache is no state: its functions share one program
+        needed, _ = self._needed_target
+        return "iOS16" if is_older(needed, "iOS16") else needed
+
+    def pinned(self) -> ExportForm:
+        """The same form with its deployment target spelled out, as a package states it."""
+        return replace(self, minimum_deployment_target=self.target)
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether the package holds a language model with a cache of keys and values."""
+        return self.kv_cache in ("state", "io")
 
     @property
     def pools(self) -> bool:
@@ -189,17 +300,19 @@ class ExportForm:
     @property
     def longest(self) -> int:
         """The most tokens that a row may have."""
+        if self.has_cache and self.context_length is not None:
+            return self.context_length
         return self.sequence_length[-1]
 
     def differences(self) -> dict[str, Any]:
         """The options that are not as by default, by name, as a person writes them."""
-        default = ExportForm(sequence_length=self.sequence_length or (1,))
         changed = {
             entry.name: getattr(self, entry.name)
             for entry in fields(self)
-            if getattr(self, entry.name) != getattr(default, entry.name)
+            if getattr(self, entry.name) != entry.default and entry.name != "sequence_length"
         }
-        changed.pop("sequence_length", None)
+        if self.minimum_deployment_target == self._default_target:
+            changed.pop("minimum_deployment_target", None)
         if self.sequence_length not in ((), ExportForm().sequence_length):
             lengths = self.sequence_length
             changed["sequence_length"] = lengths[0] if len(lengths) == 1 else lengths

@@ -19,6 +19,8 @@ ANE_CONFIG = "ane_config.json"
 
 
 EXPORT_REPORT = "export_report.json"
+GENERATION_CONFIG = "generation_config.json"
+"""How a language model writes by default: ends of sequences, sampling."""
 
 
 CARD = "README.md"

@@ -40,6 +40,7 @@ class ExportReport:
             further from it than modules usually are.
         package_psnr: dB by output, the saved package against the original.
         psnr_threshold: dB; the package was accepted at or above it.
+        logits: Of language models with a cache, how close each token's logits are, by the function that gave them.
         accuracy: The accuracy report, as `evaluation` writes it.
         operations: How many of each type the program has, constants left out.
         sizes: Bytes of the package and of its weights.
@@ -66,6 +67,7 @@ class ExportReport:
     original_psnr: Mapping[str, float] = field(default_factory=dict)
     package_psnr: Mapping[str, float] = field(default_factory=dict)
     psnr_threshold: float | None = None
+    logits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     accuracy: Mapping[str, Any] | None = None
     operations: Mapping[str, int] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from optimum_ane.workflows.freed_memory import give_back_freed_memory
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
     from optimum_ane.analysis.inspection import Inspection
     from optimum_ane.checkpoints.checkpoint import Checkpoint
@@ -47,6 +47,7 @@ class PackageDraft:
         report: What was measured so far.
         tokenizer: The checkpoint's; None without one.
         processor: What makes inputs of images or sounds; None for text, or without one.
+        generation_config: How a language model writes by default; None for packages that do not write.
         programs: What is converted; empty where programs exist already.
         modules: The Neural Engine modules, by program, until they are converted.
         reference: The original's answers to the examples; None where it was not asked.
@@ -65,6 +66,7 @@ class PackageDraft:
     report: ExportReport
     tokenizer: PreTrainedTokenizerBase | None = None
     processor: Processor | None = None
+    generation_config: GenerationConfig | None = None
     programs: tuple[ProgramSpec, ...] = ()
     modules: dict[str, nn.Module] = field(default_factory=dict)
     reference: Answers | None = None

@@ -36,6 +36,7 @@ from optimum_ane.version import __version__
 from optimum_ane.workflows import graph
 from optimum_ane.workflows import stages as stage
 from optimum_ane.workflows.command_line import python_call
+from optimum_ane.workflows.decoder import DecoderExport
 from optimum_ane.workflows.draft import PackageDraft, Stage, run_stages
 from optimum_ane.workflows.memory_check import check_memory
 from optimum_ane.workflows.processor_entries import audio_entry, image_entry
@@ -297,7 +298,7 @@ def export_checkpoint(
     is_text = ane_config.MODALITY == "text"
     tokenizer = checkpoint.tokenizer if is_text else None
     processor = checkpoint.processor(ane_config.MODALITY)
-    asked, form = form, ane_config.complete(form, processor)
+    asked, form = form, ane_config.complete(form, processor).pinned()
     if form.image_size != asked.image_size:
         checkpoint.notes.append(f"image size: {' × '.join(map(str, form.image_size or ()))} pixels")
     if form.audio_length != asked.audio_length:
@@ -328,7 +329,7 @@ def export_checkpoint(
         processor=processor,
         programs=programs,
     )
-    stages = list_stages(checks, recipe, evaluator, rows, by_graph=draft.is_by_graph)
+    stages = list_stages(checks, recipe, evaluator, rows, by_graph=draft.is_by_graph, has_cache=form.has_cache)
     with Stages(len(stages), quiet) as progress, staged(output, overwrite, sources) as directory:
         draft.directory = directory
         for note in checkpoint.notes:
@@ -360,9 +361,13 @@ def list_stages(
     rows: Any,
     *,
     by_graph: bool = False,
+    has_cache: bool = False,
 ) -> list[Stage]:
     """The stages of an export, in order."""
-    stages = _graph_stages(checks) if by_graph else _handwritten_stages(checks)
+    if has_cache:
+        stages = _decoder_stages(checks)
+    else:
+        stages = _graph_stages(checks) if by_graph else _handwritten_stages(checks)
     if recipe is not None:
         stages.append(Stage(f"compress ({recipe.name})", partial(_compress, recipe=recipe)))
     stages.append(Stage("predict residency", partial(stage.predict_residency, chip=checks.chip, gates=checks.gates)))
@@ -401,6 +406,17 @@ def _graph_stages(checks: ExportChecks) -> list[Stage]:
     stages.append(Stage("take the original's graph", graph.take_original))
     name = "convert, compare with original" if checks.validate else "convert"
     return [*stages, Stage(name, partial(_convert_by_graph, checks=checks))]
+
+
+def _decoder_stages(checks: ExportChecks) -> list[Stage]:
+    """A language model with a cache: its module is compared too, since the cache is ours."""
+    decoder = DecoderExport()
+    stages = [Stage("run the original", decoder.ask_original)] if checks.validate else []
+    stages.append(Stage("put the original over a cache of ours", decoder.take_original))
+    if checks.validate:
+        stages.append(Stage("compare it with the original's own cache", decoder.compare_modules))
+    name = "convert, compare with original" if checks.validate else "convert"
+    return [*stages, Stage(name, partial(_convert_decoder, decoder=decoder, checks=checks))]
 
 
 def _configure(checkpoint: Checkpoint, form: ExportForm) -> ANEConfig:
@@ -457,7 +473,13 @@ def _convert(draft: PackageDraft) -> None:
 
 
 def _convert_by_graph(draft: PackageDraft, checks: ExportChecks) -> None:
-    graph.convert(draft, _metadata(draft), checks.psnr_threshold, is_compared=checks.validate)
+    compare = graph.compare_with_original if checks.validate else None
+    graph.convert(draft, _metadata(draft), checks.psnr_threshold, compare)
+
+
+def _convert_decoder(draft: PackageDraft, decoder: DecoderExport, checks: ExportChecks) -> None:
+    compare = decoder.compare if checks.validate else None
+    graph.convert(draft, _metadata(draft), checks.psnr_threshold, compare)
 
 
 def _metadata(draft: PackageDraft) -> Metadata:
@@ -475,7 +497,9 @@ def _metadata(draft: PackageDraft) -> Metadata:
             "source_model": source.name,
             "source_revision": source.revision,
             "task": form.task,
-            "sequence_length": ",".join(map(str, form.sequence_length)) if draft.manifest.text else None,
+            "sequence_length": ",".join(map(str, form.sequence_length)) or None,
+            "context_length": form.context_length,
+            "prefill_length": form.prefill_length,
             "image_size": " × ".join(map(str, form.image_size)) if form.image_size else None,
             "audio_length": form.audio_length,
             "batch_size": form.batch_size,

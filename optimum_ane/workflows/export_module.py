@@ -171,7 +171,7 @@ def _checked_form(form: ExportForm, checks: ExportChecks) -> ExportForm:
         )
     if form.method == "handwritten":
         raise UnsupportedModelError("a plain module goes by its graph; leave out --method handwritten")
-    return replace(form, task=CUSTOM, method="graph")
+    return replace(form, task=CUSTOM, method="graph").pinned()
 
 
 def _learn_outputs(plain: PlainModule, tensors: Mapping[str, Tensor]) -> None:
@@ -220,7 +220,8 @@ def _convert(draft: PackageDraft, checks: ExportChecks) -> None:
         version="1.0",
         entries={"source_model": draft.manifest.source.model, "task": CUSTOM, "optimum_ane_version": __version__},
     )
-    graph.convert(draft, metadata, checks.psnr_threshold, is_compared=checks.validate)
+    compare = graph.compare_with_original if checks.validate else None
+    graph.convert(draft, metadata, checks.psnr_threshold, compare)
 
 
 def _compress(draft: PackageDraft, recipe: Recipe) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from optimum_ane.errors import ANEError, UnsupportedModelError, ValidationError
 from optimum_ane.exporters.stock import StockANEConfig
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from optimum_ane.workflows.draft import PackageDraft
 
 _ROWS_ASKED_TWICE = 2
+
+Compare: TypeAlias = "Callable[[PackageDraft, Attempt, float], Attempt]"
+"""Takes a draft with its saved programs loaded, the attempt and the dB that are asked for; gives the attempt with what
+was measured, and with the reason where it is not taken."""
 
 
 def ask_original(draft: PackageDraft) -> None:
@@ -78,14 +82,15 @@ def take_original(draft: PackageDraft) -> None:
     draft.report.left_out = draft.checkpoint.left_out
 
 
-def convert(draft: PackageDraft, metadata: Metadata, threshold: float | None, *, is_compared: bool) -> None:
+def convert(draft: PackageDraft, metadata: Metadata, threshold: float | None, compare: Compare | None) -> None:
     """Tries one way of conversion after another until the saved package answers as the original does.
 
     Args:
         draft: The package; every attempt goes into its report.
         metadata: What the programs say of themselves.
         threshold: dB that each output must reach; None takes the default of the precision.
-        is_compared: Whether packages are compared at all; else the first that can be loaded is taken.
+        compare: Compares a saved package with the original, and gives the attempt with what was measured and why it
+            is not taken, if it is not; None takes the first package that can be loaded.
 
     Raises:
         UnsupportedModelError: None can be made; the message holds the first error, its module, and what can be done.
@@ -99,8 +104,8 @@ def convert(draft: PackageDraft, metadata: Metadata, threshold: float | None, *,
         try:
             _convert(draft, metadata, conversion)
             stage.load_back(draft)
-            if is_compared:
-                attempt = _compare(draft, attempt, limit)
+            if compare is not None:
+                attempt = compare(draft, attempt, limit)
         except OSError:
             raise
         except ANEError as error:
@@ -125,8 +130,8 @@ def _convert(draft: PackageDraft, metadata: Metadata, conversion: Conversion) ->
             stage.convert_program(draft, program, module, metadata, conversion)
 
 
-def _compare(draft: PackageDraft, attempt: Attempt, limit: float) -> Attempt:
-    """Compares a package with the original; the attempt with what was measured, and why it is not taken."""
+def compare_with_original(draft: PackageDraft, attempt: Attempt, limit: float) -> Attempt:
+    """Compares a package with the original, output by output; see `Compare`."""
     packages = {program.name: draft.directory / program.path for program in draft.manifest.programs}
     check_unread_inputs(packages, draft.reference_model(), draft.examples, draft.fields)
     ratios, layers = stage.measure_package(draft, limit)

@@ -125,7 +125,7 @@ def compare_modules(draft: PackageDraft) -> None:
         ValidationError: It answers something else; the message names the first layer that does.
     """
     assert draft.reference is not None
-    driver = draft.driver({program.name: _torch_session(draft, program) for program in draft.programs})
+    driver = draft.driver({program.name: torch_session(draft, program) for program in draft.programs})
     answers = answer_examples(driver, draft.examples, draft.fields)
     ratios = compare_fields(draft.reference, answers, draft.examples, draft.fields)
     draft.report.module_psnr = ratios
@@ -345,6 +345,8 @@ def evaluate(
 def write_configuration(draft: PackageDraft) -> None:
     """Writes the checkpoint's configuration and its tokenizer or processor, and how texts become inputs."""
     draft.config.save_pretrained(draft.directory)
+    if draft.generation_config is not None:
+        draft.generation_config.save_pretrained(draft.directory)
     if draft.processor is not None:
         draft.processor.save_pretrained(draft.directory)
     if draft.tokenizer is None or draft.manifest.text is None:
@@ -390,7 +392,8 @@ def _token_of(tokenizer: PreTrainedTokenizerBase | None) -> Callable[[int], str 
     return None if tokenizer is None else lambda row: str(tokenizer.convert_ids_to_tokens(row))
 
 
-def _torch_session(draft: PackageDraft, program: ProgramSpec) -> TorchSession:
+def torch_session(draft: PackageDraft, program: ProgramSpec) -> TorchSession:
+    """The module of a program in PyTorch, behind the interface of a session."""
     module = draft.modules[program.name]
     return TorchSession(
         {

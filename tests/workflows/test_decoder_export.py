@@ -43,6 +43,7 @@ def llama(tmp_path_factory):
         folder / "out",
         quiet=True,
         tokenizer=make_tokenizer(),
+        kv_cache="none",
         sequence_length=LENGTH,
         eval_dataset=str(folder / "text.txt"),
         max_kl=1e-3,
@@ -125,7 +126,9 @@ def test_experts_become_batched_products_and_are_what_they_were_afterwards(tmp_p
     )
     before = original.get_experts_implementation()
     assert BATCHED not in before.values()
-    result = export(original, tmp_path / "out", quiet=True, tokenizer=make_tokenizer(), sequence_length=LENGTH)
+    result = export(
+        original, tmp_path / "out", quiet=True, tokenizer=make_tokenizer(), kv_cache="none", sequence_length=LENGTH
+    )
     assert original.get_experts_implementation() == before
     model = ANEModelForCausalLM.from_pretrained(result.path)
     inputs = make_inputs("right", [LENGTH, 9], LENGTH)

@@ -121,6 +121,11 @@ def test_ane_config_says_what_the_package_is(package, source):
         "normalize": False,
         "method": "auto",
         "image_size": None,
+        "context_length": None,
+        "prefill_length": None,
+        "kv_cache": None,
+        "chunks": None,
+        "layout": "native",
         "audio_length": None,
     }
     assert config["conversion"] is None

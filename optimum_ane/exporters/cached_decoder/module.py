@@ -40,7 +40,7 @@ class CachedDecoder(nn.Module):
     def __init__(self, model: PreTrainedModel, context_length: int, answers: View = "logits") -> None:
         super().__init__()
         self.model, self.context_length, self.answers = model, context_length, answers
-        self.register_buffer(STATE, torch.zeros(_state_shape(model, context_length)), persistent=False)
+        self.register_buffer(STATE, torch.zeros(state_shape(model, context_length)), persistent=False)
 
     def forward(self, input_ids: Tensor, position: Tensor, causal_mask: Tensor) -> Tensor:
         """Reads tokens and writes their rows.
@@ -59,7 +59,8 @@ class CachedDecoder(nn.Module):
         length = input_ids.shape[1]
         positions = position + torch.arange(length, dtype=position.dtype)
         state = getattr(self, STATE)
-        cache, makers = StateCache(state, position[0]), MaskMakers(causal_mask, positions)
+        # In float32 as all else in the trace, whatever the program takes.
+        cache, makers = StateCache(state, position[0]), MaskMakers(causal_mask.float(), positions)
         arguments: dict[str, Any] = {
             "input_ids": input_ids,
             "attention_mask": torch.ones(1, self.context_length, dtype=torch.long),
@@ -103,10 +104,21 @@ def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
     return list({id(config): config for config in found}.values())
 
 
-def _state_shape(model: PreTrainedModel, context_length: int) -> tuple[int, int, int, int]:
-    """The shape of the state, from what the layers' caches are in a run of the model itself."""
+def state_shape(model: PreTrainedModel, context_length: int) -> tuple[int, int, int, int]:
+    """The shape of the state, from what the layers' caches are in a run of the model itself.
+
+    Args:
+        model: On any device; on torch's meta device it needs no weights.
+        context_length: Rows of the state.
+
+    Returns:
+        Keys and values of each layer, heads, rows, width.
+
+    Raises:
+        UnsupportedModelError: The layers have keys and values of several shapes.
+    """
     with torch.no_grad():
-        answer = model(input_ids=torch.zeros(1, 1, dtype=torch.long), use_cache=True)
+        answer = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=True)
     layers = answer.past_key_values.layers
     shapes = {tuple(each.shape[1::2]) for layer in layers for each in (layer.keys, layer.values)}
     if len(shapes) != 1:

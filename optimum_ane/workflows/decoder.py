@@ -1,0 +1,95 @@
+"""The stages of the export of a language model with a cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from optimum_ane.errors import UnsupportedModelError, ValidationError
+from optimum_ane.exporters.decoder import DecoderANEConfig
+from optimum_ane.exporters.stock_experts import batched_experts
+from optimum_ane.package.report import Attempt
+from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.validation.cached_decoder import (
+    GATE_PSNR,
+    CachedAnswers,
+    answers_of_original,
+    answers_of_package,
+    compare_answers,
+)
+from optimum_ane.workflows import graph
+from optimum_ane.workflows import stages as stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from optimum_ane.workflows.draft import PackageDraft
+
+
+class DecoderExport:
+    """What the stages of one export of a language model share: the text that is compared, and its answers."""
+
+    def __init__(self) -> None:
+        self._expected: CachedAnswers | None = None
+
+    def _tokens(self, draft: PackageDraft) -> Tensor:
+        assert isinstance(draft.ane_config, DecoderANEConfig)
+        return draft.ane_config.text(draft.form)
+
+    def ask_original(self, draft: PackageDraft) -> None:
+        """Runs the original with its own cache, and keeps what it answered.
+
+        Raises:
+            UnsupportedModelError: It cannot be called so.
+        """
+        original, tokens = draft.checkpoint.original(), self._tokens(draft)
+        try:
+            self._expected = answers_of_original(original, tokens)
+        except Exception as error:  # a model raises whatever it stumbles over
+            raise UnsupportedModelError(
+                f"{graph.cannot_be_run(error, original, {'input_ids': tokens[None]})}; --kv-cache none exports it "
+                "without a cache"
+            ) from error
+
+    def take_original(self, draft: PackageDraft) -> None:
+        """Puts the original over a cache of ours, unedited."""
+        graph.take_original(draft)
+        original: PreTrainedModel = draft.original_part()  # type: ignore[assignment]
+        draft.generation_config = original.generation_config
+
+    def compare_modules(self, draft: PackageDraft) -> None:
+        """Runs the original over our cache in PyTorch, and compares it with itself over its own.
+
+        Raises:
+            ValidationError: It answers something else: it does with its cache what ours does not.
+        """
+        assert self._expected is not None
+        with batched_experts(draft.original_part()):
+            driver = draft.driver({each.name: stage.torch_session(draft, each) for each in draft.programs})
+            compared = compare_answers(self._expected, answers_of_package(driver, self._tokens(draft)))
+        draft.report.module_psnr = {name: float(each.psnr.min()) for name, each in compared.items()}
+        for name, ratio in draft.report.module_psnr.items():
+            if not ratio >= GATE_PSNR:
+                raise ValidationError(
+                    f"{draft.manifest.model_type} over a cache of fixed shape does not answer as over its own: the "
+                    f"PSNR of a token's logits is {ratio:.1f} dB ({name}), {GATE_PSNR:.0f} are asked for; nothing was "
+                    "written. It does with its cache or its mask what this library does not know; --kv-cache none "
+                    "exports it without a cache"
+                )
+
+    def compare(self, draft: PackageDraft, attempt: Attempt, limit: float) -> Attempt:
+        """Compares a saved package with the original, function by function; see `graph.Compare`."""
+        assert self._expected is not None
+        answers = answers_of_package(draft.driver(draft.sessions), self._tokens(draft))
+        compared = compare_answers(self._expected, answers)
+        draft.report.logits = {name: each.summary() for name, each in compared.items()}
+        draft.report.package_psnr = {name: each.median for name, each in compared.items()}
+        draft.report.psnr_threshold, draft.report.runtime = limit, PortableSession.runtime
+        attempt = replace(attempt, psnr=draft.report.package_psnr)
+        for name, ratio in draft.report.package_psnr.items():
+            if not ratio >= limit:
+                return replace(
+                    attempt, error=f"median PSNR of the logits is {ratio:.1f} dB ({name}), {limit:.1f} are asked for"
+                )
+        return attempt

@@ -213,5 +213,17 @@ def _streamed(step: Step, operation: Operation, chip: Chip) -> Step:
 
 
 def _growth(tensor: Tensor, chip: Chip) -> int:
-    since = _STREAMED_FROM.get(tensor.stored_dtype or "")
-    return tensor.dense_bytes - (tensor.stored_bytes or 0) if since and chip.generation < since else 0
+    return unfolded_bytes(tensor.dense_bytes, tensor.stored_bytes or 0, tensor.stored_dtype, chip)
+
+
+def unfolded_bytes(dense: int, stored: int, stored_dtype: str | None, chip: Chip) -> int:
+    """Returns by how much a weight grows when it is loaded: 0 where the chip's engine takes it as it is stored.
+
+    Args:
+        dense: Bytes of it in float16.
+        stored: Bytes as it is stored.
+        stored_dtype: The type of most of what is stored, `"int8"` say.
+        chip: The chip.
+    """
+    since = _STREAMED_FROM.get(stored_dtype or "")
+    return dense - stored if since and chip.generation < since else 0

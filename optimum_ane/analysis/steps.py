@@ -98,7 +98,8 @@ class Step:
             another layout, linear layers and batched `matmul`; `movement`, what is bound by memory: elementwise
             operations, norms, softmax, copies; `free`, what costs nothing; `host`, what runs on the CPU.
         flops: Arithmetic, 2 per multiply-add.
-        weight_bytes: Weights that it reads, as stored; of a look-up, the rows that it picks.
+        weight_bytes: Weights that it reads, as stored; of a look-up, the rows that it picks. What it reads of a state
+            counts with them, since it comes from memory as they do.
         activation_bytes: What it reads and writes of activations, each last axis padded to 64 bytes.
     """
 
@@ -134,6 +135,7 @@ class _Buffers:
         self._roots: dict[Tensor, Tensor] = {}
         self._made: set[Tensor] = set()
         self._readers: Counter[Tensor] = Counter()
+        self._states = {tensor for each in operations if each.type == "read_state" for tensor in each.operands}
         for operation in operations:
             if operation in hosted:
                 continue
@@ -153,17 +155,19 @@ class _Buffers:
             return Step("free", 0, 0, 0)
         kind = _KINDS.get(operation.type, "movement")
         read = {self.root(tensor): padded_bytes(tensor) for tensor in operation.operands}
-        if operation.type in _BINARY:
+        written = sum(padded_bytes(tensor) for tensor in operation.outputs)
+        if operation.type == "slice_update":  # in place
+            return Step(kind, operation.flops, 0, 2 * sum(map(padded_bytes, operation.inputs["update"])))
+        if operation.type in _PICKING:
+            read = {self.root(tensor): written for tensor in operation.inputs.get("x", ())}
+        elif operation.type in _BINARY:
             joined = [root for root in read if self._joins(root, operation)]
             if joined:
                 del read[joined[0]]
-                return Step(kind, operation.flops, operation.weight_bytes, sum(read.values()))
-        written = sum(padded_bytes(tensor) for tensor in operation.outputs)
-        if operation.type in _PICKING:
-            return Step(kind, operation.flops, _weights(operation), 2 * written)
-        if operation.type == "slice_update":  # in place
-            return Step(kind, operation.flops, 0, 2 * sum(map(padded_bytes, operation.inputs["update"])))
-        return Step(kind, operation.flops, _weights(operation), sum(read.values()) + written)
+                written = 0
+        of_states = sum(size for root, size in read.items() if root in self._states)
+        moved = sum(read.values()) - of_states + written
+        return Step(kind, operation.flops, _weights(operation) + of_states, moved)
 
     def _joins(self, root: Tensor, operation: Operation) -> bool:
         is_whole = root.elements == operation.outputs[0].elements

@@ -8,6 +8,7 @@ from optimum_ane.commands.compress import CompressCommand
 from optimum_ane.commands.evaluate import EvaluateCommand
 from optimum_ane.commands.inspect import InspectCommand
 from optimum_ane.commands.optimize import OptimizeCommand
+from optimum_ane.commands.plan import PlanCommand
 from optimum_ane.commands.publish import PublishCommand
 from optimum_ane.commands.run import RunCommand
 from optimum_ane.commands.sweep import SweepCommand
@@ -47,6 +48,11 @@ class ANECommand(BaseOptimumCLICommand):
             name="optimize",
             help="Rewrite a package that anyone made for the engine, and prove that it answers as before.",
             subcommand_class=OptimizeCommand,
+        ),
+        CommandInfo(
+            name="plan",
+            help="Say from a configuration what a language model takes on a device, and how fast it may be.",
+            subcommand_class=PlanCommand,
         ),
         CommandInfo(
             name="publish",

@@ -13,6 +13,12 @@ MAX_AXIS = 16384
 """Largest extent of an axis that every engine up to M3 and A16 takes."""
 
 
+def vocabulary_pieces(length: int) -> list[tuple[int, int]]:
+    """Where the pieces of a vocabulary begin and end: as few as no engine refuses, of one length but for the last."""
+    size = -(-length // -(-length // MAX_AXIS))
+    return [(start, min(start + size, length)) for start in range(0, length, size)]
+
+
 class Projection(nn.Conv2d):
     """`nn.Linear` over the channels of a (B, C, 1, S) tensor.
 
@@ -57,10 +63,10 @@ class VocabularyProjection(Projection):
     @staticmethod
     def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """(B, C, 1, S), (V, C, 1, 1) and (V,) or None → (B, S, V)."""
-        pieces = -(-weight.shape[0] // MAX_AXIS)
-        size = -(-weight.shape[0] // pieces)
+        pieces = vocabulary_pieces(weight.shape[0])
+        sizes = [stop - start for start, stop in pieces]
         # coremltools cannot convert a split of a constant into one piece.
-        weights = [weight] if pieces == 1 else weight.split(size)
-        biases = [bias] * pieces if bias is None or pieces == 1 else bias.split(size)
+        weights = [weight] if len(pieces) == 1 else weight.split(sizes)
+        biases = [bias] * len(pieces) if bias is None or len(pieces) == 1 else bias.split(sizes)
         logits = [F.conv2d(x, *part).squeeze(2).transpose(1, 2) for part in zip(weights, biases, strict=True)]
-        return logits[0] if pieces == 1 else torch.cat(logits, dim=2)
+        return logits[0] if len(pieces) == 1 else torch.cat(logits, dim=2)

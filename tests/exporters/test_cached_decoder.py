@@ -173,6 +173,11 @@ def test_masks_of_other_kinds_are_refused():
 
 def test_a_model_that_makes_no_mask_is_refused():
     class Silent(nn.Module):
+        def get_input_embeddings(self):
+            return None
+
+        get_output_embeddings = get_input_embeddings
+
         def forward(self, input_ids, attention_mask, past_key_values, use_cache):
             return type("Answer", (), {"logits": torch.zeros(1, 1, 100)})
 

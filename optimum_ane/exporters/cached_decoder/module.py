@@ -17,6 +17,7 @@ from optimum_ane.exporters.cached_decoder.attention import NAME
 from optimum_ane.exporters.cached_decoder.masks import MaskMakers, mask_makers
 from optimum_ane.exporters.cached_decoder.rotary import rotary_tables
 from optimum_ane.exporters.cached_decoder.state_cache import StateCache
+from optimum_ane.exporters.cached_decoder.tied_table import tied_table
 
 STATE = "kv_cache"
 
@@ -28,8 +29,9 @@ class CachedDecoder(nn.Module):
     """A causal language model of transformers whose keys and values are kept in `kv_cache`.
 
     No modeling file is edited. While it runs, the model's cache is a `StateCache`, its masks are made of the
-    program's, its rotary modules look their angles up, and its attention is `cached_attention`; an older model that
-    does not ask transformers for an attention function keeps its own.
+    program's, its rotary modules look their angles up, a table that its head shares is looked up in the head's form,
+    and its attention is `cached_attention`; an older model that does not ask transformers for an attention function
+    keeps its own.
 
     Args:
         model: In evaluation mode and float32; it is neither copied nor changed beyond the calls.
@@ -73,6 +75,7 @@ class CachedDecoder(nn.Module):
             stack.enter_context(_attention_of_ours(self.model))
             stack.enter_context(rotary_tables(self.model, self.context_length))
             stack.enter_context(mask_makers(self.model, makers))
+            stack.enter_context(tied_table(self.model))
             logits: Tensor = self.model(**arguments).logits
         layers = state.shape[0] // 2
         if sorted(cache.updated) != list(range(layers)):

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optimum_ane.errors import PackageError, UnsupportedModelError
 from optimum_ane.package.deployment_targets import is_older
 from optimum_ane.runtimes.portable.package import Package
-from optimum_ane.runtimes.portable.values import tensor_type
+from optimum_ane.runtimes.portable.values import TensorType, tensor_type
 from optimum_ane.targets.coreml.package_files import WEIGHTS_IN_PROGRAM, write_package
 from optimum_ane.targets.coreml.weight_writer import WeightWriter
 
@@ -100,6 +101,50 @@ def merge_functions(sources: Mapping[str, Path], target: Path, *, default: str) 
         write_package(merged, file, target)
 
 
+@dataclass(frozen=True)
+class Unshared:
+    """A weight that not all functions of a program read from one place.
+
+    Attributes:
+        name: What the first function that reads it calls it.
+        functions: Those that read it.
+        stored_bytes: Of the weight in the file.
+    """
+
+    name: str
+    functions: tuple[str, ...]
+    stored_bytes: int
+
+
+def unshared_weights(source: Path) -> tuple[Unshared, ...]:
+    """Lists what functions do not share: weights of one alone, and what two hold in different forms; largest first.
+
+    Args:
+        source: The package; of one function, nothing is listed.
+
+    Raises:
+        PackageError: The package is damaged.
+    """
+    package = Package(source)
+    functions = functions_of(package.spec)
+    readers: dict[tuple[str, int], list[str]] = {}
+    known: dict[tuple[str, int], tuple[str, int]] = {}
+    for name in functions:
+        for block in package.spec.mlProgram.functions[name].block_specializations.values():
+            for place, type_, blob in _blobs(block, package):
+                key = blob.fileName, blob.offset
+                record, _ = package.weight_file(blob.fileName, place).stored(
+                    blob.offset, type_.dtype, type_.shape, place
+                )
+                known.setdefault(key, (place, record.size))
+                if name not in readers.setdefault(key, []):
+                    readers[key].append(name)
+    found = [Unshared(known[key][0], tuple(names), known[key][1]) for key, names in readers.items()]
+    return tuple(
+        sorted((each for each in found if len(each.functions) < len(functions)), key=lambda each: -each.stored_bytes)
+    )
+
+
 def split_function(source: Path, name: str, target: Path) -> None:
     """Writes a package of one function, called `main`, out of a package of several.
 
@@ -152,14 +197,19 @@ def _check_opsets(specification: Any, target: Path) -> None:
 def _move_weights(function: Any, package: Package, weights: WeightWriter) -> None:
     """Copies what a function reads of a weight file, and lets the function refer to the copies."""
     for block in function.block_specializations.values():
-        for place, value in _values(block):
-            if value.WhichOneof("value") == "blobFileValue":
-                type_ = tensor_type(value.type, place)
-                if type_ is None or min(type_.shape, default=0) < 0:
-                    raise PackageError(f"{package.path}: {place!r} lies in the weight file and has no fixed shape")
-                blob = value.blobFileValue
-                stored = package.weight_file(blob.fileName, place).stored(blob.offset, type_.dtype, type_.shape, place)
-                blob.fileName, blob.offset = WEIGHTS_IN_PROGRAM, weights.add(stored[0], type_.shape, stored[1])
+        for place, type_, blob in _blobs(block, package):
+            stored = package.weight_file(blob.fileName, place).stored(blob.offset, type_.dtype, type_.shape, place)
+            blob.fileName, blob.offset = WEIGHTS_IN_PROGRAM, weights.add(stored[0], type_.shape, stored[1])
+
+
+def _blobs(block: Any, package: Package) -> Iterator[tuple[str, TensorType, Any]]:
+    """Yields where a block refers to the weight file: the operation's name, the type, and the reference itself."""
+    for place, value in _values(block):
+        if value.WhichOneof("value") == "blobFileValue":
+            type_ = tensor_type(value.type, place)
+            if type_ is None or min(type_.shape, default=0) < 0:
+                raise PackageError(f"{package.path}: {place!r} lies in the weight file and has no fixed shape")
+            yield place, type_, value.blobFileValue
 
 
 def _values(block: Any) -> Iterator[tuple[str, Any]]:

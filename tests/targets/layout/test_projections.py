@@ -43,7 +43,7 @@ def test_a_vocabulary_is_made_in_parts():
     rewritten = rewrite(layer, random(1, 3, 4))
     check(rewritten, conv=2, concat=1)
     sizes = [op.outputs[0].shape[1] for op in rewritten.program.functions["main"].find_ops(op_type="conv")]
-    assert sizes == [10_000, 10_001]
+    assert sizes == [10_001, 10_000]
 
 
 def test_a_computed_weight_is_no_convolution():

@@ -131,6 +131,8 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
             "optimum_ane::to_engine_layout",
             "common::dead_code_elimination",
             "optimum_ane::merge_moves",
+            # Before what makes weights of constants that differ.
+            "optimum_ane::share_tied_tables",
             "common::fuse_conv_scale",
             "common::fuse_conv_bias",
             "common::fuse_conv_batchnorm",

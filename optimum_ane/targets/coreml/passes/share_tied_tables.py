@@ -31,7 +31,9 @@ class share_tied_tables(AbstractGraphPass):  # noqa: N801 - passes are named by 
 
         ids ─► gather(weight (V, C, 1, 1)) ─► reshape ─►        conv(weight) ─►
 
-    A compressed table is shared as well. What else reads the table would keep it: then nothing is changed.
+    A compressed table is shared as well. What else reads the table would keep it: then nothing is changed. A gather
+    from a table that has the convolution's shape already gets the very same constant. Where scores are multiplied by
+    a number afterwards, which a later pass would fold into a copy of the weight, what is scored is multiplied first.
     """
 
     def apply(self, prog: Program) -> None:
@@ -42,15 +44,23 @@ class share_tied_tables(AbstractGraphPass):  # noqa: N801 - passes are named by 
 
 @block_context_manager
 def _share_in_block(block: Block) -> None:
-    weights = [op.weight for op in block.operations if op.op_type == "conv" and op.weight.shape[2:] == (1, 1)]
-    tables = {op.x: None for op in block.operations if op.op_type == "gather" and _is_table(op.x)}
-    for table in tables:
+    convolutions = [op for op in block.operations if op.op_type == "conv" and op.weight.shape[2:] == (1, 1)]
+    weights = [op.weight for op in convolutions]
+    looked_up = {op.x: None for op in block.operations if op.op_type == "gather"}
+    for table in looked_up:
+        if table.val is not None and table.shape[2:] == (1, 1):
+            twins = {each for each in weights if each is not table and each.shape == table.shape}
+            _replace(block, table, {each for each in twins if _is_same(table, each)})
+    for table in (each for each in looked_up if _is_table(each)):
         readers = list(table.child_ops)
         if table in block.outputs or not all(_looks_up(reader, table, block) for reader in readers):
             continue
         twins = {weight for weight in weights if weight.shape[:2] == table.shape and _is_same(table, weight)}
         if twins:
             _share(block, table, readers, twins)
+    for convolution in convolutions:
+        if any(reader.op_type == "gather" for reader in convolution.weight.child_ops):
+            _scale_first(block, convolution)
 
 
 def _is_table(value: Var) -> bool:
@@ -69,8 +79,8 @@ def _is_same(first: Var, second: Var) -> bool:
     if first.dtype != second.dtype or (first.val is None) != (second.val is None):
         return False
     if first.val is not None:
-        one, other = np.asarray(first.val), np.asarray(second.val)
-        return one.size == other.size and bool(np.array_equal(one.reshape(-1), other.reshape(-1)))
+        one, other = np.asarray(first.val).reshape(-1), np.asarray(second.val).reshape(-1)
+        return one.size == other.size and bool(np.array_equal(one[:1], other[:1]) and np.array_equal(one, other))
     if first.op.op_type != second.op.op_type or first.op.outputs.index(first) != second.op.outputs.index(second):
         return False
     pairs = [*_stored(first.op, second.op)]
@@ -87,8 +97,7 @@ def _stored(first: Operation, second: Operation) -> Iterator[tuple[Var | None, V
 def _share(block: Block, table: Var, readers: list[Operation], twins: set[Var]) -> None:
     first = next(operation for operation in block.operations if operation in readers)
     shared = with_trailing_axes(table, first)
-    for twin in twins:
-        block.replace_uses_of_var_after_op(anchor_op=twin.op, old_var=twin, new_var=shared, force_replace=True)
+    _replace(block, shared, twins)
     for reader in readers:
         result = reader.outputs[0]
         with scope_of(reader), mb.set_before_op(reader):
@@ -99,3 +108,33 @@ def _share(block: Block, table: Var, readers: list[Operation], twins: set[Var]) 
             same = mb.reshape(x=rows, shape=np.array(result.shape, np.int32), name=result.name)
         block.replace_uses_of_var_after_op(anchor_op=reader, old_var=result, new_var=same, force_replace=True)
     block.remove_ops(readers)
+
+
+def _replace(block: Block, shared: Var, twins: set[Var]) -> None:
+    """Lets what reads other copies of a weight read this one."""
+    for twin in twins:
+        block.replace_uses_of_var_after_op(anchor_op=twin.op, old_var=twin, new_var=shared, force_replace=True)
+
+
+def _scale_first(block: Block, convolution: Operation) -> None:
+    """Multiplies what a convolution reads, and its bias, where its result is multiplied or divided by a number."""
+    scores = convolution.outputs[0]
+    scale = scores.child_ops[0] if len(scores.child_ops) == 1 and scores not in block.outputs else None
+    if scale is None or scale.op_type not in ("mul", "real_div"):
+        return
+    number = scale.y if scale.x is scores else scale.x
+    if number.val is None or np.size(number.val) != 1 or (scale.op_type == "real_div" and scale.x is not scores):
+        return
+    factor = np.asarray(number.val).reshape(-1)[0]
+    result = scale.outputs[0]
+    with scope_of(scale), mb.set_before_op(convolution):
+        scaled = (
+            mb.mul(x=convolution.x, y=factor) if scale.op_type == "mul" else mb.real_div(x=convolution.x, y=factor)
+        )
+        given = {**convolution.inputs, "x": scaled}
+        if convolution.bias is not None:
+            bias = convolution.bias.val
+            given["bias"] = bias * factor if scale.op_type == "mul" else bias / factor
+        same = mb.conv(**given, name=result.name)
+    block.replace_uses_of_var_after_op(anchor_op=scale, old_var=result, new_var=same, force_replace=True)
+    block.remove_ops([scale, convolution])

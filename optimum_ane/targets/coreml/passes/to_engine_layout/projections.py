@@ -7,11 +7,11 @@ matmul(x (B, S, C), y (C, O) constant)    ─►  conv(x (B, C, 1, S), weight (O
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 from coremltools.converters.mil.mil import Operation, Var
 
+from optimum_ane.nn.projection import MAX_AXIS, vocabulary_pieces
 from optimum_ane.targets.coreml.passes.compressed_weights import (
     can_take_trailing_axes,
     is_constant_expression,
@@ -29,16 +29,15 @@ from optimum_ane.targets.coreml.passes.to_engine_layout.leaving import tensor_mo
 from optimum_ane.targets.coreml.passes.to_engine_layout.mapping import map_tensors
 from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Rewriting, is_float, rewrites
 
-_LONGEST_AXIS = 16384
-"""The longest axis that every engine takes; `axis-above-16384` of the residency rules."""
-
 
 @rewrites("linear")
 def _linear(rewriting: Rewriting, operation: Operation) -> Form | Var | None:
     bias = operation.bias
     if not is_float(operation.x) or (bias is not None and bias.val is None):
         return None
-    return project(rewriting, operation, operation.x, operation.weight, None if bias is None else bias.val)
+    # Where a layer has no bias coremltools gives it zeros.
+    has_bias = bias is not None and np.any(bias.val)
+    return project(rewriting, operation, operation.x, operation.weight, bias.val if has_bias else None)
 
 
 def project(
@@ -64,7 +63,7 @@ def project(
         return None
     form = _joined_where_possible(rewriting, x, form)
     places = (*form.places[:-1], CHANNEL)
-    if int(weight.shape[0]) > _LONGEST_AXIS:
+    if int(weight.shape[0]) > MAX_AXIS:
         return None if weight.val is None else _project_in_parts(rewriting, form, weight, bias, places, shape)
     if weight.val is None and not can_take_trailing_axes(weight):
         return None
@@ -99,14 +98,11 @@ def _project_in_parts(
     places: tuple[Place, ...],
     shape: tuple[int, ...],
 ) -> Var | None:
-    """A vocabulary: convolutions of equal length over parts of the weight, joined in the original's layout."""
+    """A vocabulary: convolutions over parts of the weight, joined in the original's layout."""
     if PARTS in form.places:
         return None
-    length = int(weight.shape[0])
-    count = -(-length // _LONGEST_AXIS)
-    bounds = [length * k // count for k in range(count + 1)]
     values = []
-    for start, stop in pairwise(bounds):
+    for start, stop in vocabulary_pieces(int(weight.shape[0])):
         part = rewriting.const(weight.val[start:stop, :, None, None])
         cut = None if bias is None else bias[start:stop]
         tensor = _convolve(rewriting, rewriting.tensor(form.pieces.item()), part, cut)

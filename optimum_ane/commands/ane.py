@@ -6,6 +6,7 @@ from optimum_ane.commands.benchmark import BenchmarkCommand
 from optimum_ane.commands.clean import CleanCommand
 from optimum_ane.commands.compress import CompressCommand
 from optimum_ane.commands.evaluate import EvaluateCommand
+from optimum_ane.commands.generate import GenerateCommand
 from optimum_ane.commands.inspect import InspectCommand
 from optimum_ane.commands.optimize import OptimizeCommand
 from optimum_ane.commands.plan import PlanCommand
@@ -38,6 +39,11 @@ class ANECommand(BaseOptimumCLICommand):
             name="evaluate",
             help="Measure a package's accuracy on a dataset, beside the original's.",
             subcommand_class=EvaluateCommand,
+        ),
+        CommandInfo(
+            name="generate",
+            help="Write text with a language model's package, or talk with it.",
+            subcommand_class=GenerateCommand,
         ),
         CommandInfo(
             name="inspect",

@@ -89,6 +89,10 @@ class ANECache:
         else:
             self.rows = []
 
+    def common_length(self, ids: Sequence[int]) -> int:
+        """How many tokens a text without padding begins with in common with what the first row has read."""
+        return _common(ids, self.rows[0].cache.tokens) if self.rows else 0
+
     def copy(self) -> ANECache:
         """A cache of the same rows that shares nothing with this one."""
         other = ANECache()

@@ -29,7 +29,7 @@ from optimum_ane.exporters.load_module import build_module
 from optimum_ane.exporters.weight_range import check_weight_range
 from optimum_ane.package.environment import peak_memory
 from optimum_ane.package.files import hash_files
-from optimum_ane.package.layout import EXPORT_REPORT
+from optimum_ane.package.layout import EXPORT_REPORT, GENERATION_CONFIG
 from optimum_ane.package.manifest import FunctionEntry, ProgramEntry, TensorEntry
 from optimum_ane.package.meanings import MEANINGS
 from optimum_ane.package.report import measure_sizes
@@ -346,7 +346,8 @@ def write_configuration(draft: PackageDraft) -> None:
     """Writes the checkpoint's configuration and its tokenizer or processor, and how texts become inputs."""
     draft.config.save_pretrained(draft.directory)
     if draft.generation_config is not None:
-        draft.generation_config.save_pretrained(draft.directory)
+        # Not `save_pretrained`, which refuses settings that published checkpoints have: a top_k of no sampling, say.
+        draft.generation_config.to_json_file(draft.directory / GENERATION_CONFIG)
     if draft.processor is not None:
         draft.processor.save_pretrained(draft.directory)
     if draft.tokenizer is None or draft.manifest.text is None:

@@ -1,0 +1,284 @@
+"""Text from a language model's package, streamed as it is written: one prompt, or a conversation."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import torch
+from transformers import TextStreamer, set_seed
+
+from optimum_ane.errors import InputError, UnsupportedModelError
+from optimum_ane.modeling import ANEModelForCausalLM
+from optimum_ane.modeling.decoder_cache import ANECache
+from optimum_ane.modeling.package_configuration import load_tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+DEFAULT_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; what is None is as the package's `generation_config.json` says.
+
+    Attributes:
+        max_new_tokens: The most tokens of an answer.
+        greedy: Always take the most probable token.
+        temperature: Divides the logits before a token is drawn.
+        top_p: Draw among the most probable tokens that together have this probability.
+        top_k: Draw among so many of the most probable tokens.
+        seed: Of what is drawn; None draws anew each time.
+    """
+
+    max_new_tokens: int = DEFAULT_NEW_TOKENS
+    greedy: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what contradicts itself or cannot be.
+
+        Raises:
+            InputError: The message names the option.
+        """
+        drawn = {"temperature": self.temperature, "top-p": self.top_p, "top-k": self.top_k}
+        given = [name for name, value in drawn.items() if value is not None]
+        if self.greedy and given:
+            raise InputError(f"--{given[0]} is of tokens that are drawn, and --greedy draws none; drop one of the two")
+        if self.max_new_tokens < 1:
+            raise InputError(f"--max-new-tokens is {self.max_new_tokens}; it must be at least 1")
+        if self.temperature is not None and not self.temperature > 0:
+            raise InputError(f"--temperature is {self.temperature}; it must be above 0, or take --greedy")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"--top-p is {self.top_p}; it must be above 0 and at most 1")
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"--top-k is {self.top_k}; it must be at least 1")
+
+    def arguments(self) -> dict[str, Any]:
+        """As `generate` takes them."""
+        chosen: dict[str, Any] = {"max_new_tokens": self.max_new_tokens}
+        if self.greedy:
+            return chosen | {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        given = {name: value for name, value in drawn.items() if value is not None}
+        return chosen | given | ({"do_sample": True} if given or self.seed is not None else {})
+
+
+@dataclass(frozen=True)
+class WrittenText:
+    """What a model wrote, and how long that took.
+
+    Attributes:
+        text: Without special tokens.
+        prompt_tokens: Of what it answered to.
+        read_tokens: Of these, the ones that were not in the cache.
+        first_seconds: Until the first token.
+        tokens: That were written.
+        seconds: From the first token to the last.
+    """
+
+    text: str
+    prompt_tokens: int
+    read_tokens: int
+    first_seconds: float
+    tokens: int
+    seconds: float
+
+    def describe(self, runtime: str) -> str:
+        """In a line, for a person."""
+        speed = f", {(self.tokens - 1) / self.seconds:.1f} tokens per second after it" if self.tokens > 1 else ""
+        kept = self.prompt_tokens - self.read_tokens
+        known = f", {kept} of them from the cache" if kept else ""
+        where = " on this machine's CPU, which tells nothing of a device" if runtime == "portable" else ""
+        return (
+            f"[{self.prompt_tokens} tokens read{known}; first token after {self.first_seconds:.2f} s{speed} "
+            f"({self.tokens} tokens, {runtime} runtime{where})]"
+        )
+
+
+class LanguageModel:
+    """A package with its tokenizer, which writes texts and remembers what it has read.
+
+    Args:
+        package: Directory or Hub id.
+        runtime: As `ANEModel.from_pretrained` takes it.
+        revision: Branch, tag or commit on the Hub.
+        token: Access token.
+
+    Raises:
+        ANEError: The package is damaged, or cannot write.
+    """
+
+    def __init__(
+        self, package: str | Path, runtime: str = "auto", revision: str | None = None, token: str | None = None
+    ) -> None:
+        model = ANEModelForCausalLM.from_pretrained(package, runtime=runtime, revision=revision, token=token)
+        assert isinstance(model, ANEModelForCausalLM)
+        if not model.can_generate():
+            raise UnsupportedModelError(
+                f"{package} holds no cache of keys and values, so that it does not write; export with --kv-cache state"
+            )
+        self.model = model
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(model._package_directory())
+        self._cache = ANECache()
+
+    def write(self, ids: Tensor, sampling: Sampling, stream: TextIO) -> WrittenText:
+        """Writes on from tokens, onto a stream as it goes.
+
+        Args:
+            ids: (1, S), the whole text so far. What it begins with in common with the text before is not read again.
+            sampling: How the next token is chosen.
+            stream: Where the text goes.
+
+        Raises:
+            InputError: The text is longer than the context.
+        """
+        if sampling.seed is not None:
+            set_seed(sampling.seed)
+        streamer = _TimedStreamer(self.tokenizer, stream)
+        known = min(self._cache.common_length(ids[0].tolist()), ids.shape[1] - 1)
+        started = time.perf_counter()
+        written = self.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            past_key_values=self._cache,
+            streamer=streamer,
+            **sampling.arguments(),
+        )
+        new = written[0, ids.shape[1] :]
+        times = streamer.times
+        return WrittenText(
+            text=str(self.tokenizer.decode(new, skip_special_tokens=True)),
+            prompt_tokens=ids.shape[1],
+            read_tokens=ids.shape[1] - known,
+            first_seconds=times[0] - started,
+            tokens=len(new),
+            seconds=times[len(new) - 1] - times[0],
+        )
+
+    def prompt_ids(self, prompt: str) -> Tensor:
+        """The tokens of a text, with the special tokens that the tokenizer puts around one.
+
+        Raises:
+            InputError: It has none.
+        """
+        ids: Tensor = self.tokenizer(prompt, return_tensors="pt")["input_ids"].long()
+        if not ids.shape[1]:
+            raise InputError("the prompt is empty, and this tokenizer puts no token before a text; give a prompt")
+        return ids
+
+    def chat_ids(self, messages: list[dict[str, str]]) -> Tensor:
+        """The tokens of a conversation, by the package's own template, which states the special tokens itself.
+
+        Raises:
+            InputError: The package has no chat template, or it refuses the messages.
+        """
+        if not self.tokenizer.chat_template:
+            raise InputError(
+                "this package has no chat template: its model was not trained to answer messages, or its tokenizer's "
+                "files do not say how; use --prompt"
+            )
+        try:
+            answer: Any = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+        except Exception as error:  # a template raises whatever it likes
+            raise InputError(f"the package's chat template refuses the messages: {error}") from error
+        return answer["input_ids"]
+
+
+def generate(
+    package: str | Path,
+    *,
+    prompt: str | None = None,
+    chat: str | None = None,
+    system: str | None = None,
+    sampling: Sampling | None = None,
+    runtime: str = "auto",
+    revision: str | None = None,
+    token: str | None = None,
+    lines: Iterable[str] | None = None,
+    stream: TextIO | None = None,
+    notes: TextIO | None = None,
+) -> list[WrittenText]:
+    """Writes on from a prompt, answers a message, or holds a conversation.
+
+    Args:
+        package: Directory or Hub id.
+        prompt: A text to write on from.
+        chat: A message to answer. Without either, each of `lines` is a message of one conversation.
+        system: What the conversation is to be like, before its first message.
+        sampling: How the next token is chosen.
+        runtime: As `ANEModel.from_pretrained` takes it.
+        revision: Branch, tag or commit on the Hub.
+        token: Access token.
+        lines: Messages of a conversation.
+        stream: Where the texts go; None is stdout.
+        notes: Where the speed is told; None is stderr.
+
+    Returns:
+        The texts that were written.
+
+    Raises:
+        ANEError: What was wrong, and what to do.
+    """
+    stream, notes, sampling = stream or sys.stdout, notes or sys.stderr, sampling or Sampling()
+    if prompt is not None and system is not None:
+        raise InputError("--system is of conversations, and --prompt is none; drop it, or use --chat")
+    model = LanguageModel(package, runtime, revision, token)
+
+    def write(ids: Tensor) -> WrittenText:
+        written = model.write(ids, sampling, stream)
+        print(written.describe(model.model.runtime), file=notes, flush=True)
+        return written
+
+    if prompt is not None:
+        stream.write(prompt)
+        return [write(model.prompt_ids(prompt))]
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    return _converse(model, messages, [chat] if chat is not None else lines or (), write)
+
+
+def _converse(
+    model: LanguageModel,
+    messages: list[dict[str, str]],
+    lines: Iterable[str],
+    write: Callable[[Tensor], WrittenText],
+) -> list[WrittenText]:
+    """Answers one message after another, each with all before it."""
+    written = []
+    for line in lines:
+        messages.append({"role": "user", "content": line})
+        answer = write(model.chat_ids(messages))
+        messages.append({"role": "assistant", "content": answer.text})
+        written.append(answer)
+    return written
+
+
+class _TimedStreamer(TextStreamer):
+    """Writes text onto a stream when it is certain, and remembers when each token came."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stream: TextIO) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._stream = stream
+        self.times: list[float] = []
+
+    def put(self, value: Tensor) -> None:
+        """Takes the prompt, then each token."""
+        if not self.next_tokens_are_prompt:
+            self.times.append(time.perf_counter())
+        super().put(value)
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Writes what will not change any more."""
+        self._stream.write(text + ("\n" if stream_end else ""))
+        self._stream.flush()

@@ -61,28 +61,46 @@ class CachedDecoder(nn.Module):
         length = input_ids.shape[1]
         positions = position + torch.arange(length, dtype=position.dtype)
         state = getattr(self, STATE)
+        cache = StateCache(state, position[0])
+        arguments = call_arguments(self.model, cache, positions, self.context_length)
         # In float32 as all else in the trace, whatever the program takes.
-        cache, makers = StateCache(state, position[0]), MaskMakers(causal_mask.float(), positions)
-        arguments: dict[str, Any] = {
-            "input_ids": input_ids,
-            "attention_mask": torch.ones(1, self.context_length, dtype=torch.long),
-            "past_key_values": cache,
-            "use_cache": True,
-        }
-        if "position_ids" in inspect.signature(self.model.forward).parameters:
-            arguments["position_ids"] = positions[None]
-        with ExitStack() as stack:
-            stack.enter_context(_attention_of_ours(self.model))
-            stack.enter_context(rotary_tables(self.model, self.context_length))
-            stack.enter_context(mask_makers(self.model, makers))
-            stack.enter_context(tied_table(self.model))
-            logits: Tensor = self.model(**arguments).logits
+        with over_state(self.model, MaskMakers(causal_mask.float(), positions), self.context_length):
+            logits: Tensor = self.model(input_ids=input_ids, **arguments).logits
         layers = state.shape[0] // 2
         if sorted(cache.updated) != list(range(layers)):
             raise UnsupportedModelError(
                 f"{type(self.model).__name__} wrote the layers {sorted(cache.updated)} of its cache, and has {layers}"
             )
         return logits if self.answers == "logits" else position + length
+
+
+def call_arguments(
+    model: PreTrainedModel, cache: StateCache, positions: Tensor, context_length: int
+) -> dict[str, Any]:
+    """What a model is called with beside its tokens: a cache of ours, and their positions (Q,)."""
+    arguments: dict[str, Any] = {
+        "attention_mask": torch.ones(1, context_length, dtype=torch.long),
+        "past_key_values": cache,
+        "use_cache": True,
+    }
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        arguments["position_ids"] = positions[None]
+    return arguments
+
+
+@contextmanager
+def over_state(model: PreTrainedModel, makers: MaskMakers, context_length: int) -> Iterator[None]:
+    """Lets a model run over a state of ours while the block runs.
+
+    Raises:
+        UnsupportedModelError: The model does what is not understood over a state.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_attention_of_ours(model))
+        stack.enter_context(rotary_tables(model, context_length))
+        stack.enter_context(mask_makers(model, makers))
+        stack.enter_context(tied_table(model))
+        yield
 
 
 @contextmanager

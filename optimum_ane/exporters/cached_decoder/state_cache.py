@@ -22,13 +22,14 @@ class StateCache:
     Args:
         state: The tensor; it is written to.
         position: () integer, the row of the first token.
+        first_layer: The number of the state's first layer in the model.
     """
 
     is_compileable = False
     layers: tuple[()] = ()
 
-    def __init__(self, state: Tensor, position: Tensor) -> None:
-        self._state = state
+    def __init__(self, state: Tensor, position: Tensor, first_layer: int = 0) -> None:
+        self._state, self._first_layer = state, first_layer
         self._position = position
         self.updated: list[int] = []
 
@@ -40,7 +41,7 @@ class StateCache:
     @property
     def is_sliding(self) -> list[bool]:
         """No layer forgets rows: a window is a matter of the mask."""
-        return [False] * (self._state.shape[0] // 2)
+        return [False] * (self._first_layer + self._state.shape[0] // 2)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, cache_kwargs: Any = None
@@ -66,7 +67,8 @@ class StateCache:
                     f"the {name} of layer {layer_idx} are {tuple(value.shape)} and those of the first {expected}: one "
                     "state holds layers of one shape only"
                 )
-        first, last = 2 * layer_idx, 2 * layer_idx + 2
+        first = 2 * (layer_idx - self._first_layer)
+        last = first + 2
         self._state[first:last, :, self._position : self._position + expected[2]] = torch.cat(
             (key_states, value_states)
         )

@@ -165,7 +165,9 @@ def _run(model: PreTrainedModel) -> tuple[LayerCache, ...]:
     caches = []
     kept = _answer(model).past_key_values
     for layer in () if kept is None else kept.layers:
-        if not hasattr(layer, "keys") or layer.keys is None or layer.keys.ndim != 4:
+        if hasattr(layer, "keys") and layer.keys is None:
+            continue  # it reads what another layer keeps
+        if not hasattr(layer, "keys") or layer.keys.ndim != 4:
             raise UnsupportedModelError(
                 f"{model.config.model_type} has layers that keep something else than keys and values "
                 f"({type(layer).__name__}); there is no plan for them"

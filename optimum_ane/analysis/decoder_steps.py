@@ -217,8 +217,10 @@ def chunk_steps(
         moved = _padded(inputs, tokens) + _padded(outputs, tokens)
         return Step("convolution", 2 * tokens * outputs * inputs, bytes_read, moved)
 
-    looked_up = 2 * tokens * (decoder.width if chunk.has_start else 0) + 2 * tokens * decoder.rotary_width
-    yield Step("host", 0, looked_up, looked_up)
+    # A table that is the head's weight has two axes of length 1 behind its own, and so have the rows out of it.
+    row = ALIGNMENT if decoder.is_tied and chunk.has_start and chunk.has_end else 2
+    words, angles = tokens * decoder.width * chunk.has_start, tokens * decoder.rotary_width
+    yield Step("host", 0, 2 * (words + angles), row * words + 2 * angles)
     for weight in weights_of(decoder, chunk, is_prefill=is_prefill):
         if len(weight.shape) != 2:
             continue

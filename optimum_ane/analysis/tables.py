@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -9,7 +11,9 @@ from rich.text import Text
 
 from optimum_ane.analysis.compute_plan import DevicePlan
 from optimum_ane.analysis.cost import BOUNDS, CostEstimate
+from optimum_ane.analysis.decoder_package import DecoderInspection
 from optimum_ane.analysis.inspection import VERDICTS, Inspection, RuleGroup
+from optimum_ane.analysis.lint import Finding
 from optimum_ane.analysis.memory import Memory
 from optimum_ane.analysis.partition import Offender
 from optimum_ane.analysis.wording import PLACES, audience, group_text, rule_lines, shape_text, some_names
@@ -43,12 +47,7 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
         console.print(f"first{' and worst' if worst is first else ''} off the engine: {_named(first)}")
         if worst is not None and worst is not first:
             console.print(f"worst off the engine: {_named(worst)}")
-    if inspection.findings:
-        console.print("\nRules for states and functions that it breaks")
-    for finding in inspection.findings:
-        console.print(f"{finding.rule.id} ({finding.rule.severity})")
-        for line in (some_names(finding.names), *rule_lines(finding.rule)):
-            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
+    print_findings([inspection], console)
     groups = inspection.groups()
     if groups:
         console.print("\nNot surely on the engine")
@@ -58,6 +57,27 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     _print_memory(inspection.memory, console)
     if inspection.cost is not None:
         _print_cost(inspection.cost, console)
+
+
+def print_findings(inspections: Sequence[Inspection], console: Console | None = None) -> None:
+    """Prints the rules for states and functions that functions break, each once.
+
+    Args:
+        inspections: Of the functions.
+        console: Where to; None is stdout.
+    """
+    console = console or Console(highlight=False, markup=False)
+    broken: dict[str, list[Finding]] = {}
+    for finding in (each for inspection in inspections for each in inspection.findings):
+        broken.setdefault(finding.rule.id, []).append(finding)
+    if broken:
+        console.print("\nRules for states and functions that it breaks")
+    for findings in broken.values():
+        rule = findings[0].rule
+        console.print(f"{rule.id} ({rule.severity})")
+        names = list(dict.fromkeys(name for finding in findings for name in finding.names))
+        for line in (some_names(names), *rule_lines(rule)):
+            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
 
 
 def _devices(inspection: Inspection) -> Table:
@@ -138,6 +158,48 @@ def _print_cost(cost: CostEstimate, console: Console) -> None:
     for each in slowest:
         table.add_row(each.operation.name, each.operation.type, f"{each.milliseconds * 1e3:.1f}", each.parts.bound)
     console.print(table)
+
+
+def print_decoder(decoder: DecoderInspection, console: Console | None = None) -> None:
+    """Prints what a decoder's functions take together, and how fast it may be.
+
+    Args:
+        decoder: What to print.
+        console: Where to; None is stdout.
+    """
+    console = console or Console(highlight=False, markup=False)
+    chip = "" if decoder.chip is None else f", ms estimated for {decoder.chip.name}"
+    table = Table("function", title=f"{decoder.path.name}: a decoder with a cache{chip}", title_justify="left")
+    for heading in ("programs", "tokens", "weights, MB", "cache, MB", "activations, MB"):
+        table.add_column(heading, justify="right")
+    if decoder.chip is not None:
+        table.add_column("ms", justify="right")
+    for function in decoder.functions:
+        cells = [
+            str(len(function.inspections)),
+            str(function.tokens),
+            f"{function.weight_bytes / 1e6:.2f}",
+            f"{function.cache_bytes / 1e6:.2f}",
+            f"{function.activation_bytes / 1e6:.2f}",
+        ]
+        if function.milliseconds is not None:
+            cells.append(f"{function.milliseconds:.2f}")
+        table.add_row(function.name, *cells)
+    console.print(table)
+    names = " and ".join(function.name for function in decoder.loaded)
+    console.print(
+        f"to generate, {names} are loaded: an estimated {decoder.loaded_bytes / 1e6:.1f} MB, each function with a "
+        "copy of its weights, over one cache"
+    )
+    speed = decoder.speed
+    if speed is not None:
+        first, rate = speed.first_token_ms, speed.tokens_per_second
+        console.print(
+            f"first token of a prompt of {speed.prompt_length}, an estimate: {first.typical:.1f} ms, likely "
+            f"{first.low:.1f} to {first.high:.1f}; then {rate.typical:.1f} tokens a second, likely {rate.low:.1f} to "
+            f"{rate.high:.1f}, without the host's share. docs/decoder-speed.md has such estimates beside published "
+            "speeds, most of which were lower"
+        )
 
 
 def print_device_plan(plan: DevicePlan, console: Console | None = None) -> None:

@@ -193,6 +193,9 @@ PROGRAMS = {
     "conv": on(conv),
     "linear": on(lambda x: mb.linear(x=x, weight=half(4, 8)), ROWS),
     "matmul-with-weights": on(lambda x: mb.matmul(x=x, y=half(8, 4)), ROWS),
+    "matmul-over-a-state": lambda: program_of(
+        lambda x, cache: mb.matmul(x=x, y=cached(x, cache), transpose_y=True), ct.target.iOS18, {"cache": X}, x=X
+    ),
     "matmul-of-heads": on(lambda x: mb.matmul(x=x, y=x, transpose_y=True), "fp16 1 2 64 8"),
     "matmul": on(lambda x: mb.matmul(x=x, y=x, transpose_y=True), ROWS),
     "einsum-of-other-rank": on(

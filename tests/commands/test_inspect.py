@@ -67,6 +67,10 @@ def test_a_page_is_written_beside_the_answer(run, package, tmp_path):
     assert "cannot be written" in run("--html", str(tmp_path / "nowhere/report.html"), code=1)
 
 
+def test_a_package_without_a_cache_is_no_decoder(run):
+    assert "decoder" not in json.loads(run("--json"))
+
+
 def test_a_chip_adds_an_estimate_of_latency(run):
     assert "latency on M2, an estimate" in run("--chip", "M2")
     assert json.loads(run("--chip", "M2", "--json"))["cost"]["chip"] == "M2"

@@ -1,18 +1,19 @@
-"""A recipe applied to an `.mlpackage`: coremltools' passes in order, then a look at what they did."""
+"""A recipe applied to programs: coremltools' passes in order, then a look at what they did."""
 
 from __future__ import annotations
 
 import gc
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimum_ane.compression.coverage import Attempt, Coverage, measure_coverage
+from optimum_ane.compression.coverage import Attempt, Coverage, join_coverages, measure_coverage
+from optimum_ane.compression.feed_forward import is_feed_forward
 from optimum_ane.compression.kmeans import palette, uniform_palette
 from optimum_ane.compression.palette_store import Palette, PaletteStore
 from optimum_ane.compression.recipes import Recipe, Step
@@ -34,50 +35,71 @@ Progress = Callable[[int, int], None]
 
 
 def compress_mlpackage(source: Path, target: Path, recipe: Recipe, progress: Progress | None = None) -> Coverage:
-    """Compresses the weights of a package.
-
-    The same package and recipe give the same weights every time.
-
-    coremltools compresses programs of one function. Where there are several, each is taken out, compressed, and merged
-    with the others again. What they share is compressed in the same way for each, so that it is stored once; its
-    palettes are found once.
+    """Compresses the weights of one `.mlpackage`; see `compress_mlpackages`.
 
     Args:
         source: The `.mlpackage` of an ML Program, not compressed yet.
         target: The `.mlpackage` to write; its directory exists, it does not.
-        recipe: What to do. A weight is named as in the first function that reads it.
+        recipe: What to do.
         progress: Is called as palettes are found, which is what takes time.
 
     Returns:
         What became of each weight.
+    """
+    return compress_mlpackages({source.stem: (source, target)}, recipe, progress)
+
+
+def compress_mlpackages(
+    programs: Mapping[str, tuple[Path, Path]], recipe: Recipe, progress: Progress | None = None
+) -> Coverage:
+    """Compresses the weights of a package's programs.
+
+    The same programs and recipe give the same weights every time.
+
+    coremltools compresses programs of one function. Where there are several, each is taken out, compressed, and merged
+    with the others again. What they share is compressed in the same way for each, so that it is stored once; its
+    palettes are found once, those that programs share as well.
+
+    Args:
+        programs: For each program the `.mlpackage`, not compressed yet, and the `.mlpackage` to write, whose directory
+            exists.
+        recipe: What to do. A weight is named as in the first function that reads it.
+        progress: Is called as palettes are found, which is what takes time.
+
+    Returns:
+        What became of each weight; of several programs, their names stand before those of the weights.
 
     Raises:
-        CompressionError: The recipe does not fit: the package is for an older system or compressed already, or a
+        CompressionError: The recipe does not fit: a program is for an older system or compressed already, or a
             name in the recipe matches no weight.
-        PackageError: The package is damaged, or the result is not what was asked for.
+        PackageError: A program is damaged, or the result is not what was asked for.
     """
-    check_source(source, recipe)
-    before = StoredWeights(source)
-    with (
-        tempfile.TemporaryDirectory(dir=target.parent, prefix="functions-") as folder,
-        temporary_files_in(Path(folder)),
-    ):
-        if before.functions == (MAIN,):
-            palettes = _Palettes(recipe, before, None, progress)
-            plan = _compress_function(source, target, recipe, before, MAIN, palettes)
-        else:
-            plan = _compress_functions(source, target, recipe, before, Path(folder), progress)
-    return measure_coverage(source, target, recipe, plan)
+    check_sources([source for source, _ in programs.values()], recipe)
+    stored = {name: StoredWeights(source) for name, (source, _) in programs.items()}
+    is_shared = len(stored) > 1 or any(package.functions != (MAIN,) for package in stored.values())
+    coverages = {}
+    scratch = next(target.parent for _, target in programs.values())
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        palettes = _Palettes(recipe, stored.values(), PaletteStore(file) if is_shared else None, progress)
+        for name, (source, target) in programs.items():
+            plan = _compress_program(source, target, recipe, stored[name], palettes)
+            coverages[name] = measure_coverage(source, target, recipe, plan)
+    return join_coverages(coverages)
 
 
-def _compress_functions(
-    source: Path, target: Path, recipe: Recipe, package: StoredWeights, folder: Path, progress: Progress | None
+def _compress_program(
+    source: Path, target: Path, recipe: Recipe, package: StoredWeights, palettes: _Palettes
 ) -> dict[str, list[Attempt]]:
-    """Takes the functions out, compresses each in the folder, and merges them; returns what was tried."""
-    plan: dict[str, list[Attempt]] = {}
-    compressed = {}
-    with tempfile.TemporaryFile(dir=folder) as file:
-        palettes = _Palettes(recipe, package, PaletteStore(file), progress)
+    """Compresses one program: where it has several functions each by itself, merged again; says what was tried."""
+    with (
+        tempfile.TemporaryDirectory(dir=target.parent, prefix="functions-") as name,
+        temporary_files_in(Path(name)),
+    ):
+        if package.functions == (MAIN,):
+            return _compress_function(source, target, recipe, package, MAIN, palettes)
+        plan: dict[str, list[Attempt]] = {}
+        compressed = {}
+        folder = Path(name)
         for function in package.functions:
             single = folder / f"{function}.mlpackage"
             compressed[function] = folder / f"{function}-compressed.mlpackage"
@@ -86,7 +108,7 @@ def _compress_functions(
             plan = attempts | plan
             shutil.rmtree(single)
         merge_functions(compressed, target, default=package.functions[0])
-    return plan
+        return plan
 
 
 def _compress_function(
@@ -117,7 +139,7 @@ def _compress_function(
         asked: dict[str, Settings] = {}
         for label, place in own.items():
             weight = package.weights[label]
-            settings = step.settings_for(weight.name, weight.op_types)
+            settings = step.settings_for(weight.name, weight.op_types, weight.readers)
             is_compressed = now.weights[places[place]].stored_bytes != weight.stored_bytes
             if settings is not None and is_compressed == step.joint:
                 asked[label] = settings
@@ -141,14 +163,38 @@ def _compress_function(
     return plan
 
 
-def check_source(source: Path, recipe: Recipe) -> None:
+def check_sources(sources: Collection[Path], recipe: Recipe) -> None:
     """Refuses, before any work, a package that a recipe cannot be applied to.
 
+    Args:
+        sources: Its programs.
+        recipe: The recipe.
+
     Raises:
-        CompressionError: It is for an older system than the recipe needs, or compressed already, or a name in the
-            recipe matches none of its weights.
-        PackageError: It is damaged.
+        CompressionError: A program is for an older system than the recipe needs, or compressed already, or what the
+            recipe names matches no weight of any of them.
+        PackageError: A program is damaged.
     """
+    for source in sources:
+        _check_program(source, recipe)
+    weights = [weight for source in sources for weight in StoredWeights(source).weights.values()]
+    names = {weight.name for weight in weights}
+    where = " and ".join(map(str, sources))
+    for step in recipe.steps:
+        for pattern in step.weights:
+            if pattern not in names and not any(fnmatchcase(name, pattern) for name in names):
+                raise CompressionError(
+                    f"recipe {recipe.name}: {pattern!r} matches none of the {len(names)} weights of {where}; "
+                    f"one is called {max(names, key=len, default='nothing')!r}"
+                )
+        if step.feed_forward is not None and not any(is_feed_forward(each.name, each.readers) for each in weights):
+            raise CompressionError(
+                f"recipe {recipe.name}: none of the {len(names)} weights of {where} is a feed-forward layer's by its "
+                "name; take palette4-g16, or write a recipe that names them"
+            )
+
+
+def _check_program(source: Path, recipe: Recipe) -> None:
     spec = Package(source).spec
     recipe.check_target(target_of_program(spec, str(source)), "the package")
     for name in functions_of(spec):
@@ -158,14 +204,6 @@ def check_source(source: Path, recipe: Recipe) -> None:
                 raise CompressionError(
                     f"{source} is compressed already ({operation.outputs[0].name}: {operation.type}); compress the "
                     "package that it was made from"
-                )
-    names = {weight.name for weight in StoredWeights(source).weights.values()}
-    for step in recipe.steps:
-        for pattern in step.weights:
-            if pattern not in names and not any(fnmatchcase(name, pattern) for name in names):
-                raise CompressionError(
-                    f"recipe {recipe.name}: {pattern!r} matches none of the {len(names)} weights of {source}; "
-                    f"one is called {max(names, key=len, default='nothing')!r}"
                 )
 
 
@@ -192,16 +230,24 @@ class _Palettes:
     """Finds palettes as coremltools asks for them, one for each weight or group of channels, and counts them."""
 
     def __init__(
-        self, recipe: Recipe, package: StoredWeights, store: PaletteStore | None, progress: Progress | None
+        self,
+        recipe: Recipe,
+        packages: Collection[StoredWeights],
+        store: PaletteStore | None,
+        progress: Progress | None,
     ) -> None:
         self._store = store
         self._progress = progress
         self._done = 0
         self._total = 0
         for step in recipe.steps:
-            for label in (label for names in package.labels.values() for label in set(names.values())):
-                weight = package.weights[label]
-                settings = step.settings_for(weight.name, weight.op_types)
+            for weight in (
+                package.weights[label]
+                for package in packages
+                for names in package.labels.values()
+                for label in set(names.values())
+            ):
+                settings = step.settings_for(weight.name, weight.op_types, weight.readers)
                 if isinstance(settings, Palettize) and weight.elements > settings.weight_threshold:
                     self._total += weight.elements
 

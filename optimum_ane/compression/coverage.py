@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +120,28 @@ def measure_coverage(source: Path, target: Path, recipe: Recipe, plan: Plan) -> 
         bytes_before=before.stored_bytes,
         bytes_after=after.stored_bytes,
         float16_bytes=before.float16_bytes,
+    )
+
+
+def join_coverages(coverages: Mapping[str, Coverage]) -> Coverage:
+    """What a recipe did to all programs of a package; of several, their names stand before those of the weights.
+
+    Args:
+        coverages: By the program's name; one at least, of the same recipe.
+    """
+    first, *others = coverages.values()
+    if not others:
+        return first
+    return Coverage(
+        recipe=first.recipe,
+        weights=tuple(
+            replace(weight, name=f"{program}/{weight.name}")
+            for program, coverage in coverages.items()
+            for weight in coverage.weights
+        ),
+        bytes_before=sum(coverage.bytes_before for coverage in coverages.values()),
+        bytes_after=sum(coverage.bytes_after for coverage in coverages.values()),
+        float16_bytes=sum(coverage.float16_bytes for coverage in coverages.values()),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from optimum_ane.compression.feed_forward import is_feed_forward
 from optimum_ane.compression.settings import KINDS, NO_CHANNEL_SCALE, Settings, near_miss, read_settings
 from optimum_ane.compression.targets import latest
 from optimum_ane.errors import CompressionError
@@ -26,19 +27,21 @@ _REFUSED = {
 """Names that people will try, and why they are no recipes of this table."""
 
 _RECIPE_KEYS = ("summary", "psnr", "advice", "residency", "sources", "steps")
-_STEP_KEYS = ("kind", "joint", "global", "op_types", "weights")
+_STEP_KEYS = ("kind", "joint", "global", "op_types", "feed_forward", "weights")
 
 
 @dataclass(frozen=True)
 class Step:
     """One pass over the program: one kind of compression.
 
-    What a weight becomes is decided from the particular to the general: its own name, then the type of an operation
-    that reads it, then the rest. None leaves a weight to a later step, or as it is.
+    What a weight becomes is decided from the particular to the general: its own name, then whether it is of a
+    feed-forward layer, then the type of an operation that reads it, then the rest. None leaves a weight to a later
+    step, or as it is.
 
     Attributes:
         kind: `"palettize"`, `"quantize"` or `"prune"`.
         default: For every weight that nothing below names.
+        feed_forward: For weights of feed-forward layers; see `feed_forward.is_feed_forward`.
         op_types: By MIL type of the operation that reads the weight; of a weight read by several, the first listed.
         weights: By the weight's name in the program, or a pattern as in a shell; a name goes before patterns, of
             patterns the first that matches counts.
@@ -50,19 +53,23 @@ class Step:
     op_types: Mapping[str, Settings | None] = field(default_factory=dict)
     weights: Mapping[str, Settings | None] = field(default_factory=dict)
     joint: bool = False
+    feed_forward: Settings | None = None
 
-    def settings_for(self, name: str, op_types: tuple[str, ...]) -> Settings | None:
+    def settings_for(self, name: str, op_types: tuple[str, ...], readers: tuple[str, ...] = ()) -> Settings | None:
         """What this step makes of one weight.
 
         Args:
             name: The weight's name in the program.
             op_types: Of the operations that read it.
+            readers: The names of these operations.
         """
         if name in self.weights:
             return self.weights[name]
         for pattern, settings in self.weights.items():
             if fnmatchcase(name, pattern):
                 return settings
+        if self.feed_forward is not None and is_feed_forward(name, readers):
+            return self.feed_forward
         for op_type, settings in self.op_types.items():
             if op_type in op_types:
                 return settings
@@ -71,7 +78,7 @@ class Step:
     @property
     def all_settings(self) -> tuple[Settings, ...]:
         """Every setting that it may apply."""
-        every = (self.default, *self.op_types.values(), *self.weights.values())
+        every = (self.default, self.feed_forward, *self.op_types.values(), *self.weights.values())
         return tuple(settings for settings in every if settings is not None)
 
 
@@ -254,9 +261,12 @@ def _step(entries: Any, where: str) -> Step:
         op_types=_by_name(kind, entries.get("op_types"), f"{where}: op_types"),
         weights=_by_name(kind, entries.get("weights"), f"{where}: weights"),
         joint=joint,
+        feed_forward=_optional(kind, entries.get("feed_forward"), f"{where}: feed_forward"),
     )
     if not step.all_settings:
-        raise CompressionError(f"{where} compresses nothing; give global, op_types or weights some settings")
+        raise CompressionError(
+            f"{where} compresses nothing; give global, feed_forward, op_types or weights some settings"
+        )
     return step
 
 

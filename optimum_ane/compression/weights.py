@@ -28,6 +28,7 @@ class Weight:
         shape: The extents.
         stored_bytes: In the package.
         op_types: The types of the operations that read it, in any function, each once.
+        readers: The names of these operations, each once.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Weight:
     shape: tuple[int, ...]
     stored_bytes: int
     op_types: tuple[str, ...]
+    readers: tuple[str, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -71,10 +73,11 @@ class StoredWeights:
         self._other: set[Constant] = set()
         self._operands: dict[str, list[str]] = {}
         seen: dict[tuple[Constant, ...], str] = {}
+        op_types: dict[str, dict[str, None]] = {}
         readers: dict[str, dict[str, None]] = {}
         for function in self.functions:
             self.labels[function], self._operands[function] = {}, []
-            for op_type, name, constant in _constants(read_function(self.package, function)):
+            for op_type, reader, name, constant in _constants(read_function(self.package, function)):
                 if constant.type is None or constant.type.dtype.name not in _FLOATS:
                     self._other.add(constant)
                     continue
@@ -85,9 +88,11 @@ class StoredWeights:
                     self.weights[label] = _weight(name, function, constant, constant.type)
                 self.labels[function][name] = seen[key]
                 self._operands[function].append(seen[key])
-                readers.setdefault(seen[key], {})[op_type] = None
+                op_types.setdefault(seen[key], {})[op_type] = None
+                readers.setdefault(seen[key], {})[reader] = None
         self.weights = {
-            label: replace(weight, op_types=tuple(readers[label])) for label, weight in self.weights.items()
+            label: replace(weight, op_types=tuple(op_types[label]), readers=tuple(readers[label]))
+            for label, weight in self.weights.items()
         }
 
     def in_package_of(self, function: str, single: StoredWeights) -> dict[str, str]:
@@ -166,14 +171,14 @@ def bytes_of(leaf: Constant) -> int:
     return 0 if leaf.type is None else (volume(leaf.type.shape) * leaf.type.dtype.bits + 7) // 8
 
 
-def _constants(graph: Graph) -> Iterator[tuple[str, str, Constant]]:
-    """Yields the constants of the weight file that operations read: the operation's type, the constant's name, it."""
+def _constants(graph: Graph) -> Iterator[tuple[str, str, str, Constant]]:
+    """Yields what operations read of the weight file: the operation's type and name, the constant's name, and it."""
     for node in graph.nodes:
         # By name: two readings of the same program must agree on the order, and protobuf keeps none.
         for parameter, operand in sorted(node.inputs.items()):
             for item in operand if isinstance(operand, tuple) else (operand,):
                 if isinstance(item, Constant) and any(leaf.in_file for leaf in leaves_of(item)):
-                    yield node.op, item.name or f"{node.name}.{parameter}", item
+                    yield node.op, node.name, item.name or f"{node.name}.{parameter}", item
         for block in node.blocks:
             yield from _constants(block)
 

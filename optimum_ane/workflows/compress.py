@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from optimum_ane.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.compression.activations import quantize_activations
 from optimum_ane.compression.calibration_data import Calibration
-from optimum_ane.compression.compress import check_source, compress_mlpackage
+from optimum_ane.compression.compress import check_sources, compress_mlpackages
 from optimum_ane.compression.recipes import Recipe
 from optimum_ane.errors import CheckpointError, CompressionError, UnsupportedModelError
 from optimum_ane.evaluation.accuracy import AccuracyLimits
@@ -124,8 +123,7 @@ def compress_package(
     check_output(output, overwrite, [source])
     manifest = Manifest.read(source)
     verify_files(source, manifest)
-    for program in manifest.programs:
-        check_source(source / program.path, recipe)
+    check_sources([source / program.path for program in manifest.programs], recipe)
     job = _Compression(source, recipe, original, psnr_threshold)
     draft = _draft(source, output, manifest, original)
     draft.report.command = command
@@ -209,12 +207,13 @@ class _Compression:
 
     def compress(self, draft: PackageDraft) -> None:
         """Writes the compressed programs."""
-        coverage: Mapping[str, Any] = {}
+        programs = {}
         for program in draft.manifest.programs:
             calibrated = self._calibrated(draft, program.path)
             source = calibrated if calibrated.exists() else self.source / program.path
-            with row_progress("compressing") as progress:
-                coverage = compress_mlpackage(source, draft.directory / program.path, self.recipe, progress).to_dict()
+            programs[program.name] = source, draft.directory / program.path
+        with row_progress("compressing") as progress:
+            coverage = compress_mlpackages(programs, self.recipe, progress).to_dict()
         draft.report.compression = {**coverage, **(draft.report.compression or {})}
         draft.manifest = replace(draft.manifest, compression=self.recipe.name)
 

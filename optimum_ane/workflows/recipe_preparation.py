@@ -15,7 +15,7 @@ from optimum_ane.compression.calibration_data import (
     calibration_of_dataset,
     calibration_of_random_tokens,
 )
-from optimum_ane.compression.compress import check_source
+from optimum_ane.compression.compress import check_sources
 from optimum_ane.compression.mixed import MIXED, Budget, MixedRecipe, search_mixed
 from optimum_ane.compression.recipes import Recipe, get_recipe
 from optimum_ane.errors import CompressionError
@@ -149,7 +149,7 @@ def prepare_recipe(
     manifest = Manifest.read(directory)
     _refuse_several(directory, manifest, name)
     verify_files(directory, manifest)
-    check_source(directory / manifest.programs[0].path, get_recipe("int8"))
+    check_sources([directory / manifest.programs[0].path], get_recipe("int8"))
     calibration = calibrating.rows(directory, dataset)
     if budget is None:
         recipe = replace(get_recipe("int8"), name=INT8_ACTIVATIONS, psnr=_PSNR_OF_ACTIVATIONS)

@@ -21,7 +21,7 @@ from optimum_ane.analysis.lint import Finding
 from optimum_ane.analysis.low_residency import low_residency_warning
 from optimum_ane.analysis.operations import count_operations
 from optimum_ane.checkpoints.tokenizer_description import describe_tokenizer
-from optimum_ane.compression.compress import compress_mlpackage
+from optimum_ane.compression.compress import compress_mlpackages
 from optimum_ane.compression.recipes import Recipe
 from optimum_ane.errors import ValidationError
 from optimum_ane.evaluation.accuracy import AccuracyLimits, check_accuracy
@@ -170,12 +170,12 @@ def convert_program(
 
 def compress(draft: PackageDraft, recipe: Recipe) -> None:
     """Compresses the programs in place."""
-    for program in draft.manifest.programs:
-        path = draft.directory / program.path
-        with tempfile.TemporaryDirectory(dir=draft.directory) as scratch, row_progress("compressing") as progress:
-            uncompressed = path.rename(Path(scratch) / path.name)
-            coverage = compress_mlpackage(uncompressed, path, recipe, progress)
-        draft.report.compression = coverage.to_dict()
+    with tempfile.TemporaryDirectory(dir=draft.directory) as scratch, row_progress("compressing") as progress:
+        programs = {}
+        for program in draft.manifest.programs:
+            path = draft.directory / program.path
+            programs[program.name] = path.rename(Path(scratch) / path.name), path
+        draft.report.compression = compress_mlpackages(programs, recipe, progress).to_dict()
     draft.manifest = replace(draft.manifest, compression=recipe.name)
 
 

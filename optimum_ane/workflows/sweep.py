@@ -14,7 +14,7 @@ from optimum_ane.analysis.operations import read_program
 from optimum_ane.analysis.partition import partition
 from optimum_ane.analysis.residency import place
 from optimum_ane.compression.accuracy_scorer import AccuracyScorer
-from optimum_ane.compression.compress import check_source
+from optimum_ane.compression.compress import check_sources
 from optimum_ane.compression.recipes import Recipe, get_recipe, recipe_names
 from optimum_ane.compression.sweep import SWEEP_JSON, Estimate, Point, Sweep, sweep, swept_program
 from optimum_ane.compression.sweep_report import draw_sweep, print_sweep
@@ -56,7 +56,7 @@ def run_sweep(
     program = swept_program(directory, manifest)
     chosen = _fitting(manifest) if recipes is None else [get_recipe(name) for name in recipes]
     for recipe in chosen[:1]:
-        check_source(directory / program.path, recipe)
+        check_sources([directory / program.path], recipe)
     scorer = AccuracyScorer(
         directory, spec, reference=reference, with_reference=with_reference, trust_remote_code=trust_remote_code
     )

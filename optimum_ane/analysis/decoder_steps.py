@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 from optimum_ane.analysis.chips import Chip, assume
 from optimum_ane.analysis.cost import Parts, fixed_cost, step_cost, unfolded_bytes
 from optimum_ane.analysis.cost_parameters import cost_parameters
 from optimum_ane.analysis.decoder_shape import PRODUCT, TABLE, DecoderShape, DecoderWeight
 from optimum_ane.analysis.steps import ALIGNMENT, Step
+from optimum_ane.exporters.cached_decoder.chunk_plan import cut_layers
+from optimum_ane.exporters.cached_decoder.chunks import Chunk
 
 _NORM_PASSES, _ROTATION_PASSES = 8, 10
 """Passes over a value twice as wide as the tokens that a norm by `layer_norm` takes, and over queries and keys that a
@@ -24,13 +25,6 @@ rotation takes: counted in converted programs."""
 
 _HEAD_PART = 16_384
 """Outputs of one part of a head that is split for chips up to A16 and M3."""
-
-_EVEN_ENOUGH = 100_000
-"""Bytes to which programs are made even."""
-
-MOST_CHUNK_BYTES, MOST_CHUNK_LAYERS = 950_000_000, 15
-"""What shipping packages keep to (Anemll/Anemll, docs; john-rocky/CoreML-LLM, docs/CHUNK_CONSOLIDATION_BENCH.md); the
-rules `program-above-1400-mb` and `layers-above-15` of data/state_rules.yaml say why."""
 
 
 @dataclass(frozen=True)
@@ -54,28 +48,6 @@ def as_float16(weight: DecoderWeight) -> StoredWeight:
     return StoredWeight(weight.dense_bytes)
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """One program of a decoder.
-
-    Attributes:
-        first: Its first layer.
-        stop: The layer behind its last.
-        has_start: Whether the look-up of the tokens is in it.
-        has_end: Whether the head is in it.
-    """
-
-    first: int
-    stop: int
-    has_start: bool
-    has_end: bool
-
-    @property
-    def layers(self) -> int:
-        """How many layers it has."""
-        return self.stop - self.first
-
-
 def weights_of(decoder: DecoderShape, chunk: Chunk, *, is_prefill: bool = False) -> Iterator[DecoderWeight]:
     """Yields the weights that a function of a chunk reads.
 
@@ -83,16 +55,16 @@ def weights_of(decoder: DecoderShape, chunk: Chunk, *, is_prefill: bool = False)
     prefill has no head, and of the last layer it makes keys and values alone.
     """
     last = decoder.layers - 1
-    if is_prefill and chunk.has_end:
+    if is_prefill and chunk.is_last:
         cache = decoder.caches[-1]
         made = cache.heads * (cache.key_width + cache.value_width)
         yield DecoderWeight("keys and values of the last layer", (made, decoder.width), (PRODUCT,), "layer", last)
     for weight in decoder.weights:
         if is_prefill and weight.layer == last:
             continue
-        is_start = chunk.has_start and weight.place == "start"
-        is_end = chunk.has_end and not is_prefill and (weight.place == "end" or len(weight.op_types) > 1)
-        if is_start or is_end or chunk.first <= weight.layer < chunk.stop:
+        is_start = chunk.is_first and weight.place == "start"
+        is_end = chunk.is_last and not is_prefill and (weight.place == "end" or len(weight.op_types) > 1)
+        if is_start or is_end or chunk.first <= weight.layer < chunk.last:
             yield weight
 
 
@@ -104,64 +76,22 @@ def chunk_bytes(
     return weights + 2 * context * decoder.rotary_width
 
 
-def cut(decoder: DecoderShape, context: int, compress: Compression, count: int | None = None) -> tuple[Chunk, ...]:
-    """Cuts a decoder into programs.
+def cut(decoder: DecoderShape, count: int | None = None) -> tuple[Chunk, ...]:
+    """Cuts a decoder into programs as an export does: by its layers, and by their sizes in float16.
 
     Args:
         decoder: The decoder.
-        context: Rows of the cache.
-        compress: How weights are stored.
-        count: How many programs, of as many layers each as may be; None takes as few as keep to `MOST_CHUNK_BYTES`
-            and `MOST_CHUNK_LAYERS`. A program holds a layer at least, however large that or a table is.
+        count: How many programs; None takes as few as keep to `MOST_BYTES` and `MOST_LAYERS`.
     """
-    if count is not None:
-        bounds = [round(index * decoder.layers / count) for index in range(count + 1)]
-    else:
-        sizes = _Sizes(decoder, context, compress)
-        fewest = len(sizes.bounds(MOST_CHUNK_BYTES))
-        # The least limit that needs no more programs makes them as even as they can be.
-        low, high = 0, MOST_CHUNK_BYTES
-        while high - low > _EVEN_ENOUGH:
-            middle = (low + high) // 2
-            low, high = (low, middle) if len(sizes.bounds(middle)) == fewest else (middle, high)
-        bounds = sizes.bounds(high)
-    return tuple(Chunk(a, b, a == 0, b == decoder.layers) for a, b in pairwise(bounds))
-
-
-class _Sizes:
-    """What each layer takes, and what stands before and behind them."""
-
-    def __init__(self, decoder: DecoderShape, context: int, compress: Compression) -> None:
-        self._angles = 2 * context * decoder.rotary_width
-
-        def weights(first: int, stop: int, has_start: bool, has_end: bool) -> int:
-            chunk = Chunk(first, stop, has_start, has_end)
-            return chunk_bytes(decoder, chunk, context, compress) - self._angles
-
-        self._layers = [weights(layer, layer + 1, False, False) for layer in range(decoder.layers)]
-        self._start, self._end, self._both = (
-            weights(0, 0, True, False),
-            weights(0, 0, False, True),
-            weights(0, 0, True, True),
+    before, behind = (
+        sum(weight.dense_bytes for weight in decoder.weights if belongs(weight))
+        for belongs in (
+            lambda weight: weight.place == "start",
+            lambda weight: weight.place == "end" or len(weight.op_types) > 1,
         )
-
-    def bounds(self, limit: int) -> list[int]:
-        """Cuts so that each program takes a layer, and more up to so many bytes."""
-        bounds = [0]
-        while bounds[-1] < len(self._layers):
-            first = bounds[-1]
-            stop = first + 1
-            while stop < len(self._layers) and stop - first < MOST_CHUNK_LAYERS:
-                if self._bytes(first, stop + 1) > limit:
-                    break
-                stop += 1
-            bounds.append(stop)
-        return bounds
-
-    def _bytes(self, first: int, stop: int) -> int:
-        is_first, is_last = first == 0, stop == len(self._layers)
-        outside = self._both if is_first and is_last else self._start * is_first + self._end * is_last
-        return sum(self._layers[first:stop]) + outside + self._angles
+    )
+    layers = [sum(weight.dense_bytes for weight in decoder.of_layer(layer)) for layer in range(decoder.layers)]
+    return cut_layers([before, *layers, behind], 2 * decoder.parameters, count)
 
 
 def call_cost(
@@ -218,18 +148,18 @@ def chunk_steps(
         return Step("convolution", 2 * tokens * outputs * inputs, bytes_read, moved)
 
     # A table that is the head's weight has two axes of length 1 behind its own, and so have the rows out of it.
-    row = ALIGNMENT if decoder.is_tied and chunk.has_start and chunk.has_end else 2
-    words, angles = tokens * decoder.width * chunk.has_start, tokens * decoder.rotary_width
+    row = ALIGNMENT if decoder.is_tied and chunk.is_first and chunk.is_last else 2
+    words, angles = tokens * decoder.width * chunk.is_first, tokens * decoder.rotary_width
     yield Step("host", 0, 2 * (words + angles), row * words + 2 * angles)
     for weight in weights_of(decoder, chunk, is_prefill=is_prefill):
         if len(weight.shape) != 2:
             continue
-        is_table = chunk.has_start and TABLE in weight.op_types
-        is_head = chunk.has_end and not is_prefill and len(weight.op_types) > 1
+        is_table = chunk.is_first and TABLE in weight.op_types
+        is_head = chunk.is_last and not is_prefill and len(weight.op_types) > 1
         if is_table and not is_head:
             continue
         yield product(weight)
-    for layer in range(chunk.first, chunk.stop):
+    for layer in range(chunk.first, chunk.last):
         yield from _attention(decoder, layer, tokens, context, is_last=is_prefill and layer == decoder.layers - 1)
         yield Step("movement", 0, 0, 2 * _NORM_PASSES * _padded(2 * decoder.width, tokens))
 

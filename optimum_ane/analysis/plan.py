@@ -12,9 +12,6 @@ from optimum_ane.analysis.chips import Chip
 from optimum_ane.analysis.cost import Parts, unfolded_bytes
 from optimum_ane.analysis.decoder_shape import DecoderShape
 from optimum_ane.analysis.decoder_steps import (
-    MOST_CHUNK_BYTES,
-    MOST_CHUNK_LAYERS,
-    Chunk,
     Compression,
     call_cost,
     chunk_bytes,
@@ -26,6 +23,8 @@ from optimum_ane.analysis.devices import Device
 from optimum_ane.analysis.generation import GenerationSpeed, generation_speed
 from optimum_ane.analysis.lint import StateRule, state_rules
 from optimum_ane.errors import ShapeError
+from optimum_ane.exporters.cached_decoder.chunk_plan import MOST_BYTES, MOST_LAYERS
+from optimum_ane.exporters.cached_decoder.chunks import Chunk
 
 Verdict = Literal["fits", "fits with the entitlement", "does not fit", "cannot be exported"]
 
@@ -132,7 +131,7 @@ class Plan:
             "reasons": list(self.reasons),
             "weight_bytes": self.disk_bytes,
             "programs": [
-                {"layers": chunk.layers, "weight_bytes": size}
+                {"layers": chunk.last - chunk.first, "weight_bytes": size}
                 for chunk, size in zip(self.chunks, self.chunk_bytes, strict=True)
             ],
             "memory_bytes": {
@@ -164,7 +163,7 @@ def make_plan(decoder: DecoderShape, request: PlanRequest, recipe: str, compress
     """
     request.check(decoder)
     context = request.context_length
-    chunks = cut(decoder, context, compress, request.chunks)
+    chunks = cut(decoder, request.chunks)
     chip = request.device.chip
 
     def cost(tokens: int, *, is_prefill: bool) -> Parts:
@@ -266,15 +265,16 @@ def _of_programs(
     reasons = []
     if len(chunks) > 1 and request.chunks is None:
         reasons.append(
-            f"{len(chunks)} programs: {MOST_CHUNK_LAYERS} layers and {MOST_CHUNK_BYTES / 1e6:.0f} MB at most in one."
+            f"{len(chunks)} programs: {MOST_LAYERS} layers and {MOST_BYTES / 1e6:.0f} MB of float16 at most in "
+            "one, or more where a layer and a table take more; --chunks asks for another number."
         )
-    most = max(chunk.layers for chunk in chunks)
-    if most > MOST_CHUNK_LAYERS:
+    most = max(chunk.last - chunk.first for chunk in chunks)
+    if most > MOST_LAYERS:
         reasons.append(f"A program has {most} layers. {_rule('layers-above-15').reason}")
     if max(sizes) > _rule("program-above-1400-mb").limit:
         reasons.append(f"A program takes {_gb(max(sizes))}. {_rule('program-above-1400-mb').reason}")
-    elif max(sizes) > MOST_CHUNK_BYTES:
-        reasons.append(f"A program takes {_gb(max(sizes))}, more than the {MOST_CHUNK_BYTES / 1e6:.0f} MB that ship.")
+    elif max(sizes) > MOST_BYTES:
+        reasons.append(f"A program takes {_gb(max(sizes))}, more than the {MOST_BYTES / 1e6:.0f} MB that ship.")
     if decoder.is_tied and len(chunks) > 1:
         table = 2 * decoder.vocabulary * decoder.width
         reasons.append(

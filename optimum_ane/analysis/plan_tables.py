@@ -37,7 +37,7 @@ def print_plans(
         "the configuration alone, nothing was run; memory and speed are estimates"
     )
     table = Table(title_justify="left")
-    table.add_column("weights", no_wrap=True)
+    table.add_column("weights", overflow="fold")
     for heading in ("MB on disk", "programs", "MB in memory", "first token, ms", "tokens a second"):
         table.add_column(heading, justify="right")
     table.add_column("verdict")

@@ -38,7 +38,7 @@ def planned_weight(recipe: Recipe, name: str, shape: tuple[int, ...], op_types: 
     stored = PlannedWeight(_FLOAT16 * elements)
     before: Settings | None = None
     for step in recipe.steps:
-        settings = step.settings_for(name, op_types)
+        settings = step.settings_for(name, op_types, (name,))
         if settings is None or step.joint is not (before is not None) or not _takes(settings, shape, elements):
             continue
         if isinstance(before, Palettize):

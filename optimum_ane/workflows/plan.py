@@ -14,7 +14,7 @@ from optimum_ane.compression.planned_size import planned_weight
 from optimum_ane.compression.recipes import Recipe, get_recipe
 
 FLOAT16 = "float16"
-RECIPES = (FLOAT16, "int8", "palette6", "palette4-g16")
+RECIPES = (FLOAT16, "int8", "palette6", "palette4-g16-feed-forward", "palette4-g16")
 """What is planned where no recipe is asked for: the forms that stay on the Neural Engine and are no experiments."""
 
 
@@ -76,7 +76,7 @@ def make_plans(model: str, request: PlanRequest, compress: str | None = None, hu
 
 def _compression(recipe: Recipe) -> Compression:
     def compress(weight: DecoderWeight) -> StoredWeight:
-        planned = planned_weight(recipe, weight.name, weight.shape, weight.op_types)
+        planned = planned_weight(recipe, weight.name.replace(".", "_"), weight.shape, weight.op_types)
         return StoredWeight(planned.bytes, planned.dtype)
 
     return compress

@@ -53,7 +53,7 @@ class PublishedSpeed:
     def estimate(self) -> Range:
         """Estimates the tokens a second."""
         entry, decoder = self.entry, _shape(tuple((self.sizes or {}).items()))
-        chunks = cut(decoder, entry["context"], self._compress, entry.get("programs", 1))
+        chunks = cut(decoder, entry.get("programs", 1))
         is_prefill = entry["what"] == "prompt" and entry["tokens"] < entry["context"]
         parts = call_cost(
             decoder,

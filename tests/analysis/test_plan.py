@@ -93,7 +93,7 @@ def test_smollm2_takes_two_bytes_a_parameter(smollm2):
 
 def test_programs_hold_fifteen_layers_at_most_and_a_tied_table_twice(smollm2):
     plan = plan_of(smollm2)
-    assert [(chunk.first, chunk.stop) for chunk in plan.chunks] == [(0, 15), (15, 30)]
+    assert [(chunk.first, chunk.last) for chunk in plan.chunks] == [(0, 15), (15, 30)]
     table, angles = 2 * 49_152 * 576, 1024 * 2 * 64 * 2
     assert plan.disk_bytes == 2 * smollm2.parameters + table + 2 * angles
     assert any("stands twice" in reason for reason in plan.reasons)
@@ -103,13 +103,13 @@ def test_programs_hold_fifteen_layers_at_most_and_a_tied_table_twice(smollm2):
 def test_programs_are_cut_where_they_would_grow_too_large():
     shape = decoder(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
                     num_key_value_heads=8, vocab_size=128_256, tie_word_embeddings=True)  # fmt: skip
-    chunks = cut(shape, 512, as_float16)
+    chunks = cut(shape)
     sizes = [chunk_bytes(shape, chunk, 512, as_float16) for chunk in chunks]
     assert len(chunks) == 4
     assert max(sizes) <= 950e6
     # A layer takes 121.6 MB, and the first and the last program have the table of 525 MB besides.
-    assert [chunk.layers for chunk in chunks] == [2, 6, 6, 2]
-    assert [chunk.layers for chunk in cut(shape, 512, as_float16, 3)] == [5, 6, 5]
+    assert [chunk.last - chunk.first for chunk in chunks] == [2, 6, 6, 2]
+    assert [chunk.last - chunk.first for chunk in cut(shape, 3)] == [4, 8, 4]
 
 
 @pytest.mark.parametrize(("layers", "verdict"), [(4, "fits"), (8, "fits with the entitlement"), (24, "does not fit")])

@@ -34,10 +34,10 @@ def run(checkpoint, capsys):
 
 def test_the_forms_of_the_weights_stand_side_by_side_with_a_verdict_and_its_reasons(run):
     said = " ".join(run().split())
-    for recipe in ("float16", "int8", "palette6", "palette4-g16"):
+    for recipe in ("float16", "int8", "palette6", "palette4-g16", "palette4-g16-feed-forward"):
         assert f"{recipe}: fits; most of a token's time goes to" in said
     assert "nothing was run; memory and speed are estimates" in said
-    assert "2 programs: 15 layers and 950 MB at most in one." in said
+    assert "2 programs: 15 layers and 950 MB of float16 at most in one" in said
     assert "6 GB with com.apple.developer.kernel.increased-memory-limit, read on iPhone 15 Pro" in said
     assert "…" not in said
 
@@ -52,6 +52,16 @@ def test_json_is_pure_and_holds_bytes(run):
     assert plan["memory_bytes"]["state"] == 2 * 16 * 2 * 256 * 32 * 2
     rates = plan["estimates"]["tokens_per_second"]
     assert 0 < rates["low"] < rates["typical"] < rates["high"]
+
+
+def test_feed_forward_layers_are_told_by_their_names(run):
+    sizes = {
+        name: json.loads(run("--json", "--compress", name, "--chunks", "1"))["plans"][0]["weight_bytes"]
+        for name in ("int8", "palette4-g16-feed-forward")
+    }
+    # Half of the bytes of int8 in 16 layers of three matrices, and a palette for 16 outputs in place of 16 scales.
+    saved = 16 * (3 * 64 * 96 // 2 - (2 * 96 + 64) // 16 * (16 * 2 - 16 * 2))
+    assert sizes["int8"] - sizes["palette4-g16-feed-forward"] == saved
 
 
 def test_a_recipe_of_ones_own_is_planned(run, tmp_path):

@@ -38,17 +38,29 @@ def plan_chunks(model: PreTrainedModel, layers: DecoderLayers, count: int | None
     head = model.get_output_embeddings()
     behind = 0 if head is None else _bytes(head.parameters())
     others = max(0, whole - sum(sizes) - table - (0 if head is None or _is_tied(model) else behind))
-    least = max(table + sizes[0], behind + sizes[-1], *sizes)
-    for number in [count] if count is not None else range(1, layers.count + 1):
+    return cut_layers([table + others, *sizes, behind], whole, count)
+
+
+def cut_layers(sizes: Sequence[int], whole: int, count: int | None = None) -> tuple[Chunk, ...]:
+    """Shares layers out by their sizes; see `plan_chunks`.
+
+    Args:
+        sizes: Bytes of what lies before the layers, of each layer, and of what lies behind them.
+        whole: Bytes of all in one program, where a table that is both before and behind is there once.
+        count: Of chunks.
+    """
+    layers = len(sizes) - 2
+    least = max(sizes[0] + sizes[1], sizes[-2] + sizes[-1], *sizes[1:-1])
+    for number in [count] if count is not None else range(1, layers + 1):
         if number == 1:
-            bounds, largest = [0, layers.count], whole
+            bounds, largest = [0, layers], whole
         else:
-            bounds, largest = _shared_out([table + others, *sizes, behind], number)
+            bounds, largest = _shared_out(sizes, number)
         if count is not None or (
             largest <= max(MOST_BYTES, least) and max(b - a for a, b in pairwise(bounds)) <= MOST_LAYERS
         ):
             break
-    return tuple(Chunk(a, b, layers.count) for a, b in pairwise(bounds))
+    return tuple(Chunk(a, b, layers) for a, b in pairwise(bounds))
 
 
 def _is_tied(model: PreTrainedModel) -> bool:

@@ -77,6 +77,8 @@ def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str |
         "sequence_length": manifest.form.longest,
         "sequence_lengths": manifest.form.sequence_length,
         "modality": main.task.modality,
+        "has_cache": manifest.form.has_cache,
+        "prefill_length": manifest.form.prefill_length,
         "rows": main.rows,
         "lengths": " or ".join(main.lengths.rsplit(", ", 1)),
         "batch_size": manifest.form.batch_size,

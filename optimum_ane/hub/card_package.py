@@ -89,13 +89,20 @@ class CardPackage:
         return own if own is not None else theirs if isinstance(theirs, int) else 0
 
     @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end what a language model writes."""
+        return () if self.manifest.text is None else self.manifest.text.end_ids
+
+    @property
     def default_function(self) -> FunctionEntry:
         """The function that runs where none is named: the first of the first program."""
         return self.manifest.programs[0].functions[0]
 
     @property
     def lengths(self) -> str:
-        """Tokens per row, for a reader: `"128"`, or `"32, 64, 128"`."""
+        """Tokens per row, for a reader: `"128"`, or `"32, 64, 128"`; with a cache those that it holds."""
+        if self.manifest.form.has_cache:
+            return str(self.manifest.form.longest)
         return ", ".join(map(str, self.manifest.form.sequence_length))
 
     @property
@@ -104,6 +111,8 @@ class CardPackage:
         form = self.manifest.form
         if form.task == CUSTOM:
             return "its example inputs"
+        if form.has_cache:
+            return f"{form.longest} tokens of context, {form.prefill_length} of a prompt at once"
         if self.manifest.modality == "text":
             return f"{form.batch_size} × {self.lengths} tokens"
         return f"{self.rows}, {form.batch_size} at once"
@@ -119,6 +128,8 @@ class CardPackage:
                 return f"sounds of {audio.length} frames"
             seconds = f" ({audio.length / audio.sampling_rate:.1f} s)" if audio.sampling_rate else ""
             return f"sounds of {audio.length} samples{seconds}"
+        if self.manifest.form.has_cache:
+            return f"a context of {self.lengths} tokens"
         return f"rows of {' or '.join(self.lengths.rsplit(', ', 1))} tokens"
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from optimum_ane.hub.card_package import CardPackage
 from optimum_ane.hub.example_texts import EXAMPLE_TEXT, OTHER_TEXT, example_with_mask
 from optimum_ane.hub.markdown import python_string
+from optimum_ane.hub.python_tasks import CACHED_TEXT_GENERATION, CHAT
 from optimum_ane.tasks import resolve
 
 _READERS = {"text": ("AutoTokenizer", "tokenizer"), "image": ("AutoImageProcessor", "processor")} | {
@@ -31,13 +32,16 @@ def python_snippet(package: CardPackage, repo_id: str | None) -> str:
     place = arguments if package.has_tokenizer else python_string(manifest.source.name)
     reader, name = _READERS[task.modality]
     prompt = package.default_prompt
-    body = resolve(task.python).format(
+    lines = CACHED_TEXT_GENERATION if manifest.form.has_cache else resolve(task.python)
+    if manifest.form.has_cache and "chat_template.jinja" in manifest.files:
+        lines = CHAT
+    body = lines.format(
         text=python_string(prompt + EXAMPLE_TEXT),
         other=python_string(prompt + OTHER_TEXT),
         masked=python_string(example_with_mask(package)),
         products="cosine similarities" if manifest.form.normalize else "dot products",
     )
-    imported = f"{reader}, pipeline" if task.has_pipeline else reader
+    imported = f"{reader}, pipeline" if task.has_pipeline or manifest.form.has_cache else reader
     return f"""\
 from optimum_ane import {task.model_class}
 from transformers import {imported}

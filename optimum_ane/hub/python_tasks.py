@@ -45,6 +45,15 @@ inputs = tokenizer([{text}], truncation=True, return_tensors="pt")
 scores = model(**inputs).logits[0, -1]  # of each word to follow the text
 print(tokenizer.decode(scores.argmax()))"""
 
+CACHED_TEXT_GENERATION = """\
+write = pipeline("text-generation", model=model, tokenizer=tokenizer)
+print(write("Once upon a time", max_new_tokens=64)[0]["generated_text"])"""
+
+CHAT = """\
+write = pipeline("text-generation", model=model, tokenizer=tokenizer)
+messages = [{{"role": "user", "content": "What is the capital of France?"}}]
+print(write(messages, max_new_tokens=64)[0]["generated_text"][-1]["content"])"""
+
 IMAGE_CLASSIFICATION = """\
 classify = pipeline("image-classification", model=model, image_processor=processor)
 print(classify("photo.jpg"))"""

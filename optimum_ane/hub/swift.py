@@ -15,12 +15,13 @@ from optimum_ane.package.layout import MLPACKAGE_SUFFIX
 from optimum_ane.package.manifest import Manifest, ProgramEntry
 from optimum_ane.tasks import resolve
 
-_UNITS = {
+UNITS = {
     "cpu_and_ne": ".cpuAndNeuralEngine",
     "all": ".all",
     "cpu_and_gpu": ".cpuAndGPU",
     "cpu_only": ".cpuOnly",
 }
+"""Core ML's names of compute units."""
 
 _FRAME = """\
 import CoreML
@@ -123,6 +124,10 @@ def swift_snippet(package: CardPackage) -> str:
         PackageError: The task is none that packages are made for.
     """
     manifest = package.manifest
+    if manifest.form.has_cache:
+        from optimum_ane.hub.swift_language_model import language_model
+
+        return language_model(package)
     if package.task.modality != "text":
         snippet: str = resolve(package.task.swift)(package)
         return snippet
@@ -164,7 +169,7 @@ def load_model(program: ProgramEntry) -> str:
     """The lines that compile and load a program, and set `model`, or `functions` of several."""
     stem = swift_string(program.path.removesuffix(MLPACKAGE_SUFFIX))
     compile = _COMPILE.format(mlpackage=program.path, stem=stem, name=swift_string(program.path))
-    units = _UNITS.get(program.compute_units, ".all")
+    units = UNITS.get(program.compute_units, ".all")
     lengths = _lengths(program)
     if not lengths:
         return _LOAD.format(compile=compile, units=units)

@@ -14,7 +14,7 @@ from optimum_ane.package.json_entries import COUNT, WORD, read_entries
 from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE_SUFFIX
 from optimum_ane.package.manifest_version_1 import version_2_of
 
-FORMAT_VERSION, MINOR_VERSION = 2, 2
+FORMAT_VERSION, MINOR_VERSION = 2, 3
 """A later minor version may have entries that this one does not know; they are passed over."""
 
 _MAX_PROGRAMS, _MAX_FUNCTIONS = 64, 64
@@ -129,12 +129,14 @@ class TextEntry:
         tokenizer: How texts become rows; None without a tokenizer.
         prompts: Texts that sentence-transformers puts before others, by their names.
         default_prompt: Name of the prompt that is put before every text; None where none is.
+        end_ids: Tokens that end what a language model writes.
     """
 
     padding_id: int | None = field(default=None, metadata=COUNT)
     tokenizer: TokenizerEntry | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+    end_ids: tuple[int, ...] = field(default=(), metadata=COUNT)
 
 
 @dataclass(frozen=True)

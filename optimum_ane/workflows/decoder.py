@@ -23,7 +23,7 @@ from optimum_ane.workflows import stages as stage
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel
 
     from optimum_ane.workflows.draft import PackageDraft
 
@@ -58,6 +58,9 @@ class DecoderExport:
         graph.take_original(draft)
         original: PreTrainedModel = draft.original_part()  # type: ignore[assignment]
         draft.generation_config = original.generation_config
+        if draft.manifest.text is not None:
+            text = replace(draft.manifest.text, end_ids=_end_ids(original.generation_config))
+            draft.manifest = replace(draft.manifest, text=text)
 
     def compare_modules(self, draft: PackageDraft) -> None:
         """Runs the original over our cache in PyTorch, and compares it with itself over its own.
@@ -100,3 +103,10 @@ class DecoderExport:
                         "are asked for",
                     )
         return attempt
+
+
+def _end_ids(config: GenerationConfig) -> tuple[int, ...]:
+    ends = config.eos_token_id
+    if ends is None:
+        return ()
+    return tuple(ends) if isinstance(ends, list) else (int(ends),)

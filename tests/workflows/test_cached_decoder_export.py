@@ -239,3 +239,17 @@ def test_forms_that_cannot_be():
         ExportForm(kv_cache="state", sequence_length=64)
     with pytest.raises(ShapeError, match="takes one row"):
         ExportForm(kv_cache="state", batch_size=2)
+
+
+def test_the_card_is_of_a_language_model(package):
+    card = (package.path / "README.md").read_text()
+    assert "on a context of 40 tokens, in float16" in card
+    assert 'write = pipeline("text-generation", model=model, tokenizer=tokenizer)' in card
+    swift = card[card.index("```swift") : card.index("## How it was made")]
+    assert "private let context = 40, block = 8" in swift
+    assert "private let ends: Set<Int> = [3]" in swift
+    assert 'for name in ["model.mlpackage"]' in swift
+    assert "model.answer([" in swift
+    assert all(swift.count(one) == swift.count(other) for one, other in ("{}", "()", "[]"))
+    python = card[card.index("```python") + 9 : card.index("```", card.index("```python") + 9)]
+    compile(python, "card", "exec")

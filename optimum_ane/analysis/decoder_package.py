@@ -61,12 +61,14 @@ class DecoderInspection:
     Attributes:
         path: Of the package.
         chip: The chip; None where none was named.
+        default: What is predicted of the default function of the first program.
         functions: By role: what generates first.
         speed: How fast it may be; None where no chip was named, or nothing reads one token at a time.
     """
 
     path: Path
     chip: Chip | None
+    default: Inspection
     functions: tuple[DecoderFunction, ...]
     speed: GenerationSpeed | None
 
@@ -125,8 +127,10 @@ def inspect_decoder(
     if prompt_length < 1:
         raise InputError(f"--prompt-length is {prompt_length}; a prompt has a token at least")
     found: dict[str, list[Inspection]] = {}
+    defaults = []
     for path in program_paths(package):
         first = inspect(path, chip)
+        defaults.append(first)
         rest = [inspect(path, chip, name) for name in first.program.others]
         for inspection in (first, *rest):
             if inspection.memory.held:
@@ -139,9 +143,8 @@ def inspect_decoder(
             key=lambda function: (INFER, PREFILL).index(function.name) if function.name in (INFER, PREFILL) else 2,
         )
     )
-    return DecoderInspection(
-        Path(package), functions[0].inspections[0].chip, functions, _speed_of(functions, prompt_length)
-    )
+    speed = _speed_of(functions, prompt_length)
+    return DecoderInspection(Path(package), defaults[0].chip, defaults[0], functions, speed)
 
 
 def program_paths(package: str | Path) -> Sequence[Path]:

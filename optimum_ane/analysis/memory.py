@@ -162,8 +162,13 @@ def _peak(program: Program, sizes: Mapping[Tensor, int]) -> tuple[int, str]:
     for step, operation in enumerate(program.operations):
         last.update(dict.fromkeys((*operation.operands, *operation.outputs), step))
     last.update((output, len(program.operations)) for output in program.outputs if not output.is_constant)
-    # A state holds its memory anyhow; it is told apart.
+    # A state holds its memory anyhow, and is written in place; it is told apart.
     states = set(program.states)
+    for operation in program.operations:
+        if operation.type in ("read_state", "coreml_update_state") or (
+            operation.type == "slice_update" and not states.isdisjoint(operation.inputs["x"])
+        ):
+            states.update(operation.outputs)
     ends: dict[int, list[Tensor]] = defaultdict(list)
     for tensor, step in last.items():
         ends[step].append(tensor)

@@ -27,7 +27,7 @@ class StatesOf:
 
 
 Found = Iterable[str]
-"""The names of what breaks a rule: of operations, states, or inputs."""
+"""The names of what breaks a rule: of operations, states, or inputs; or how much it is."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,12 @@ def _table(case: StatesOf, limit: int) -> Found:
 
 
 def _weights(case: StatesOf, limit: int) -> Found:
-    return [case.program.path.name] if case.program.weight_bytes > limit else []
+    return [f"{case.program.weight_bytes / 1e9:.2f} GB"] if case.program.weight_bytes > limit else []
 
 
 def _layers(case: StatesOf, limit: int) -> Found:
-    return [case.program.function] if written_layers(case.uses) > limit else []
+    layers = written_layers(case.uses)
+    return [f"{layers} layers"] if layers > limit else []
 
 
 CHECKS: Mapping[str, Check] = {

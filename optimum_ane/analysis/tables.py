@@ -170,7 +170,7 @@ def print_decoder(decoder: DecoderInspection, console: Console | None = None) ->
     console = console or Console(highlight=False, markup=False)
     chip = "" if decoder.chip is None else f", ms estimated for {decoder.chip.name}"
     table = Table("function", title=f"{decoder.path.name}: a decoder with a cache{chip}", title_justify="left")
-    for heading in ("programs", "tokens", "weights, MB", "cache, MB", "activations, MB"):
+    for heading in ("programs", "tokens", "weights, MB", "cache, MB", "peak, MB"):
         table.add_column(heading, justify="right")
     if decoder.chip is not None:
         table.add_column("ms", justify="right")
@@ -189,7 +189,7 @@ def print_decoder(decoder: DecoderInspection, console: Console | None = None) ->
     names = " and ".join(function.name for function in decoder.loaded)
     console.print(
         f"to generate, {names} are loaded: an estimated {decoder.loaded_bytes / 1e6:.1f} MB, each function with a "
-        "copy of its weights, over one cache"
+        "copy of its weights, over one cache (peak: activations that are alive at once)"
     )
     speed = decoder.speed
     if speed is not None:

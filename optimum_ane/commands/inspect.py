@@ -113,7 +113,7 @@ examples:
         from optimum_ane.analysis.tables import print_decoder, print_device_plan, print_inspection
 
         args = self.args
-        inspection = inspect(args.package, args.chip, args.function)
+        inspection = inspect(args.package, args.chip, args.function) if decoder is None else decoder.default
         plan = None
         if args.device:
             plan = ask_device(inspection.program, inspection.placements, args.compute_units)

@@ -15,11 +15,11 @@ import numpy as np
 from optimum_ane.compression.coverage import Attempt, Coverage, join_coverages, measure_coverage
 from optimum_ane.compression.feed_forward import is_feed_forward
 from optimum_ane.compression.kmeans import palette, uniform_palette
-from optimum_ane.compression.palette_store import Palette, PaletteStore
 from optimum_ane.compression.recipes import Recipe, Step
-from optimum_ane.compression.round_trip import gathers_as_they_are
+from optimum_ane.compression.round_trip import programs_as_they_are
 from optimum_ane.compression.settings import LutFunction, Palettize, Settings
 from optimum_ane.compression.targets import target_of_program
+from optimum_ane.compression.weight_store import WeightStore, quantized_once
 from optimum_ane.compression.weights import StoredWeights, find_again
 from optimum_ane.errors import CompressionError
 from optimum_ane.runtimes.portable.package import Package
@@ -80,7 +80,7 @@ def compress_mlpackages(
     coverages = {}
     scratch = next(target.parent for _, target in programs.values())
     with tempfile.TemporaryFile(dir=scratch) as file:
-        palettes = _Palettes(recipe, stored.values(), PaletteStore(file) if is_shared else None, progress)
+        palettes = _Palettes(recipe, stored.values(), WeightStore(file) if is_shared else None, progress)
         for name, (source, target) in programs.items():
             plan = _compress_program(source, target, recipe, stored[name], palettes)
             coverages[name] = measure_coverage(source, target, recipe, plan)
@@ -222,21 +222,25 @@ def _apply(
     }
     # By name only: by type of operation, coremltools refuses a weight that two types of operation read.
     configs = {name: settings.config(palettes.lut_function(settings, step.joint)) for name, settings in asked.items()}
-    with quiet(), writing(), gathers_as_they_are():
+    with quiet(), writing(), programs_as_they_are(), quantized_once(palettes.store):
         return passes[step.kind](model, cto.OptimizationConfig(op_name_configs=configs), joint_compression=step.joint)
 
 
 class _Palettes:
-    """Finds palettes as coremltools asks for them, one for each weight or group of channels, and counts them."""
+    """Finds palettes as coremltools asks for them, one for each weight or group of channels, and counts them.
+
+    Attributes:
+        store: What was found for other functions and programs; None where there is one.
+    """
 
     def __init__(
         self,
         recipe: Recipe,
         packages: Collection[StoredWeights],
-        store: PaletteStore | None,
+        store: WeightStore | None,
         progress: Progress | None,
     ) -> None:
-        self._store = store
+        self.store = store
         self._progress = progress
         self._done = 0
         self._total = 0
@@ -254,21 +258,23 @@ class _Palettes:
     def lut_function(self, settings: Settings, joint: bool) -> LutFunction:
         """Makes the function that coremltools calls for a palette."""
 
-        def find(values: np.ndarray) -> Palette:
+        def find(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             assert isinstance(settings, Palettize)
-            if self._store is None:
-                made = _palette_of(values, settings, joint)
+            if self.store is None:
+                entries, indices = _palette_of(values, settings, joint)
             else:
-                made = self._store.get(values, settings, joint, lambda: _palette_of(values, settings, joint))
+                how = ("palettize", settings.nbits, settings.mode, joint)
+                found = self.store.get(values, how, lambda: _palette_of(values, settings, joint))
+                entries, indices = (array for array in found if array is not None)
             self._done = min(self._total, self._done + values.size)
             if self._progress is not None:
                 self._progress(self._done, self._total)
-            return made
+            return entries, indices
 
         return find
 
 
-def _palette_of(values: np.ndarray, settings: Palettize, joint: bool) -> Palette:
+def _palette_of(values: np.ndarray, settings: Palettize, joint: bool) -> tuple[np.ndarray, np.ndarray]:
     if settings.mode == "uniform":
         return uniform_palette(values, settings.nbits)
     if not joint:

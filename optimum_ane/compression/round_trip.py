@@ -27,3 +27,26 @@ def gathers_as_they_are() -> Iterator[None]:
         yield
     finally:
         guard_negative_gather_indices.apply = apply
+
+
+@contextlib.contextmanager
+def programs_as_they_are() -> Iterator[None]:
+    """Keeps coremltools from optimising a program that passes through, which takes most of a compression's time.
+
+    A compression changes nothing but weights; what a program gains by coremltools' default passes it has. The passes
+    that make it what Core ML reads are run, those that drop the old weights among them.
+    """
+    from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipelineManager
+
+    apply = PassPipelineManager.apply_pipeline
+
+    def leave_default(program: Any, pipeline: Any) -> None:
+        """Runs any pipeline but that of optimisations."""
+        if str(pipeline) != "default":
+            apply(program, pipeline)
+
+    PassPipelineManager.apply_pipeline = leave_default
+    try:
+        yield
+    finally:
+        PassPipelineManager.apply_pipeline = staticmethod(apply)

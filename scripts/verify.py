@@ -37,6 +37,7 @@ MEASUREMENTS = {
     "optimize": "stock packages rewritten for the engine",
     "coverage": "architectures by graph: the counts of docs/coverage.json",
     "both_ways": "architectures made by hand and by graph",
+    "decoders": "decoders with a cache, every named architecture, in PyTorch and as programs",
     "smollm2": "a language model with a cache: export, accuracy, text",
     "loading": "what hashes cost when a package is loaded",
     "exports": "time and peak memory of exports",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ import torch
 
 from optimum_ane.errors import ShapeError, UnsupportedModelError
 from optimum_ane.exporters.cached_decoder import CachedDecoder
+from optimum_ane.exporters.cached_decoder.chunk_plan import MOST_BYTES, plan_chunks
+from optimum_ane.exporters.cached_decoder.chunks import Chunk, DecoderChunk, DecoderLayers, find_decoder_layers
 from optimum_ane.exporters.cached_decoder.inputs import causal_mask
 from optimum_ane.exporters.cached_decoder.module import STATE, View, state_shape
 from optimum_ane.exporters.programs import FunctionSpec, ProgramSpec, ValueSpec
@@ -43,8 +46,24 @@ class DecoderANEConfig(StockTextANEConfig):
         positions = self._positions or DEFAULT_CONTEXT
         context = form.context_length or min(DEFAULT_CONTEXT, positions)
         return replace(
-            form, context_length=context, prefill_length=form.prefill_length or min(DEFAULT_PREFILL, context)
+            form,
+            context_length=context,
+            prefill_length=form.prefill_length or min(DEFAULT_PREFILL, context),
+            chunks=len(self._plan(form.chunks)),
         )
+
+    def _plan(self, chunks: int | None) -> tuple[Chunk, ...] | tuple[None]:
+        """The layers of each program; one None stands for a program of the whole."""
+        whole = sum(2 * parameter.numel() for parameter in self.empty_model.parameters())
+        if chunks == 1 or (chunks is None and whole <= MOST_BYTES):
+            return (None,)
+        plan = plan_chunks(self.empty_model, self._layers, chunks or None)
+        return plan if len(plan) > 1 else (None,)
+
+    @cached_property
+    def _layers(self) -> DecoderLayers:
+        with batched_experts(self.empty_model):
+            return find_decoder_layers(self.empty_model)
 
     @property
     def _positions(self) -> int | None:
@@ -72,15 +91,20 @@ class DecoderANEConfig(StockTextANEConfig):
             )
 
     @cached_property
-    def _state_of_one_row(self) -> tuple[int, int, int, int]:
-        """The state's shape for a context of one token, by a run of the model without memory for its weights."""
+    def empty_model(self) -> PreTrainedModel:
+        """The model without memory for its weights, on torch's meta device."""
         from transformers import AutoModelForCausalLM
 
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(self._config, attn_implementation="eager")
+        return model.eval().requires_grad_(False)
+
+    @cached_property
+    def _state_of_one_row(self) -> tuple[int, int, int, int]:
+        """The state's shape for a context of one token, by a run of the model without memory for its weights."""
         try:
-            with torch.device("meta"), torch.no_grad():
-                model = AutoModelForCausalLM.from_config(self._config, attn_implementation="eager").eval()
-                with batched_experts(model):
-                    return state_shape(model, 1)
+            with torch.device("meta"), batched_experts(self.empty_model):
+                return state_shape(self.empty_model, 1)
         except UnsupportedModelError:
             raise
         except Exception as error:  # a model raises whatever it stumbles over
@@ -102,51 +126,82 @@ class DecoderANEConfig(StockTextANEConfig):
         return both, heads, form.context_length, width
 
     def programs(self, form: ExportForm) -> tuple[ProgramSpec, ...]:
-        """See `ANEConfig.programs`: one program, with the functions `infer`, `prefill` and `score` over one state."""
+        """See `ANEConfig.programs`: the functions `infer`, `prefill` and `score` over one state.
+
+        Of several programs all but the last give hidden states, of a block as of a token, so that `prefill` is their
+        `score` too.
+        """
         if not form.has_cache:
             return super().programs(form)
-        assert form.prefill_length is not None
-        logits = ValueSpec("logits", None, form.precision)
-        functions = (
-            self._function(form, INFER, 1, logits),
-            self._function(form, PREFILL, form.prefill_length, ValueSpec("next_position", None, "int32")),
-            self._function(form, SCORE, form.prefill_length, logits),
+        plan = self._plan(form.chunks)
+        return tuple(
+            ProgramSpec(
+                "model" if chunk is None else f"chunk_{index:02}_of_{len(plan):02}",
+                tuple(self._functions(form, chunk)),
+                form.precision,
+                form.compute_units,
+            )
+            for index, chunk in enumerate(plan, 1)
         )
-        return (ProgramSpec("model", functions, form.precision, form.compute_units),)
 
-    def _function(self, form: ExportForm, name: str, tokens: int, output: ValueSpec) -> FunctionSpec:
-        answers: View = "position" if name == PREFILL else "logits"
-        return FunctionSpec(
-            name,
-            inputs=(
-                ValueSpec("input_ids", (1, tokens), "int32"),
-                ValueSpec("position", (1,), "int32"),
-                ValueSpec("causal_mask", (1, 1, tokens, form.longest), form.precision),
-            ),
-            outputs=(output,),
-            states=(ValueSpec(STATE, self.state_shape(form), "float16"),),
-            view=partial(_answering, answers=answers),
-        )
+    def _functions(self, form: ExportForm, chunk: Chunk | None) -> Iterator[FunctionSpec]:
+        assert form.prefill_length is not None
+        both, *row = self.state_shape(form)
+        is_last = chunk is None or chunk.is_last
+        state = ValueSpec(STATE, (both if chunk is None else 2 * (chunk.last - chunk.first), *row), "float16")
+        lengths = {INFER: 1, PREFILL: form.prefill_length, **({SCORE: form.prefill_length} if is_last else {})}
+        for name, tokens in lengths.items():
+            if chunk is None or chunk.is_first:
+                value = ValueSpec("input_ids", (1, tokens), "int32")
+            else:
+                value = ValueSpec("hidden_states", (1, tokens, self._layers.hidden_size), form.precision)
+            answers: View = "position" if name == PREFILL else "logits"
+            if not is_last:
+                output = ValueSpec("output_hidden_states", None, form.precision)
+            elif name == PREFILL:
+                output = ValueSpec("next_position", None, "int32")
+            else:
+                output = ValueSpec("logits", None, form.precision)
+            mask = ValueSpec("causal_mask", (1, 1, tokens, form.longest), form.precision)
+            yield FunctionSpec(
+                name,
+                inputs=(value, ValueSpec("position", (1,), "int32"), mask),
+                outputs=(output,),
+                states=(state,),
+                view=partial(_answering, answers=answers),
+            )
 
     def wrap(self, original: nn.Module, program: ProgramSpec) -> Any:
-        """See `StockANEConfig.wrap`; of a form with a cache a `CachedDecoder`."""
+        """See `StockANEConfig.wrap`; of a form with a cache a `CachedDecoder`, or the chunk of a program."""
         states = program.functions[0].states
         if not states:
             return super().wrap(original, program)
         assert states[0].shape is not None
         model: PreTrainedModel = original  # type: ignore[assignment]
-        return CachedDecoder(model, states[0].shape[2])
+        context = states[0].shape[2]
+        if program.name == "model":
+            return CachedDecoder(model, context)
+        number, count = (int(part) for part in program.name.removeprefix("chunk_").split("_of_"))
+        chunk = self._plan(count)[number - 1]
+        assert chunk is not None
+        return DecoderChunk(model, self._layers, chunk, context)
 
     def function_inputs(self, function: FunctionSpec, seed: int = 0) -> dict[str, Tensor]:
         """See `ANEConfig.function_inputs`."""
         if not function.states:
             return super().function_inputs(function, seed)
-        (_, tokens), (*_, context) = function.inputs[0].shape or (), function.inputs[2].shape or ()
+        first, mask_spec = function.inputs[0], function.inputs[2]
+        shape, (*_, context) = first.shape or (), mask_spec.shape or ()
+        tokens = shape[1]
         generator = torch.Generator().manual_seed(seed)
+        if first.name == "input_ids":
+            value = torch.randint(0, self.vocab_size, shape, generator=generator, dtype=torch.int32)
+        else:
+            value = torch.randn(shape, generator=generator).to(getattr(torch, first.dtype))
         position = (context - tokens) // 2
-        mask = causal_mask(position, tokens, context, function.inputs[2].dtype)
+        mask = causal_mask(position, tokens, context, mask_spec.dtype)
         return {
-            "input_ids": torch.randint(0, self.vocab_size, (1, tokens), generator=generator, dtype=torch.int32),
+            first.name: value,
             "position": torch.tensor([position], dtype=torch.int32),
             "causal_mask": torch.from_numpy(mask),
         }
@@ -168,6 +223,8 @@ class DecoderANEConfig(StockTextANEConfig):
 
 
 def _answering(module: nn.Module, answers: View) -> nn.Module:
-    """A decoder over the same model that answers something else."""
+    """A decoder, or a chunk of one, over the same model that answers something else."""
+    if isinstance(module, DecoderChunk):
+        return DecoderChunk(module.model, module.layers, module.chunk, module.context_length, answers)
     assert isinstance(module, CachedDecoder)
     return CachedDecoder(module.model, module.context_length, answers)

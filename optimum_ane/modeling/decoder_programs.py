@@ -57,7 +57,7 @@ class DecoderPrograms:
         if INFER not in names:
             raise PackageError(f"a language model with a cache has the function {INFER}; found: {', '.join(names)}")
         self.context_length = check_chain(self._sessions(INFER))
-        self._has_prefill, self._has_score = PREFILL in names, SCORE in names
+        self._has_prefill, self._has_score = PREFILL in names, SCORE in self._programs[-1].functions
 
     def new_cache(self) -> CachedTokens:
         """An empty cache for one row."""
@@ -127,8 +127,7 @@ class DecoderPrograms:
             The last program's only output; logits as (tokens, vocabulary) float32.
         """
         position = len(cache.tokens) if first is None else first
-        chain = self._sessions(function)
-        block = chain[0].inputs["input_ids"].shape[1]
+        chain, block = self._sessions(function), self._block_of(function)
         ids = np.zeros((1, block), np.int32)
         ids[0, : len(tokens)] = tokens
         value: Any = ids
@@ -152,9 +151,11 @@ class DecoderPrograms:
     def _sessions(self, function: str) -> list[Session]:
         """The chain of a function, loaded when it is first called: each that is loaded holds weights of its own."""
         if function not in self._functions:
+            # All but the last program give hidden states of a block, whether logits are wanted in the end or not.
+            names = [function if function in each.functions else PREFILL for each in self._programs]
             self._functions[function] = [
-                program if program.function_name == function else program.function(function)
-                for program in self._programs
+                program if program.function_name == name else program.function(name)
+                for program, name in zip(self._programs, names, strict=True)
             ]
             check_chain(self._functions[function])
         return self._functions[function]

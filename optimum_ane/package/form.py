@@ -32,6 +32,8 @@ _TASK_NAMES = {
     "sequence-classification": "text-classification",
 }
 """Other names that people know of tasks: those of transformers' pipelines and of its classes."""
+AS_LIMITS_ALLOW = 0
+"""The number of chunks that `"auto"` stands for, until the checkpoint's layers are known."""
 MAX_LENGTH, MAX_BATCH, MAX_LENGTHS, MAX_PIXELS, MAX_AUDIO, MAX_CHUNKS = 1 << 20, 1 << 16, 64, 1 << 14, 1 << 24, 64
 """Larger numbers are no form of a package: they come from a damaged or hostile file."""
 
@@ -76,7 +78,8 @@ class ExportForm:
         kv_cache: Where a language model keeps keys and values: `"state"` in states of the program, `"io"` in inputs
             and outputs, for hosts that write the cache themselves, `"none"` nowhere: whole rows of `sequence_length`
             tokens, without generation. None takes `"state"` for text generation.
-        chunks: Programs that a language model's layers are shared out to; None takes as few as the chip allows.
+        chunks: Programs that a language model's layers are shared out to; `"auto"` takes as few as the limits of size
+            and layers allow, None one where it is below that of size.
         layout: Names, files and types of a language model's package: `"native"` for the drivers and the Swift of this
             library, or those that a client of others expects.
     """
@@ -149,9 +152,10 @@ class ExportForm:
     )
     chunks: int | None = _option(
         None,
-        "programs that the layers are shared out to (text-generation; default: as few as the chip allows)",
-        metavar="N",
-        type=int,
+        "programs that the layers are shared out to, or auto: as few as keep each at 950 MB and 15 layers "
+        "(text-generation; default: one, or auto where it were larger)",
+        metavar="N|auto",
+        type=str,
     )
     layout: str = _option(
         "native",
@@ -217,9 +221,14 @@ class ExportForm:
             )
 
     def _check_language_model(self) -> None:
+        given: Any = self.chunks
+        if isinstance(given, str):
+            if given != AUTO and not given.isdecimal():
+                raise ShapeError(f"chunks is {given!r:.60}; it must be a whole number, or {AUTO}")
+            object.__setattr__(self, "chunks", AS_LIMITS_ALLOW if given == AUTO else int(given))
         for name, most in (("context_length", MAX_LENGTH), ("prefill_length", MAX_LENGTH), ("chunks", MAX_CHUNKS)):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None and (name, value) != ("chunks", AS_LIMITS_ALLOW):
                 _check_number(name.replace("_", " "), value, most)
         if self.kv_cache not in (None, *KV_CACHES):
             raise UnsupportedModelError(f"kv cache {self.kv_cache!r} is not one of {', '.join(KV_CACHES)}")

@@ -9,6 +9,8 @@ MEANINGS = {
     "input_features": "Spectrograms as the checkpoint's feature extractor gives them, filled up to the full length.",
     "position": "Position of the first token: how many rows of the cache come before it.",
     "causal_mask": "Added to the scores of attention: 0 for rows of the cache that a token sees, −3e4 for the others.",
+    "hidden_states": "What the program before gives, a vector for each token.",
+    "output_hidden_states": "What the next program takes, a vector for each token.",
     "kv_cache": "Keys and values of each layer, a row for each token.",
     "next_position": "Position behind the last token.",
     "logits": "Scores before softmax or sigmoid.",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from optimum_ane.errors import UnsupportedModelError, ValidationError
+from optimum_ane.exporters.cached_decoder.chunk_weights import fill_chunk
 from optimum_ane.exporters.decoder import DecoderANEConfig
 from optimum_ane.exporters.stock_experts import batched_experts
 from optimum_ane.package.report import Attempt
@@ -20,11 +22,14 @@ from optimum_ane.validation.cached_decoder import (
 )
 from optimum_ane.workflows import graph
 from optimum_ane.workflows import stages as stage
+from optimum_ane.workflows.freed_memory import give_back_freed_memory
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import GenerationConfig, PreTrainedModel
 
+    from optimum_ane.exporters.programs import ProgramSpec
+    from optimum_ane.targets.coreml.metadata import Metadata
     from optimum_ane.workflows.draft import PackageDraft
 
 
@@ -81,6 +86,30 @@ class DecoderExport:
                     "written. It does with its cache or its mask what this library does not know; --kv-cache none "
                     "exports it without a cache"
                 )
+
+    def convert(self, draft: PackageDraft, metadata: Metadata, threshold: float | None, *, is_compared: bool) -> None:
+        """Converts program by program; of several, the weights of one are in memory at a time.
+
+        Raises:
+            ANEError: See `graph.convert`.
+        """
+        compare = self.compare if is_compared else None
+        if len(draft.programs) == 1:
+            graph.convert(draft, metadata, threshold, compare)
+            return
+        draft.modules.clear()
+        draft.release_original()
+        give_back_freed_memory()
+        graph.convert(draft, metadata, threshold, compare, partial(self._chunk, draft))
+
+    def _chunk(self, draft: PackageDraft, program: ProgramSpec) -> nn.Module:
+        ane_config = draft.ane_config
+        assert isinstance(ane_config, DecoderANEConfig)
+        module = ane_config.wrap(ane_config.empty_model, program)
+        weights = draft.checkpoint.weights
+        fill_chunk(module.model, weights)
+        weights.close()
+        return module
 
     def compare(self, draft: PackageDraft, attempt: Attempt, limit: float) -> Attempt:
         """Compares a saved package with the original, function by function; see `graph.Compare`."""

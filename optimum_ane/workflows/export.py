@@ -478,8 +478,7 @@ def _convert_by_graph(draft: PackageDraft, checks: ExportChecks) -> None:
 
 
 def _convert_decoder(draft: PackageDraft, decoder: DecoderExport, checks: ExportChecks) -> None:
-    compare = decoder.compare if checks.validate else None
-    graph.convert(draft, _metadata(draft), checks.psnr_threshold, compare)
+    decoder.convert(draft, _metadata(draft), checks.psnr_threshold, is_compared=checks.validate)
 
 
 def _metadata(draft: PackageDraft) -> Metadata:

@@ -24,6 +24,7 @@ from optimum_ane.workflows import stages as stage
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from optimum_ane.exporters.programs import ProgramSpec
     from optimum_ane.targets.coreml.metadata import Metadata
     from optimum_ane.workflows.draft import PackageDraft
 
@@ -82,7 +83,13 @@ def take_original(draft: PackageDraft) -> None:
     draft.report.left_out = draft.checkpoint.left_out
 
 
-def convert(draft: PackageDraft, metadata: Metadata, threshold: float | None, compare: Compare | None) -> None:
+def convert(
+    draft: PackageDraft,
+    metadata: Metadata,
+    threshold: float | None,
+    compare: Compare | None,
+    module_of: Callable[[ProgramSpec], nn.Module] | None = None,
+) -> None:
     """Tries one way of conversion after another until the saved package answers as the original does.
 
     Args:
@@ -91,6 +98,7 @@ def convert(draft: PackageDraft, metadata: Metadata, threshold: float | None, co
         threshold: dB that each output must reach; None takes the default of the precision.
         compare: Compares a saved package with the original, and gives the attempt with what was measured and why it
             is not taken, if it is not; None takes the first package that can be loaded.
+        module_of: Makes the module of a program, which is dropped when it is converted; None takes those of the draft.
 
     Raises:
         UnsupportedModelError: None can be made; the message holds the first error, its module, and what can be done.
@@ -102,7 +110,7 @@ def convert(draft: PackageDraft, metadata: Metadata, threshold: float | None, co
         _remove_programs(draft)
         attempt = Attempt(conversion.capture, conversion.engine_layout)
         try:
-            _convert(draft, metadata, conversion)
+            _convert(draft, metadata, conversion, module_of)
             stage.load_back(draft)
             if compare is not None:
                 attempt = compare(draft, attempt, limit)
@@ -123,11 +131,18 @@ def convert(draft: PackageDraft, metadata: Metadata, threshold: float | None, co
     raise _refusal(draft, errors) from next(iter(errors), None)
 
 
-def _convert(draft: PackageDraft, metadata: Metadata, conversion: Conversion) -> None:
+def _convert(
+    draft: PackageDraft,
+    metadata: Metadata,
+    conversion: Conversion,
+    module_of: Callable[[ProgramSpec], nn.Module] | None,
+) -> None:
     for program in draft.programs:
-        module = draft.modules[program.name]
+        module = draft.modules[program.name] if module_of is None else module_of(program)
         with batched_experts(module.get_submodule("model")):
             stage.convert_program(draft, program, module, metadata, conversion)
+        del module
+        gc.collect()
 
 
 def compare_with_original(draft: PackageDraft, attempt: Attempt, limit: float) -> Attempt:

@@ -241,6 +241,28 @@ def test_forms_that_cannot_be():
         ExportForm(kv_cache="state", batch_size=2)
 
 
+def test_a_package_of_several_programs(original, tmp_path):
+    forms = {"context_length": CONTEXT, "prefill_length": PREFILL, "chunks": 2}
+    result = export(
+        original, tmp_path / "out", task="text-generation", tokenizer=make_tokenizer(), quiet=True, **forms
+    )
+    manifest = Manifest.read(result.path)
+    assert {p.name: [f.name for f in p.functions] for p in manifest.programs} == {
+        "chunk_01_of_02": ["infer", "prefill"],
+        "chunk_02_of_02": ["infer", "prefill", "score"],
+    }
+    assert {t.shape for p in manifest.programs for f in p.functions for t in f.states} == {(2, 1, CONTEXT, 16)}
+    model = ANEModelForCausalLM.from_pretrained(result.path)
+    ids = tokens(1, 19)
+    assert psnr(original(ids).logits, model(ids).logits) > 55
+    arguments = {"max_new_tokens": 8, "eos_token_id": None}
+    assert model.generate(ids, **arguments).tolist() == original.generate(ids, **arguments).tolist()
+    card = (result.path / "README.md").read_text()
+    assert 'for name in ["chunk_01_of_02.mlpackage", "chunk_02_of_02.mlpackage"]' in card
+    with pytest.raises(UnsupportedModelError, match="3 chunks of 2 layers"):
+        export(original, tmp_path / "other", task="text-generation", quiet=True, **forms | {"chunks": 3})
+
+
 def test_the_card_is_of_a_language_model(package):
     card = (package.path / "README.md").read_text()
     assert "on a context of 40 tokens, in float16" in card

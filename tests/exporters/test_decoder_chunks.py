@@ -83,12 +83,13 @@ def test_weights_come_from_files_a_chunk_at_a_time(model_type, tmp_path):
     chunks = [DecoderChunk(empty, layers, chunk, CONTEXT) for chunk in plan_chunks(empty, layers, 2)]
     for chunk in chunks:
         asked.clear()
-        fill_chunk(chunk.model, Counting.fromkeys(weights))
+        fill_chunk(chunk, Counting.fromkeys(weights))
         outside = [
             f"{layers.path}.{index}." for index in range(3) if not chunk.chunk.first <= index < chunk.chunk.last
         ]
         assert asked
         assert not [name for name in asked if name.startswith(tuple(outside))]
+        assert all(parameter.is_meta for parameter in empty.parameters())
     whole = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
     assert psnr(answers_of(whole), answers_of_chain(chunks)) >= 120
 

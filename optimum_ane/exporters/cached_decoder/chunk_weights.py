@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+
+from optimum_ane.exporters.cached_decoder.chunks import DecoderChunk
 
 
-def fill_chunk(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
-    """Gives a model that was made on the meta device its weights, in place, and asks for no others.
+def fill_chunk(chunk: DecoderChunk, weights: Mapping[str, Tensor]) -> None:
+    """Gives a chunk of a model that was made on the meta device its weights, and asks for no others.
+
+    They are the chunk's alone: the model that it was cut from stays without memory, and when the chunk goes they go.
 
     Args:
-        model: From `cut_decoder`.
+        chunk: Gets modules of its own.
         weights: Float32 tensors by the names of the whole model's; each is asked for once.
 
     Raises:
         KeyError: One is missing.
     """
+    model = chunk.model = copy.deepcopy(chunk.model)  # of nothing but shapes
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         empty = [name for name, buffer in module._buffers.items() if buffer is not None and buffer.is_meta]

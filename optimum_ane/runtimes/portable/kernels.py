@@ -20,11 +20,13 @@ Where a build of torch lacks the one or the other, `linear` it is.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from optimum_ane.runtimes.portable.registry import Call, Prepared
 from optimum_ane.runtimes.portable.values import Constant, passing_copy
 
 Rows = Callable[[Tensor], Tensor]
@@ -84,31 +86,81 @@ def _fbgemm() -> bool:
 _HAS_FBGEMM = _fbgemm()
 
 
+def _packed_for_half(matrix: Tensor, bias: Tensor | None) -> Prepared:
+    """Packs a weight of fp16 for rows of fp16: what they give is summed in float32 and rounded once."""
+    weight = torch.ops.mkldnn._reorder_linear_weight(matrix.contiguous())
+    multiply = torch.ops.mkldnn._linear_pointwise
+
+    def rows(rows: Tensor) -> Tensor:
+        result: Tensor = multiply(rows, weight, bias, "none", [], "")
+        return result
+
+    return Prepared(lambda x: rows(x.half()).float(), rows)
+
+
+def _half() -> bool:
+    """Tells whether oneDNN multiplies fp16 on this processor, and adds in float32."""
+    try:
+        if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_fp16_supported()):
+            return False
+        rows = torch.ones(32, 64).half()
+        rows[:, 0], rows[:, 1:3] = 2048.0, 65504.0  # 2048 + 1 is 2048 in fp16, and twice the most is infinite
+        weight = torch.ones(16, 64).half()
+        weight[:, 2] = -1.0
+        return bool((_packed_for_half(weight, torch.ones(16).half()).in_half(rows) == 2048 + 62).all())
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+
+
+_HAS_HALF = _half()
+
+
 def dense(
-    weight: Constant, bias: Constant | None, *, transposed: bool = False, rows: int = -1, is_stateful: bool = False
-) -> Rows:
+    call: Call, weight: Constant, bias: Constant | None, *, axis: int, transposed: bool = False
+) -> Rows | Prepared:
     """Returns the multiplication of rows by a constant weight.
 
     Args:
+        call: The use: rows are all of x but one axis. With states there are never more rows than declared, and another
+            function, which takes one token at a time, is likely to share the weight.
         weight: Of (outputs, inputs), followed by any axes of extent 1; (inputs, outputs) where `transposed`.
         bias: Of (outputs,), or None.
+        axis: That axis.
         transposed: The weight is stored the other way round.
-        rows: How many rows there will be by the program's declaration; -1 where it does not say.
-        is_stateful: Whether the function has states: then there are never more rows than declared, and another
-            function, which takes one token at a time, is likely to share the weight.
     """
-    most = _MOST_ROWS_WITH_STATES if is_stateful else _MOST_ROWS
-    is_half = weight.type is not None and weight.type.dtype.name == "float16" and 0 < rows <= most and _HAS_FBGEMM
+    form = _form(call, call.rows(axis), weight, bias)
 
-    def make() -> Rows:
+    def make() -> Rows | Prepared:
+        if form == "half" and weight.stored().numel():
+            stored = weight.stored()
+            offset = None if bias is None else bias.stored().reshape(-1)
+            return _packed_for_half(stored.t() if transposed else stored.flatten(1), _unless_zero(offset))
         stored = weight.carried()
         matrix = stored.t() if transposed else stored.flatten(1)
-        offset = None if bias is None else bias.tensor().reshape(-1)
-        if is_half and matrix.numel() and _is_finite(matrix):  # FBGEMM bounds infinity
+        offset = None if bias is None else _unless_zero(bias.tensor().reshape(-1))
+        if form == "few" and matrix.numel() and _is_finite(matrix):  # FBGEMM bounds infinity
             return _packed_half(matrix, offset)
         if _HAS_ONEDNN and matrix.dtype == torch.float32 and matrix.numel():
             return _packed(matrix, offset)
         return lambda rows: F.linear(rows, matrix, offset)
 
     # A function of a program may use a weight with one bias, and another function the same weight with another.
-    return weight.derived(("dense", transposed, bias, is_half), make)
+    made: Rows | Prepared = weight.derived(("dense", transposed, bias, form), make)
+    return made
+
+
+def _form(call: Call, rows: int, weight: Constant, bias: Constant | None) -> Literal["few", "half", "wide"]:
+    """In which form a weight is packed: as fp16 for few rows, as fp16 for rows of fp16, or in float32."""
+    types = [weight.type, call.types.get("x"), *([] if bias is None else [bias.type])]
+    halves = [type_ is not None and type_.dtype.name == "float16" for type_ in types]
+    if not halves[0] or rows < 1:
+        return "wide"
+    if rows > _MOST_ROWS and _HAS_HALF and call.rounds and all(halves):
+        return "half"
+    most = _MOST_ROWS_WITH_STATES if call.is_stateful else _MOST_ROWS
+    return "few" if rows <= most and _HAS_FBGEMM else "wide"
+
+
+def _unless_zero(bias: Tensor | None) -> Tensor | None:
+    """Leaves a bias of zeros out, which many converters add to layers that have none."""
+    return None if bias is None or not bias.any() else bias

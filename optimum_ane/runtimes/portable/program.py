@@ -13,14 +13,15 @@ from torch import Tensor
 from optimum_ane.errors import ExecutionError, PackageError, UnsupportedOperationError
 from optimum_ane.runtimes.portable import ops as _ops  # registers the operations  # noqa: F401
 from optimum_ane.runtimes.portable.control import CONTROL, Branch, Loop, bind_control
+from optimum_ane.runtimes.portable.fusions import find_fusions
 from optimum_ane.runtimes.portable.graph import Graph, Node, Value
 from optimum_ane.runtimes.portable.guard import Guard, each, limited_list
-from optimum_ane.runtimes.portable.heads import find_heads
+from optimum_ane.runtimes.portable.half_values import ARITHMETIC, MOVES, Conversion, HalfValues, Raw, declared_halves
 from optimum_ane.runtimes.portable.in_place import NEW_MEMORY, Use, find_updates
 from optimum_ane.runtimes.portable.left_out import LEFT_OUT
 from optimum_ane.runtimes.portable.ops.scattering import write_slice
 from optimum_ane.runtimes.portable.ops.state import take_state
-from optimum_ane.runtimes.portable.registry import OPERATIONS, PREPARATIONS, Call, Operation, Role
+from optimum_ane.runtimes.portable.registry import OPERATIONS, PREPARATIONS, Call, Operation, Prepared, Role
 from optimum_ane.runtimes.portable.values import Constant, TensorType
 
 _PLACES_SHOWN = 5
@@ -88,10 +89,12 @@ class Program:
         self._is_block = is_block
         self._is_stateful = any(node.op in _STATES for node in graph.nodes)
         self._inputs = [self._slot(value) for value in graph.inputs]
+        self._raw: dict[Node, Raw] = {}
         steps = [self._placed(node) for node in graph.nodes]
         self._outputs = [self._operand(value) for value in graph.outputs]
-        self.steps, self._windows = self._with_updates(steps)
-        self._steps_unseen, _ = self._with_updates(self._with_joined_heads(graph, steps))
+        self.steps, self._windows = self._with_updates(steps, self._outputs)
+        unseen, self._outputs_unseen = self._with_halves(*self._with_fusions(graph, steps))
+        self._steps_unseen, _ = self._with_updates(unseen, self._outputs_unseen)
         self._declared = [value.type and value.type.shape for value in graph.inputs]
         self._guard = Guard(graph, self._slots)
 
@@ -127,7 +130,7 @@ class Program:
                             slots[slot] = item
                     for slot in frees:
                         slots[slot] = None
-                return [slots[slot] for slot in self._outputs]
+                return [slots[slot] for slot in self._outputs_unseen]
             for step in self.steps:
                 call, operands, results, frees, _ = step
                 if watch is not None:
@@ -168,34 +171,64 @@ class Program:
         """Whether inputs are of the shapes that the program states; it may run with others, more rows for one."""
         return all(getattr(value, "shape", None) == shape for value, shape in zip(inputs, self._declared, strict=True))
 
-    def _with_joined_heads(self, graph: Graph, steps: list[Step]) -> list[Step]:
-        """The steps with the heads of each attention in one; the result of each other step is the same."""
+    def _with_fusions(self, graph: Graph, steps: list[Step]) -> tuple[list[Step], dict[Node, Raw]]:
+        """The steps with each fusion in the place of its last operation, and what each computes before rounding."""
+        raw = {**self._raw}
         place = {node: index for index, node in enumerate(graph.nodes)}
-        joined: list[Step | None] = [*steps]
-        for heads in find_heads(graph, rounds=self._rounds):
-            for node in heads.nodes:
-                joined[place[node]] = None
-            last = steps[place[heads.nodes[-1]]]
-            operands = tuple(self._operand(value) for value in heads.operands)
-            joined[place[last.node]] = last._replace(call=heads.call(), operands=operands)
-        return [step for step in joined if step is not None]
+        fused: list[list[Step]] = [[step] for step in steps]
+        shared: dict[Any, int] = {}
+        for fusion in sorted(find_fusions(graph, rounds=self._rounds), key=lambda each: place[each.nodes[-1]]):
+            operands = tuple(self._operand(value) for value in fusion.operands)
+            for node in fusion.nodes:
+                fused[place[node]] = []
+            last = steps[place[fusion.nodes[-1]]]
+            result = last.results if isinstance(last.results, int) else last.results[0]
+            before = []
+            if fusion.once is not None:
+                key = (fusion.once, operands[-1])
+                if key not in shared:
+                    shared[key] = len(self._initial)
+                    self._initial.append(None)
+                    before.append(Step(fusion.once, operands[-1:], shared[key], (), last.node))
+                operands = (*operands, shared[key])
+            fused[place[last.node]] = [*before, Step(fusion.call, operands, result, (), last.node)]
+            raw[last.node] = Raw(fusion.call, True, fusion.takes)
+        return [step for together in fused for step in together], raw
 
-    def _with_updates(self, steps: list[Step]) -> tuple[list[Step], frozenset[int]]:
+    def _with_halves(self, steps: list[Step], raw: Mapping[Node, Raw]) -> tuple[list[Step], list[int]]:
+        """The steps with values of fp16 in fp16 where that spares passes, and the slots of the outputs then."""
+        if not self._rounds:
+            return steps, self._outputs
+        constants = {slot for value, slot in self._slots.items() if isinstance(value, Constant)}
+        halves = HalfValues(self._initial, declared_halves(self._slots), constants)
+        done: list[Conversion | Step] = []
+        for step in steps:
+            change = halves.take(step.node, step.operands, step.results, raw.get(step.node))
+            done += change.conversions
+            done.append(step._replace(call=change.call or step.call, operands=change.operands))
+        outputs, last = halves.in_float(self._outputs)
+        return [_converting(each) if isinstance(each, Conversion) else each for each in (*done, *last)], outputs
+
+    def _with_updates(self, steps: list[Step], outputs: list[int]) -> tuple[list[Step], frozenset[int]]:
         """Finishes a list of steps: updates of states without copies where that is right, and what each step frees.
+
+        Args:
+            steps: The steps.
+            outputs: The slots of what is returned.
 
         Returns:
             The steps, and the slots of values that may lie in a state's memory.
         """
         if not any(step.node.op in _STATES or step.node.op in CONTROL for step in steps):
-            return self._with_frees(steps), frozenset()
+            return self._with_frees(steps, outputs), frozenset()
         uses = [self._use(step) for step in steps]
-        updates = find_updates(uses, self._inputs, self._outputs, is_block=self._is_block)
+        updates = find_updates(uses, self._inputs, outputs, is_block=self._is_block)
         done = [*steps]
         for index in updates.in_place:
-            done[index] = self._bind(steps[index].node, write_slice)
+            done[index] = steps[index]._replace(call=self._bind(steps[index].node, write_slice).call)
         for index in updates.owned:
-            done[index] = self._bind(steps[index].node, take_state)
-        return self._with_frees(done), frozenset(updates.windows)
+            done[index] = steps[index]._replace(call=self._bind(steps[index].node, take_state).call)
+        return self._with_frees(done, outputs), frozenset(updates.windows)
 
     def _use(self, step: Step) -> Use:
         results = step.results if isinstance(step.results, tuple) else (step.results,)
@@ -247,7 +280,9 @@ class Program:
         if unknown:
             raise PackageError(f"{place} has parameters that this runtime does not know: {', '.join(unknown)}")
         prepared = self._prepared(node, operation)
-        call, operands = prepared or self._general(node, operation, place)
+        made, operands = prepared or self._general(node, operation, place)
+        call = made.call if isinstance(made, Prepared) else made
+        self._raw[node] = self._before_rounding(node, made, operation)
         is_new = node.op in NEW_MEMORY or (node.op == "einsum" and prepared is not None)
         finishers = [self._finisher(value, operation, is_new) for value in node.outputs]
         if len(results) == 1:
@@ -256,11 +291,21 @@ class Program:
             call = _finish_all(call, finishers)
         return Step(call, operands, results, (), node)
 
+    def _before_rounding(self, node: Node, made: Callable[..., Any] | Prepared, operation: Operation) -> Raw:
+        """What an operation computes before its results are rounded or brought into the type that carries them."""
+        if isinstance(made, Prepared):
+            return Raw(made.in_half, gives_half=True, takes="half")
+        is_picked = node.op == "gather" and isinstance(node.inputs.get("x"), Constant)  # of a table as it is stored
+        gives_half = len(node.outputs) == 1 and (not operation.exact or is_picked)
+        return Raw(made, gives_half, "either" if node.op in MOVES | ARITHMETIC else "float")
+
     def _nested(self, block: Graph) -> Program:
         """Binds a block of control flow."""
         return Program(block, rounds=self._rounds, source=self._source, is_block=True)
 
-    def _prepared(self, node: Node, operation: Operation) -> tuple[Callable[..., Any], tuple[int, ...]] | None:
+    def _prepared(
+        self, node: Node, operation: Operation
+    ) -> tuple[Callable[..., Any] | Prepared, tuple[int, ...]] | None:
         """Asks the operation's preparation for a function of its own for this use."""
         preparation = PREPARATIONS.get(node.op)
         if preparation is None:
@@ -281,7 +326,9 @@ class Program:
                 slots += items
             if not isinstance(operand, tuple) and operand.type is not None:
                 types[key] = operand.type
-        call = preparation(Call(constants, tuple(dynamic), types, self._is_stateful))
+        type_ = node.outputs[0].type if len(node.outputs) == 1 else None
+        rounds = self._rounds and type_ is not None and type_.dtype.name == "float16"
+        call = preparation(Call(constants, tuple(dynamic), types, self._is_stateful, rounds))
         return None if call is None else (call, tuple(self._operand(value) for value in slots))
 
     def _general(self, node: Node, operation: Operation, place: str) -> tuple[Callable[..., Any], tuple[int, ...]]:
@@ -318,9 +365,9 @@ class Program:
         carrier = dtype.carrier
         return lambda tensor: tensor if tensor.dtype is carrier else tensor.to(carrier)
 
-    def _with_frees(self, steps: list[Step]) -> list[Step]:
+    def _with_frees(self, steps: list[Step], outputs: list[int]) -> list[Step]:
         """Notes at each step the values that it is the last to read, or that nothing reads."""
-        kept = set(self._outputs)
+        kept = set(outputs)
         kept.update(slot for value, slot in self._slots.items() if isinstance(value, Constant))
         done = []
         for step in reversed(steps):
@@ -329,6 +376,12 @@ class Program:
             kept |= dead
             done.append(step._replace(frees=tuple(sorted(dead))))
         return done[::-1]
+
+
+def _converting(conversion: Conversion) -> Step:
+    """The step of a conversion, which is no operation of the program."""
+    source, result, call = conversion
+    return Step(call, (source,), result, (), Node("cast", {}, []))
 
 
 def round_to_half(tensor: Tensor) -> Tensor:

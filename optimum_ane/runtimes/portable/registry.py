@@ -94,12 +94,14 @@ class Call:
         dynamic: The parameters whose tensors the program computes; a variadic one once for each tensor.
         types: The declared type of each tensor argument.
         is_stateful: Whether the function has states.
+        rounds: Whether the result is of type fp16 and rounded to it.
     """
 
     constants: Mapping[str, Constant]
     dynamic: tuple[str, ...]
     types: Mapping[str, TensorType]
     is_stateful: bool = False
+    rounds: bool = False
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the declared shape of a tensor argument, -1 where unknown; () where there is no such argument."""
@@ -125,7 +127,20 @@ class Call:
         return self.constants[name].python() if name in self.constants else default
 
 
-Preparation = Callable[[Call], "Callable[..., Any] | None"]
+@dataclass(frozen=True)
+class Prepared:
+    """A function for one use of an operation, in two types.
+
+    Attributes:
+        call: Takes and gives tensors in the types that carry the declared ones.
+        in_half: Does the same with tensors of fp16.
+    """
+
+    call: Callable[..., Any]
+    in_half: Callable[..., Any]
+
+
+Preparation = Callable[[Call], "Callable[..., Any] | Prepared | None"]
 
 OPERATIONS: dict[str, Operation] = {}
 PREPARATIONS: dict[str, Preparation] = {}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from optimum_ane.runtimes.portable.kernels import dense
-from optimum_ane.runtimes.portable.registry import Call, op, prepare
+from optimum_ane.runtimes.portable.registry import Call, Prepared, op, prepare
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -39,11 +39,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 @prepare("linear")
-def _constant_linear(call: Call) -> Callable[[Tensor], Tensor] | None:
+def _constant_linear(call: Call) -> Callable[[Tensor], Tensor] | Prepared | None:
     if call.dynamic != ("x",) or "weight" not in call.constants or not call.all_float("x", "weight", "bias"):
         return None
-    rows = call.rows(-1)
-    return dense(call.constants["weight"], call.constants.get("bias"), rows=rows, is_stateful=call.is_stateful)
+    return dense(call, call.constants["weight"], call.constants.get("bias"), axis=-1)
 
 
 @op("matmul")
@@ -61,14 +60,14 @@ def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = 
 
 
 @prepare("matmul")
-def _constant_matmul(call: Call) -> Callable[[Tensor], Tensor] | None:
+def _constant_matmul(call: Call) -> Callable[[Tensor], Tensor] | Prepared | None:
     """Multiplication of rows by a constant matrix is a linear layer."""
     if call.dynamic != ("x",) or call.python("transpose_x", False):
         return None
     if len(call.shape("y")) != 2 or len(call.shape("x")) < 2 or not call.all_float("x", "y"):
         return None
     transposed = not call.python("transpose_y", False)
-    return dense(call.constants["y"], None, transposed=transposed, rows=call.rows(-1), is_stateful=call.is_stateful)
+    return dense(call, call.constants["y"], None, axis=-1, transposed=transposed)
 
 
 @op("einsum")
@@ -256,7 +255,7 @@ def paddings(
 
 
 @prepare("conv")
-def _pointwise(call: Call) -> Callable[[Tensor], Tensor] | None:
+def _pointwise(call: Call) -> Callable[[Tensor], Tensor] | Prepared | None:
     """A convolution of kernel 1 is a linear layer over axis 1.
 
     Its result has that axis fastest in memory: (B, C, 1, S) lies as (B, 1, S, C), so that chains of such layers, and
@@ -270,7 +269,13 @@ def _pointwise(call: Call) -> Callable[[Tensor], Tensor] | None:
         return None
     if call.python("pad_type", "valid") == "custom" and any(call.python("pad", ())):
         return None
-    rows = dense(call.constants["weight"], call.constants.get("bias"), rows=call.rows(1), is_stateful=call.is_stateful)
+    rows = dense(call, call.constants["weight"], call.constants.get("bias"), axis=1)
     to_last = (0, *range(2, axes + 2), 1)
     to_second = (0, axes + 1, *range(1, axes + 1))
-    return lambda x: rows(x.permute(to_last)).permute(to_second)
+
+    def along_second(rows: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: rows(x.permute(to_last)).permute(to_second)
+
+    if isinstance(rows, Prepared):
+        return Prepared(along_second(rows.call), along_second(rows.in_half))
+    return along_second(rows)

@@ -171,7 +171,7 @@ class DecoderChunk(nn.Module):
         try:
             with over_state(self.model, MaskMakers(causal_mask.float(), positions), self.context_length):
                 answer = self.model(**arguments).logits
-        except _ReachedError as reached:
+        except ReachedError as reached:
             answer = reached.hidden_states
         finally:
             if not self.chunk.is_first:
@@ -189,7 +189,7 @@ class DecoderChunk(nn.Module):
         return layer
 
 
-class _ReachedError(Exception):
+class ReachedError(Exception):
     """The model has come to the first layer behind a chunk."""
 
     def __init__(self, hidden_states: Tensor) -> None:
@@ -227,7 +227,7 @@ class _StandIn(nn.Module):
         hidden_states = first_argument(arguments, named)
         assert hidden_states is not None
         if self._is_behind:
-            raise _ReachedError(hidden_states)
+            raise ReachedError(hidden_states)
         if self.enters is not None:
             hidden_states = self.enters
         return (hidden_states,) if self._gives_tuple else hidden_states
@@ -255,6 +255,11 @@ def cut_decoder(model: PreTrainedModel, layers: DecoderLayers, chunk: Chunk) -> 
     head = model.get_output_embeddings()
     if not chunk.is_last and head is not None:
         replaced[paths[id(head)]] = nn.Identity()
+    return with_modules(model, replaced)
+
+
+def with_modules(model: PreTrainedModel, replaced: Mapping[str, nn.Module]) -> PreTrainedModel:
+    """A model that shares the modules of another, but for some that have others in their place, by path."""
     cut: PreTrainedModel = _with(model, replaced, "")  # type: ignore[assignment]
     return cut
 

@@ -32,6 +32,7 @@ class ConvertibleFunction:
             types; integers become int32.
         outputs: The names of what the module returns, in order.
         states: What the function keeps between predictions, float16: shapes by the names of the module's buffers.
+        other_shapes: Further shapes that inputs may have, by name.
         meanings: A sentence for each input, output and state, and for `classLabel` and `classLabel_probs` of a
             classifier; names that are not there are passed by.
     """
@@ -41,6 +42,7 @@ class ConvertibleFunction:
     inputs: Mapping[str, Tensor]
     outputs: Sequence[str]
     states: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    other_shapes: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
     meanings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -120,5 +122,6 @@ def _convert(
         minimum_deployment_target=minimum_deployment_target,
         class_labels=class_labels,
         states=function.states,
+        other_shapes=function.other_shapes,
         conversion=conversion,
     )

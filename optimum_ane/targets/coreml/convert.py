@@ -43,6 +43,7 @@ def convert(
     minimum_deployment_target: str,
     class_labels: Sequence[str] | None = None,
     states: Mapping[str, Sequence[int]] | None = None,
+    other_shapes: Mapping[str, Sequence[Sequence[int]]] | None = None,
     conversion: Conversion = HANDWRITTEN,
 ) -> Any:
     """Converts a captured module to an ML Program and saves it, its function called `main`.
@@ -59,6 +60,7 @@ def convert(
         minimum_deployment_target: Oldest system that runs the program, by coremltools' name.
         class_labels: Makes it a Core ML classifier with these labels.
         states: What the function keeps between predictions, float16: shapes by the names of the module's buffers.
+        other_shapes: Further shapes that inputs may have, by name.
         conversion: How it was captured; says which translations and passes it gets.
 
     Returns:
@@ -76,7 +78,7 @@ def convert(
     kept = [ct.StateType(ct.TensorType(shape=tuple(s), dtype=np.float16), name=n) for n, s in (states or {}).items()]
     is_classifier = class_labels is not None
     arguments = {
-        "inputs": [_input(name, value) for name, value in inputs.items()],
+        "inputs": [_input(name, value, (other_shapes or {}).get(name, ())) for name, value in inputs.items()],
         "outputs": [ct.TensorType(name=name) for name in names],
         "states": kept or None,
         "classifier_config": classifier,
@@ -130,5 +132,8 @@ class _Places(logging.Handler):
             self.last = name.module
 
 
-def _input(name: str, value: Tensor) -> ct.TensorType:
-    return ct.TensorType(name=name, shape=tuple(value.shape), dtype=_TYPES.get(value.dtype, np.int32))
+def _input(name: str, value: Tensor, other_shapes: Sequence[Sequence[int]]) -> ct.TensorType:
+    shape: Any = tuple(value.shape)
+    if other_shapes:
+        shape = ct.EnumeratedShapes(shapes=[shape, *map(tuple, other_shapes)], default=shape)
+    return ct.TensorType(name=name, shape=shape, dtype=_TYPES.get(value.dtype, np.int32))

@@ -107,7 +107,7 @@ class DecoderExport:
         assert isinstance(ane_config, DecoderANEConfig)
         module = ane_config.wrap(ane_config.empty_model, program)
         weights = draft.checkpoint.weights
-        fill_chunk(module.model, weights)
+        fill_chunk(module, weights)
         weights.close()
         return module
 

@@ -15,9 +15,12 @@ from optimum_ane.exporters.cached_decoder.chunk_plan import MOST_BYTES, plan_chu
 from optimum_ane.exporters.cached_decoder.chunks import Chunk, DecoderChunk, DecoderLayers, find_decoder_layers
 from optimum_ane.exporters.cached_decoder.inputs import causal_mask
 from optimum_ane.exporters.cached_decoder.module import STATE, View, state_shape
+from optimum_ane.exporters.cached_decoder.passed_cache import PassedCacheDecoder
 from optimum_ane.exporters.programs import FunctionSpec, ProgramSpec, ValueSpec
 from optimum_ane.exporters.stock_experts import batched_experts
 from optimum_ane.exporters.stock_text import StockTextANEConfig
+from optimum_ane.exporters.text import MAIN
+from optimum_ane.package.deployment_targets import is_older
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 INFER, PREFILL, SCORE = "infer", "prefill", "score"
 """One token and its logits; a block of tokens without any; a block with the logits of each."""
+
+NEW_ROWS = "new_rows"
+"""The output of a program whose cache is an input: what its tokens add, (2 · layers, heads, tokens, width)."""
 
 DEFAULT_CONTEXT, DEFAULT_PREFILL = 1024, 64
 _LONGEST_WINDOW = 1024
@@ -83,6 +89,11 @@ class DecoderANEConfig(StockTextANEConfig):
             raise ShapeError(
                 f"a context of {form.context_length} tokens is above the {self._positions} positions of this "
                 f"checkpoint; choose --context-length {self._positions} or less"
+            )
+        if form.kv_cache == "io" and form.chunks != 1:
+            raise UnsupportedModelError(
+                f"a cache in inputs and outputs belongs to one program, and this export has {form.chunks}: give "
+                "--chunks 1, or keep the cache in states, --kv-cache state"
             )
         if form.prefill_length > form.context_length:
             raise ShapeError(
@@ -150,6 +161,8 @@ class DecoderANEConfig(StockTextANEConfig):
         is_last = chunk is None or chunk.is_last
         state = ValueSpec(STATE, (both if chunk is None else 2 * (chunk.last - chunk.first), *row), "float16")
         lengths = {INFER: 1, PREFILL: form.prefill_length, **({SCORE: form.prefill_length} if is_last else {})}
+        if is_older(form.target, "iOS18"):
+            lengths = {MAIN: 1}
         for name, tokens in lengths.items():
             if chunk is None or chunk.is_first:
                 value = ValueSpec("input_ids", (1, tokens), "int32")
@@ -163,22 +176,29 @@ class DecoderANEConfig(StockTextANEConfig):
             else:
                 output = ValueSpec("logits", None, form.precision)
             mask = ValueSpec("causal_mask", (1, 1, tokens, form.longest), form.precision)
+            inputs, outputs = [value, ValueSpec("position", (1,), "int32"), mask], [output]
+            if form.kv_cache == "io":
+                inputs.append(replace(state, dtype=form.precision))
+                outputs.append(ValueSpec(NEW_ROWS, None, form.precision))
             yield FunctionSpec(
                 name,
-                inputs=(value, ValueSpec("position", (1,), "int32"), mask),
-                outputs=(output,),
-                states=(state,),
+                inputs=tuple(inputs),
+                outputs=tuple(outputs),
+                states=(state,) if form.kv_cache == "state" else (),
                 view=partial(_answering, answers=answers),
             )
 
     def wrap(self, original: nn.Module, program: ProgramSpec) -> Any:
         """See `StockANEConfig.wrap`; of a form with a cache a `CachedDecoder`, or the chunk of a program."""
-        states = program.functions[0].states
-        if not states:
-            return super().wrap(original, program)
-        assert states[0].shape is not None
+        function = program.functions[0]
         model: PreTrainedModel = original  # type: ignore[assignment]
-        context = states[0].shape[2]
+        if any(value.name == STATE for value in function.inputs):
+            return PassedCacheDecoder(model)
+        if not function.states:
+            return super().wrap(original, program)
+        shape = function.states[0].shape
+        assert shape is not None
+        context = shape[2]
         if program.name == "model":
             return CachedDecoder(model, context)
         number, count = (int(part) for part in program.name.removeprefix("chunk_").split("_of_"))
@@ -188,7 +208,8 @@ class DecoderANEConfig(StockTextANEConfig):
 
     def function_inputs(self, function: FunctionSpec, seed: int = 0) -> dict[str, Tensor]:
         """See `ANEConfig.function_inputs`."""
-        if not function.states:
+        names = [value.name for value in function.inputs]
+        if "causal_mask" not in names:
             return super().function_inputs(function, seed)
         first, mask_spec = function.inputs[0], function.inputs[2]
         shape, (*_, context) = first.shape or (), mask_spec.shape or ()
@@ -200,11 +221,15 @@ class DecoderANEConfig(StockTextANEConfig):
             value = torch.randn(shape, generator=generator).to(getattr(torch, first.dtype))
         position = (context - tokens) // 2
         mask = causal_mask(position, tokens, context, mask_spec.dtype)
-        return {
+        values = {
             first.name: value,
             "position": torch.tensor([position], dtype=torch.int32),
             "causal_mask": torch.from_numpy(mask),
         }
+        if STATE in names:
+            cache = function.inputs[names.index(STATE)]
+            values[STATE] = torch.randn(cache.shape or (), generator=generator).to(getattr(torch, cache.dtype))
+        return values
 
     def text(self, form: ExportForm, seed: int = 0) -> Tensor:
         """Seeded tokens that a package is compared on, (n,) int64: past a block, and past a window where there is one.
@@ -226,5 +251,7 @@ def _answering(module: nn.Module, answers: View) -> nn.Module:
     """A decoder, or a chunk of one, over the same model that answers something else."""
     if isinstance(module, DecoderChunk):
         return DecoderChunk(module.model, module.layers, module.chunk, module.context_length, answers)
+    if isinstance(module, PassedCacheDecoder):
+        return PassedCacheDecoder(module.model, answers)
     assert isinstance(module, CachedDecoder)
     return CachedDecoder(module.model, module.context_length, answers)

@@ -116,11 +116,52 @@ func example(folder: URL) async throws {{
     {call} {{ print($0, terminator: "") }}
 }}"""
 
+_PASSED = """\
+import CoreML
+import Foundation
+
+/// Reads one token after another. The cache is an input: what a token adds to it is written here.
+final class LanguageModel {{
+    private let model: MLModel
+    private var cache = MLShapedArray<{dtype}>(repeating: 0, shape: {shape})
+    private let context = {context}
+
+    /// - Parameter folder: holds {files}, as downloaded.
+    init(folder: URL) async throws {{
+        let configuration = MLModelConfiguration()
+        configuration.computeUnits = {units}{function}
+        let compiled = try await MLModel.compileModel(at: folder.appendingPathComponent({programs}))
+        model = try await MLModel.load(contentsOf: compiled, configuration: configuration)
+    }}
+
+    /// The scores of what follows a token at a position, which counts the tokens before it.
+    func scores(after token: Int, at position: Int) throws -> [Float] {{
+        precondition(position < context, "the cache holds \\(context) tokens")
+        let mask: [{dtype}] = (0..<context).map {{ $0 <= position ? 0 : -3e4 }}
+        let output = try model.prediction(from: MLDictionaryFeatureProvider(dictionary: [
+            "input_ids": MLFeatureValue(shapedArray: MLShapedArray<Int32>(scalars: [Int32(token)], shape: [1, 1])),
+            "position": MLFeatureValue(shapedArray: MLShapedArray<Int32>(scalars: [Int32(position)], shape: [1])),
+            "causal_mask": MLFeatureValue(shapedArray: MLShapedArray<{dtype}>(scalars: mask, shape: [1, 1, 1, context])),
+            "kv_cache": MLFeatureValue(shapedArray: cache),
+        ]))
+        let rows = MLShapedArray<{dtype}>(converting: output.featureValue(for: "new_rows")!.multiArrayValue!)
+        for layer in 0..<{layers} {{
+            for head in 0..<{heads} {{ cache[layer, head, position] = rows[layer, head, 0] }}
+        }}
+        return MLShapedArray<Float>(converting: output.featureValue(for: "logits")!.multiArrayValue!).scalars
+    }}
+}}
+
+func example(folder: URL) async throws {{
+    let model = try await LanguageModel(folder: folder)
+    print(try model.scores(after: 1, at: 0).count)
+}}"""
+
 _SCALARS = {"float16": "Float16", "float32": "Float"}
 
 
 def language_model(package: CardPackage) -> str:
-    """Writes the Swift of a package whose cache is in states."""
+    """Writes the Swift of a package whose cache is in states, or in inputs and outputs."""
     manifest = package.manifest
     form, first = manifest.form, manifest.programs[0]
     has_template = "chat_template.jinja" in manifest.files
@@ -131,6 +172,20 @@ def language_model(package: CardPackage) -> str:
     )
     names = [swift_string(program.path) for program in manifest.programs]
     mask = next(tensor for tensor in first.functions[0].inputs if tensor.name == "causal_mask")
+    if form.kv_cache == "io":
+        cache = next(tensor for tensor in first.functions[0].inputs if tensor.name == "kv_cache")
+        name = swift_string(first.functions[0].name)
+        return _PASSED.format(
+            dtype=_SCALARS.get(mask.dtype, "Float"),
+            shape=list(cache.shape),
+            layers=cache.shape[0],
+            heads=cache.shape[1],
+            context=form.context_length,
+            files=first.path,
+            programs=swift_string(first.path),
+            units=UNITS.get(first.compute_units, ".all"),
+            function=f"\n        configuration.functionName = {name}" if len(first.functions) > 1 else "",
+        )
     return _FRAME.format(
         imports="\n".join(tokenizer_imports(manifest)),
         context=form.context_length,

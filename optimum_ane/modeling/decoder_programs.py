@@ -12,14 +12,13 @@ import numpy as np
 from optimum_ane.errors import InputError, PackageError
 from optimum_ane.exporters.cached_decoder.inputs import causal_mask
 from optimum_ane.exporters.cached_decoder.module import STATE
-from optimum_ane.exporters.decoder import INFER, PREFILL, SCORE
+from optimum_ane.exporters.decoder import INFER, NEW_ROWS, PREFILL, SCORE
+from optimum_ane.exporters.text import MAIN
 
 if TYPE_CHECKING:
     from optimum_ane.runtimes import Session
 
 _BESIDE_TOKENS = {"position", "causal_mask"}
-NEW_ROWS = "new_rows"
-"""The output of a program whose cache is an input: what its tokens add, (2 · layers, heads, tokens, width)."""
 
 
 @dataclass
@@ -54,7 +53,9 @@ class DecoderPrograms:
         self._programs = list(sessions.values())
         self._functions: dict[str, list[Session]] = {}
         names = set.intersection(*(set(program.functions) for program in self._programs))
-        if INFER not in names:
+        if names == {MAIN}:  # Systems before iOS 18 know programs of one function, and this reads one token.
+            self._functions[INFER] = self._programs
+        elif INFER not in names:
             raise PackageError(f"a language model with a cache has the function {INFER}; found: {', '.join(names)}")
         self.context_length = check_chain(self._sessions(INFER))
         self._has_prefill, self._has_score = PREFILL in names, SCORE in self._programs[-1].functions

@@ -146,8 +146,8 @@ class ExportForm:
     kv_cache: str | None = _option(
         None,
         "where keys and values are kept: state (in the program, from iOS18 on), io (inputs and outputs, for hosts "
-        "that write the cache themselves, from iOS17 on), or none (whole rows of --sequence-length tokens, which "
-        "cannot generate) (text-generation; default: state)",
+        "that write the cache themselves; before iOS18 with the function for one token alone), or none (whole rows of "
+        "--sequence-length tokens, which cannot generate) (text-generation; default: state)",
         choices=KV_CACHES,
     )
     chunks: int | None = _option(
@@ -276,6 +276,8 @@ class ExportForm:
         """The oldest system that can run it, and why."""
         if self.kv_cache == "state":
             return "iOS18", "states in a program"
+        if self.kv_cache == "io":
+            return "iOS16", "inputs of float16"
         if len(self.sequence_length) > 1:
             return "iOS18", f"{len(self.sequence_length)} sequence lengths are several functions in one package"
         return "iOS15", "ML Programs"

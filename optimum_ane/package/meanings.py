@@ -12,6 +12,7 @@ MEANINGS = {
     "hidden_states": "What the program before gives, a vector for each token.",
     "output_hidden_states": "What the next program takes, a vector for each token.",
     "kv_cache": "Keys and values of each layer, a row for each token.",
+    "new_rows": "Keys and values of the tokens, for the caller to write into kv_cache from position on.",
     "next_position": "Position behind the last token.",
     "logits": "Scores before softmax or sigmoid.",
     "last_hidden_state": "The last layer's hidden state at each position.",

@@ -400,13 +400,18 @@ def torch_session(draft: PackageDraft, program: ProgramSpec) -> TorchSession:
         {
             function.name: TorchFunction(
                 function.view(module),
-                tuple(TensorSpec(value.name, value.shape or (), value.dtype) for value in function.inputs),
+                tuple(TensorSpec(value.name, value.shape or (), _exact(value.dtype)) for value in function.inputs),
                 tuple(value.name for value in function.outputs),
                 tuple(TensorSpec(value.name, value.shape or (), value.dtype) for value in function.states),
             )
             for function in program.functions
         }
     )
+
+
+def _exact(dtype: str) -> str:
+    """The type that a module computes in, of one that its program rounds to."""
+    return "float32" if dtype == "float16" else dtype
 
 
 def _convertible(

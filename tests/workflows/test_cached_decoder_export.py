@@ -263,6 +263,28 @@ def test_a_package_of_several_programs(original, tmp_path):
         export(original, tmp_path / "other", task="text-generation", quiet=True, **forms | {"chunks": 3})
 
 
+@pytest.mark.parametrize("target", ["iOS17", "iOS18"])
+def test_a_cache_in_inputs_and_outputs(original, tmp_path, target):
+    forms = {"context_length": CONTEXT, "prefill_length": PREFILL, "kv_cache": "io"}
+    result = export(
+        original, tmp_path / "out", task="text-generation", tokenizer=make_tokenizer(), quiet=True,
+        minimum_deployment_target=target, **forms,
+    )  # fmt: skip
+    (program,) = Manifest.read(result.path).programs
+    names = ["infer", "prefill", "score"] if target == "iOS18" else ["main"]
+    assert [function.name for function in program.functions] == names
+    assert not any(function.states for function in program.functions)
+    assert [t.name for t in program.functions[0].outputs] == ["logits", "new_rows"]
+    model = ANEModelForCausalLM.from_pretrained(result.path)
+    ids = tokens(2, 19)
+    assert psnr(original(ids).logits, model(ids).logits) > 55
+    card = (result.path / "README.md").read_text()
+    assert f"MLShapedArray<Float16>(repeating: 0, shape: [4, 1, {CONTEXT}, 16])" in card
+    assert ('functionName = "infer"' in card) is (target == "iOS18")
+    arguments = {"max_new_tokens": CONTEXT - 19, "eos_token_id": None, "num_beams": 2}
+    assert model.generate(ids, **arguments).tolist() == original.generate(ids, **arguments).tolist()
+
+
 def test_the_card_is_of_a_language_model(package):
     card = (package.path / "README.md").read_text()
     assert "on a context of 40 tokens, in float16" in card

@@ -67,12 +67,18 @@ class StateCache:
                     f"the {name} of layer {layer_idx} are {tuple(value.shape)} and those of the first {expected}: one "
                     "state holds layers of one shape only"
                 )
-        first = 2 * (layer_idx - self._first_layer)
-        last = first + 2
-        self._state[first:last, :, self._position : self._position + expected[2]] = torch.cat(
-            (key_states, value_states)
-        )
         self.updated.append(layer_idx)
+        return self.write(2 * (layer_idx - self._first_layer), torch.cat((key_states, value_states)))
+
+    def write(self, first: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes a layer's new rows, (2, heads, tokens, width); gives all its keys and all its values.
+
+        Args:
+            first: Where the layer's keys are; its values are behind them.
+            rows: Keys and values.
+        """
+        last = first + 2
+        self._state[first:last, :, self._position : self._position + rows.shape[2]] = rows
         return self._state[first : first + 1], self._state[first + 1 : last]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

@@ -141,7 +141,8 @@ final class LanguageModel {{
         let output = try model.prediction(from: MLDictionaryFeatureProvider(dictionary: [
             "input_ids": MLFeatureValue(shapedArray: MLShapedArray<Int32>(scalars: [Int32(token)], shape: [1, 1])),
             "position": MLFeatureValue(shapedArray: MLShapedArray<Int32>(scalars: [Int32(position)], shape: [1])),
-            "causal_mask": MLFeatureValue(shapedArray: MLShapedArray<{dtype}>(scalars: mask, shape: [1, 1, 1, context])),
+            "causal_mask": MLFeatureValue(
+                shapedArray: MLShapedArray<{dtype}>(scalars: mask, shape: [1, 1, 1, context])),
             "kv_cache": MLFeatureValue(shapedArray: cache),
         ]))
         let rows = MLShapedArray<{dtype}>(converting: output.featureValue(for: "new_rows")!.multiArrayValue!)

@@ -94,11 +94,13 @@ class LogitsComparison:
     """How close logits are to the original's, token by token.
 
     Attributes:
+        whole: dB of all logits together.
         psnr: dB of each token's logits.
         divergence: Kullback-Leibler divergence of the original's next-token distribution from ours, nats, of each.
         same: Whether the most probable token is the same, of each.
     """
 
+    whole: float
     psnr: np.ndarray
     divergence: np.ndarray
     same: np.ndarray
@@ -136,7 +138,7 @@ def compare_logits(expected: np.ndarray, actual: np.ndarray) -> LogitsComparison
     theirs, ours = _log_softmax(expected), _log_softmax(actual)
     with np.errstate(invalid="ignore"):
         divergence = (np.exp(theirs) * (theirs - ours)).sum(-1)
-    return LogitsComparison(ratios, divergence, expected.argmax(-1) == actual.argmax(-1))
+    return LogitsComparison(psnr(expected, actual), ratios, divergence, expected.argmax(-1) == actual.argmax(-1))
 
 
 def compare_answers(expected: CachedAnswers, actual: CachedAnswers) -> Mapping[str, LogitsComparison]:

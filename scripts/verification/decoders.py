@@ -50,7 +50,14 @@ DECODERS: dict[str, dict[str, Any]] = {
     "gemma3_text": _SIZES | _WINDOW | {"head_dim": 64, "layer_types": _LAYERS},
     "phi3": _SIZES,
     "olmo2": _SIZES | _ALL,
-    "granite": _SIZES,
+    # As Granite 3 has them: by default its scores are not scaled at all.
+    "granite": _SIZES
+    | {
+        "attention_multiplier": 1 / 32,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 8.0,
+    },
     "cohere2": _SIZES | _WINDOW | {"layer_types": _LAYERS},
     "falcon": {name: value for name, value in _SIZES.items() if name != "num_key_value_heads"},
     "opt": {name: value for name, value in _SIZES.items() if name != "num_key_value_heads"}

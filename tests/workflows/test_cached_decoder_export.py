@@ -220,7 +220,7 @@ def test_a_model_that_makes_its_own_mask_is_refused(tmp_path):
     sizes = {"num_layers": 2, "num_heads": 3, "hidden_size": 48, "vocab_size": 100, "max_position_embeddings": 64}
     config = AutoConfig.for_model("gpt_neo", attention_types=[[["global", "local"], 1]], window_size=4, **sizes)
     torch.manual_seed(0)
-    with pytest.raises(ValidationError, match=r"PSNR of a token's logits is .* 120 are asked for.*kv_cache none"):
+    with pytest.raises(ValidationError, match=r"PSNR of the logits is .* 120 are asked for.*kv_cache none"):
         export(
             AutoModelForCausalLM.from_config(config).eval(), tmp_path / "out", task="text-generation",
             tokenizer=make_tokenizer(), quiet=True, context_length=32, prefill_length=8,

@@ -18,6 +18,7 @@ from optimum_ane.analysis.decoder_shape import PRODUCT, TABLE, DecoderShape, Dec
 from optimum_ane.analysis.steps import ALIGNMENT, Step
 from optimum_ane.exporters.cached_decoder.chunk_plan import cut_layers
 from optimum_ane.exporters.cached_decoder.chunks import Chunk
+from optimum_ane.nn.projection import vocabulary_pieces
 
 _NORM_PASSES, _ROTATION_PASSES = 8, 10
 """Passes over a value twice as wide as the tokens that a norm by `layer_norm` takes, and over queries and keys that a
@@ -147,10 +148,11 @@ def chunk_steps(
         moved = _padded(inputs, tokens) + _padded(outputs, tokens)
         return Step("convolution", 2 * tokens * outputs * inputs, bytes_read, moved)
 
-    # A table that is the head's weight has two axes of length 1 behind its own, and so have the rows out of it.
-    row = ALIGNMENT if decoder.is_tied and chunk.is_first and chunk.is_last else 2
-    words, angles = tokens * decoder.width * chunk.is_first, tokens * decoder.rotary_width
-    yield Step("host", 0, 2 * (words + angles), row * words + 2 * angles)
+    # A table that is the head's weight as well lies in its pieces, and a row of each is read.
+    is_in_pieces = decoder.is_tied and chunk.is_first and chunk.is_last
+    pieces = len(vocabulary_pieces(decoder.vocabulary)) if is_in_pieces else 1
+    looked_up = 2 * tokens * (pieces * decoder.width * chunk.is_first + decoder.rotary_width)
+    yield Step("host", 0, looked_up, looked_up)
     for weight in weights_of(decoder, chunk, is_prefill=is_prefill):
         if len(weight.shape) != 2:
             continue

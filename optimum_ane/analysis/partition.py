@@ -3,12 +3,12 @@
 Core ML cuts a program where the device changes, and each cut costs a fixed time, whatever the work on either side
 (0.6 ms and more: john-rocky/coreai-model-zoo, knowledge/coreai-ane-partition-cost.md). So regions count, not single
 operations. Operations that do not depend on each other may run in any order: a look-up of embeddings that stands in
-the middle of the text but only reads an input does not cut anything.
+the middle of the text but only reads an input does not cut anything. Nor does what only gives a value another shape:
+it runs wherever that value is.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
@@ -21,6 +21,10 @@ Device = Literal["ane", "cpu"]
 Position = Literal["start", "middle", "end"]
 
 _STATEFUL = STATE_WRITES | {"read_state"}
+_VIEWS = frozenset(("reshape", "expand_dims", "squeeze", "flatten2d", "identity"))
+"""What gives a value another shape, on either device alike."""
+
+_Place = Literal["ane", "cpu", "either"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Offender:
 class _Unit:
     """What runs in one piece: an operation, with its body if it is a loop or a branch."""
 
-    device: Device
+    place: _Place
     operations: list[Operation]
 
 
@@ -72,8 +76,9 @@ def partition(placements: Sequence[Placement]) -> tuple[Region, ...]:
     """Cuts a program into regions.
 
     From each start, on the engine or off it, every operation whose operands are there is run until none of this
-    device is left; then the device changes. For two devices no order has fewer regions than the better of these two
-    starts: whatever an order has run before its n-th change, this one has run as well.
+    device is left; then the device changes. What only gives a value another shape is run at once, on either. For two
+    devices no order has fewer regions than the better of these two starts: whatever an order has run before its n-th
+    change, this one has run as well.
 
     Args:
         placements: As `residency.place` makes them, in the order of the program.
@@ -84,7 +89,7 @@ def partition(placements: Sequence[Placement]) -> tuple[Region, ...]:
     units = _units(placements)
     if not units:
         return ()
-    first = units[0].device
+    first: Device = "cpu" if next((u.place for u in units if u.place != "either"), "ane") == "cpu" else "ane"
     other: Device = "cpu" if first == "ane" else "ane"
     return min((_schedule(units, start) for start in (first, other)), key=len)
 
@@ -127,7 +132,8 @@ def _units(placements: Iterable[Placement]) -> list[_Unit]:
         if placement.operation.depth and units:
             units[-1].operations.append(placement.operation)
         else:
-            units.append(_Unit(device_of(placement), [placement.operation]))
+            is_view = placement.operation.type in _VIEWS and placement.verdict != "fallback"
+            units.append(_Unit("either" if is_view else device_of(placement), [placement.operation]))
     return units
 
 
@@ -156,22 +162,23 @@ def _followers(units: Sequence[_Unit]) -> tuple[list[list[int]], list[int]]:
 def _schedule(units: Sequence[_Unit], device: Device) -> tuple[Region, ...]:
     """Runs all that can run on a device, then on the other, and so on; in the program's order within a region."""
     followers, waiting = _followers(units)
-    ready: dict[Device, list[int]] = defaultdict(list)
+    ready: dict[_Place, list[int]] = {"ane": [], "cpu": [], "either": []}
     for number, unit in enumerate(units):
         if not waiting[number]:
-            ready[unit.device].append(number)
+            ready[unit.place].append(number)
     for numbers in ready.values():
         heapify(numbers)
     regions = []
-    while ready["ane"] or ready["cpu"]:
+    while any(ready.values()):
         operations: list[Operation] = []
-        while ready[device]:
-            number = heappop(ready[device])
+        while ready[device] or ready["either"]:
+            own: tuple[_Place, _Place] = (device, "either")
+            number = heappop(min((ready[place] for place in own if ready[place]), key=lambda numbers: numbers[0]))
             operations += units[number].operations
             for follower in followers[number]:
                 waiting[follower] -= 1
                 if not waiting[follower]:
-                    heappush(ready[units[follower].device], follower)
+                    heappush(ready[units[follower].place], follower)
         if operations:
             regions.append(Region(device, tuple(operations)))
         device = "cpu" if device == "ane" else "ane"

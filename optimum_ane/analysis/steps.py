@@ -100,7 +100,8 @@ class Step:
         flops: Arithmetic, 2 per multiply-add.
         weight_bytes: Weights that it reads, as stored; of a look-up, the rows that it picks. What it reads of a state
             counts with them, since it comes from memory as they do.
-        activation_bytes: What it reads and writes of activations, each last axis padded to 64 bytes.
+        activation_bytes: What it reads and writes of activations, each last axis padded to 64 bytes; what only the CPU
+            sees is not padded.
     """
 
     kind: Kind
@@ -125,7 +126,11 @@ def read_steps(operations: Sequence[Operation], on_host: Collection[Operation] =
     """
     hosted = set(on_host)
     buffers = _Buffers(operations, hosted)
-    return [_host_step(operation) if operation in hosted else buffers.step(operation) for operation in operations]
+    by_engine = {t for o in operations if o not in hosted for t in (*o.operands, *o.outputs)}
+    return [
+        _host_step(operation, by_engine) if operation in hosted else buffers.step(operation)
+        for operation in operations
+    ]
 
 
 class _Buffers:
@@ -183,11 +188,15 @@ def is_converting(operation: Operation) -> bool:
     return operation.type in _RENAMING or operation.type == "cast"
 
 
-def _host_step(operation: Operation) -> Step:
+def _host_step(operation: Operation, by_engine: Collection[Tensor]) -> Step:
+    """Describes an operation on the CPU; only what the engine reads or writes as well, `by_engine`, is padded."""
     # What the CPU hands to the engine is converted on the way in any case.
     if is_converting(operation):
         return Step("free", 0, 0, 0)
-    activations = sum(padded_bytes(tensor) for tensor in {*operation.operands, *operation.outputs})
+    activations = sum(
+        padded_bytes(tensor) if tensor in by_engine else tensor.dense_bytes
+        for tensor in {*operation.operands, *operation.outputs}
+    )
     return Step("host", operation.flops, _weights(operation), activations)
 
 

@@ -18,15 +18,16 @@ ANE = next(rule for rule in residency_rules() if rule.verdict == "ane")
 
 
 def placements_of(text):
-    """`"a:ane b:cpu<a"` as placements: b runs on the CPU and reads a."""
+    """`"a:ane b:cpu<a c:view<b"` as placements: b runs on the CPU and reads a, c gives it another shape."""
     tensors, placements = {}, []
     for index, word in enumerate(text.split()):
         name, _, rest = word.partition(":")
         device, _, reads = rest.partition("<")
         operands = tuple(tensors[each] for each in reads.split(",") if each)
         tensors[name] = Tensor(name, "float16", (1, 4))
-        operation = Operation(index, name, "relu", {"x": operands}, (tensors[name],), {}, index, 0)
-        rule = ANE if device == "ane" else FALLBACK
+        kind = "reshape" if device == "view" else "relu"
+        operation = Operation(index, name, kind, {"x": operands}, (tensors[name],), {}, index, 0)
+        rule = FALLBACK if device == "cpu" else ANE
         placements.append(Placement(operation, rule.verdict, rule, False))
     return placements
 
@@ -50,6 +51,11 @@ def test_what_nothing_waits_for_runs_at_the_end():
     assert regions_of("a:ane b:cpu<a c:ane<a d:ane<c") == [("ane", "acd"), ("cpu", "b")]
 
 
+def test_what_gives_a_value_another_shape_runs_where_the_value_is():
+    assert regions_of("a:cpu b:view<a c:cpu<b d:ane<c e:view<d") == [("cpu", "abc"), ("ane", "de")]
+    assert regions_of("a:view b:view<a") == [("ane", "ab")]
+
+
 def test_no_operations_are_no_regions():
     assert partition([]) == ()
     assert crossings(()) == 0
@@ -61,9 +67,9 @@ def test_no_order_has_fewer_regions(seed):
     generator = random.Random(seed)
     names = "abcdefg"
     reads = {name: [n for n in names[:i] if generator.random() < 0.3] for i, name in enumerate(names)}
-    device = {name: generator.choice(("ane", "cpu")) for name in names}
+    device = {name: generator.choice(("ane", "cpu", "view")) for name in names}
     fewest = min(
-        1 + sum(device[a] != device[b] for a, b in itertools.pairwise(order))
+        1 + sum(device[a] != device[b] for a, b in itertools.pairwise(n for n in order if device[n] != "view"))
         for order in itertools.permutations(names)
         if all(order.index(n) < i for i, name in enumerate(order) for n in reads[name])
     )

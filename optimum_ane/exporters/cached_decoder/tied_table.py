@@ -55,11 +55,12 @@ class _InPieces(TorchFunctionMode):
 def look_up(ids: Tensor, table: Tensor) -> Tensor:
     """Looks words up in the pieces of a table.
 
-        ids ─┬─► rest of the division by a piece's length ─► a row of each piece ─► concat ─┬─► rows
-             └─► the piece's number ────────────────────────────────────────────────────────┘
+        ids ─┬─► rest of the division by a piece's length ─► a row of each piece ─┬─► sum of products ─► rows
+             └─► the piece's number ─► 1 for its piece, 0 for the others ─────────┘
 
-    Every index is below a piece's length, and so below 65,536, beyond which the engine cannot look up
-    (pytorch/executorch, pull request 7616).
+    The rows are the CPU's, and the sum the engine's. A look-up in the joined rows would be the CPU's again, behind
+    work of the engine. Every index is below a piece's length, and so below 65,536, beyond which the engine cannot look
+    up (pytorch/executorch, pull request 7616).
 
     Args:
         ids: (1, Q) integer.
@@ -71,14 +72,16 @@ def look_up(ids: Tensor, table: Tensor) -> Tensor:
     flat = ids.reshape(-1)
     pieces = vocabulary_pieces(table.shape[0])
     weights = [table[start:stop, :, None, None] for start, stop in pieces]
+    shape = (len(flat), table.shape[1])
     if len(weights) == 1:
-        rows = weights[0].index_select(0, flat)
+        rows = weights[0].index_select(0, flat).reshape(shape)
     else:
         length, last = pieces[0][1], pieces[-1][1] - pieces[-1][0]
         number = torch.div(flat, length, rounding_mode="floor")
         within = flat - number * length
         # The last piece may be shorter; what is read of it for words of the others does not matter.
         places = [within] * (len(weights) - 1) + [torch.minimum(within, torch.tensor(last - 1))]
-        read = [weight.index_select(0, place) for weight, place in zip(weights, places, strict=True)]
-        rows = torch.cat(read).index_select(0, number * len(flat) + torch.arange(len(flat), dtype=flat.dtype))
+        read = [w.index_select(0, place).reshape(shape) for w, place in zip(weights, places, strict=True)]
+        marks = [(number == piece)[:, None].to(table.dtype) for piece in range(len(read))]
+        rows = sum(each * mark for each, mark in zip(read[1:], marks[1:], strict=True)) + read[0] * marks[0]
     return rows.reshape(*ids.shape, table.shape[1])

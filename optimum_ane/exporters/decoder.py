@@ -41,7 +41,13 @@ _LONGEST_WINDOW = 1024
 
 
 class DecoderANEConfig(StockTextANEConfig):
-    """Programs of a stock decoder: with a cache, unless the form asks for none, which `StockTextANEConfig` makes."""
+    """Programs of a stock decoder: with a cache, unless the form asks for none, which `StockTextANEConfig` makes.
+
+    Attributes:
+        is_filled_in_pieces: Whether programs are made of an empty model, and the weights of one are read at a time.
+    """
+
+    is_filled_in_pieces = True
 
     def complete(self, form: ExportForm, processor: Processor | None) -> ExportForm:
         """See `ANEConfig.complete`: where the cache is, how many tokens it holds, and how many are read at once."""

@@ -25,11 +25,13 @@ class ValueSpec:
         name: In the program.
         shape: The extents; None where the traced program tells them, as it does for outputs.
         dtype: numpy's name of the element type.
+        other_shapes: Further ones that an input may have, enumerated.
     """
 
     name: str
     shape: tuple[int, ...] | None
     dtype: str
+    other_shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def meaning(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from optimum_ane.hub.card_package import CardPackage
 from optimum_ane.hub.markdown import swift_string
+from optimum_ane.hub.swift_clients import client_snippet
 from optimum_ane.hub.swift_tasks import SwiftTask
 from optimum_ane.hub.swift_tokenizer import load_tokenizer, tokenizer_imports
 from optimum_ane.package.layout import MLPACKAGE_SUFFIX
@@ -124,6 +125,8 @@ def swift_snippet(package: CardPackage) -> str:
         PackageError: The task is none that packages are made for.
     """
     manifest = package.manifest
+    if manifest.form.layout != "native":
+        return client_snippet(package)
     if manifest.form.has_cache:
         from optimum_ane.hub.swift_language_model import language_model
 

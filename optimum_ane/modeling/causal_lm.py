@@ -23,6 +23,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from optimum_ane.errors import InputError, PackageError, UnsupportedModelError
 from optimum_ane.modeling.base import ANEModel
+from optimum_ane.modeling.client_sessions import native_sessions
 from optimum_ane.modeling.decoder_cache import ANECache, CachedRow
 from optimum_ane.modeling.decoder_programs import CachedTokens, DecoderPrograms
 from optimum_ane.modeling.input_checks import check_ids, check_mask
@@ -55,6 +56,7 @@ class ANEModelForCausalLM(ANEModel, GenerationMixin):
     _is_stateful = False
 
     def __init__(self, sessions: Mapping[str, Session], config: PretrainedConfig, manifest: Manifest) -> None:
+        sessions = native_sessions(sessions, manifest.form.layout, config)
         super().__init__(sessions, config, manifest)
         self.generation_config = GenerationConfig.from_model_config(config)
         self._programs: DecoderPrograms | None = None

@@ -3,6 +3,8 @@
 MEANINGS = {
     "input_ids": "Token ids from the checkpoint's tokenizer, padded to the full length.",
     "attention_mask": "1 for a token, 0 for padding.",
+    "inputIds": "Token ids from the checkpoint's tokenizer, padded on the right to the full length.",
+    "attentionMask": "1 for a token, 0 for padding.",
     "token_type_ids": "0 for the first text, 1 for the second; all 0 where there is one text.",
     "pixel_values": "Images as the checkpoint's image processor gives them: resized, rescaled and normalised.",
     "input_values": "Sound as the checkpoint's feature extractor gives it, filled up to the full length.",
@@ -19,6 +21,9 @@ MEANINGS = {
     "sentence_embedding": "One vector for the whole text.",
     "start_logits": "Score of each token as the first of the answer.",
     "end_logits": "Score of each token as the last of the answer.",
+    "position_ids": "Position of each token.",
+    "current_pos": "Row of the cache that the first token is written to: how many rows come before it.",
+    **{f"logits{number}": f"Part {number} of the scores before softmax." for number in range(1, 17)},
     "classLabel": "The most probable label.",
     "classLabel_probs": "The probability of each label.",
 }

@@ -27,12 +27,14 @@ class TorchFunction:
         inputs: Of fixed shape, in the order of the module's arguments.
         outputs: Names, in the order in which the module returns them.
         states: By name.
+        other_shapes: Further ones that inputs may have, by name.
     """
 
     module: nn.Module
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     states: tuple[TensorSpec, ...] = field(default=())
+    other_shapes: Mapping[str, Sequence[tuple[int, ...]]] = field(default_factory=dict)
 
 
 class TorchState:
@@ -123,10 +125,9 @@ class TorchSession:
             if any(fnmatchcase(name, pattern) for pattern in intermediates)
         }
 
-    @staticmethod
-    def _argument(spec: TensorSpec, value: Any) -> Tensor:
+    def _argument(self, spec: TensorSpec, value: Any) -> Tensor:
         tensor = torch.as_tensor(value)
-        if tuple(tensor.shape) != spec.shape:
+        if tuple(tensor.shape) not in (spec.shape, *self._function.other_shapes.get(spec.name, ())):
             raise InputError(f"input {spec.name!r} takes shape {spec.shape} and got {tuple(tensor.shape)}")
         # Embeddings take int64 or int32; what transformers is given is int64.
         return tensor.long() if np.dtype(spec.dtype).kind in "biu" else tensor.float()

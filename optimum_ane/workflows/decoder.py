@@ -94,7 +94,8 @@ class DecoderExport:
             ANEError: See `graph.convert`.
         """
         compare = self.compare if is_compared else None
-        if len(draft.programs) == 1:
+        assert isinstance(draft.ane_config, DecoderANEConfig)
+        if len(draft.programs) == 1 or not draft.ane_config.is_filled_in_pieces:
             graph.convert(draft, metadata, threshold, compare)
             return
         draft.modules.clear()

@@ -21,7 +21,9 @@ from optimum_ane.errors import CheckpointError, DatasetError, UnsupportedModelEr
 from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, AccuracyLimits
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
+from optimum_ane.exporters.anemll import AnemllANEConfig
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
+from optimum_ane.exporters.swift_transformers import NAME_ENTRY, SwiftTransformersANEConfig
 from optimum_ane.package.deployment_targets import ios_target
 from optimum_ane.package.environment import machine_kind, tool_versions
 from optimum_ane.package.form import NO_POOLING, ExportForm, form_from_options
@@ -35,6 +37,7 @@ from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.version import __version__
 from optimum_ane.workflows import graph
 from optimum_ane.workflows import stages as stage
+from optimum_ane.workflows.client_files import write_client_files
 from optimum_ane.workflows.command_line import python_call
 from optimum_ane.workflows.decoder import DecoderExport
 from optimum_ane.workflows.draft import PackageDraft, Stage, run_stages
@@ -49,6 +52,12 @@ if TYPE_CHECKING:
     from optimum_ane.evaluation.report import AccuracyReport
     from optimum_ane.exporters.config import Processor
 
+
+_OF_CLIENTS: dict[str, type[ANEConfig]] = {
+    "anemll": AnemllANEConfig,
+    "swift-transformers": SwiftTransformersANEConfig,
+}
+"""Export configurations by layout, where it is not the native one."""
 
 _NO_TOKENIZER = (
     "no tokenizer was found: the package will have none, and pipelines need one. Put it beside the checkpoint, or "
@@ -423,6 +432,7 @@ def _configure(checkpoint: Checkpoint, form: ExportForm) -> ANEConfig:
     """Chooses how the package is made, and says so."""
     config = checkpoint.config
     config_class = get_ane_config_class(config.model_type, form.task, form.method)
+    config_class = _OF_CLIENTS.get(form.layout, config_class)
     ane_config = config_class(config, form.task)
     modality = ane_config.MODALITY
     given: Any = checkpoint.tokenizer if modality == "text" else checkpoint.processor(modality)
@@ -507,6 +517,7 @@ def _metadata(draft: PackageDraft) -> Metadata:
             "processor_class": None if draft.processor is None else type(draft.processor).__name__,
             "labels": _json(labels) if labels else None,
             "optimum_ane_version": __version__,
+            NAME_ENTRY: source.name if form.layout == "swift-transformers" and source.is_hub else None,
             PREVIEW_TYPE: TASKS[form.task].xcode_previews.get(checkpoint.config.model_type),
         },
     )
@@ -519,6 +530,7 @@ def _compress(draft: PackageDraft, recipe: Recipe) -> None:
 
 def _write(draft: PackageDraft) -> None:
     stage.write_configuration(draft)
+    write_client_files(draft)
     stage.write_package(draft)
 
 

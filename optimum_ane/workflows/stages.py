@@ -403,6 +403,7 @@ def torch_session(draft: PackageDraft, program: ProgramSpec) -> TorchSession:
                 tuple(TensorSpec(value.name, value.shape or (), _exact(value.dtype)) for value in function.inputs),
                 tuple(value.name for value in function.outputs),
                 tuple(TensorSpec(value.name, value.shape or (), value.dtype) for value in function.states),
+                {value.name: value.other_shapes for value in function.inputs},
             )
             for function in program.functions
         }
@@ -423,6 +424,7 @@ def _convertible(
         inputs=draft.ane_config.function_inputs(function),
         outputs=tuple(value.name for value in function.outputs),
         states={value.name: value.shape or () for value in function.states},
+        other_shapes={value.name: value.other_shapes for value in function.inputs if value.other_shapes},
         meanings=MEANINGS,
     )
 

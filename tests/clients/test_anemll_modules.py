@@ -13,7 +13,7 @@ from optimum_ane.exporters.cached_decoder.anemll import AnemllChunk, AnemllEmbed
 from optimum_ane.exporters.cached_decoder.chunk_plan import plan_chunks
 from optimum_ane.exporters.cached_decoder.chunks import find_decoder_layers
 
-CONTEXT, BATCH, WORDS, LAYERS = 32, 8, 101, 3
+CONTEXT, BATCH, WORDS, LAYERS = 32, 8, 101, 2
 SIZES = {
     "hidden_size": 48, "num_attention_heads": 3, "num_key_value_heads": 1, "num_hidden_layers": LAYERS,
     "intermediate_size": 96, "vocab_size": WORDS, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1,

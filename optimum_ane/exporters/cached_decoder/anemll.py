@@ -61,11 +61,11 @@ class AnemllEmbeddings(nn.Module):
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.words = model.get_input_embeddings()
+        self.model = model.get_input_embeddings()
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """(1, Q) integer → `hidden_states` (1, Q, C)."""
-        hidden_states: Tensor = self.words(input_ids)
+        hidden_states: Tensor = self.model(input_ids)
         return hidden_states
 
 
@@ -159,11 +159,11 @@ class AnemllHead(nn.Module):
                 "be cut into parts; choose --layout native"
             )
         self.vocab_size, self.length = head.out_features, -(-head.out_features // parts)
-        self.parts = nn.ModuleList(
+        self.model = nn.ModuleList(
             _with_part_of_head(model, layers, head, start, min(start + self.length, self.vocab_size))
             for start in range(0, self.vocab_size, self.length)
         )
-        if len(self.parts) < parts:
+        if len(self.model) < parts:
             raise UnsupportedModelError(
                 f"a vocabulary of {self.vocab_size} words cannot be cut into {parts} parts of one length; choose "
                 "--layout native"
@@ -171,7 +171,7 @@ class AnemllHead(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, ...]:
         """(1, 1, C) → the logits of each part, (1, 1, ⌈V / parts⌉)."""
-        logits = [part(inputs_embeds=hidden_states.float(), use_cache=False).logits for part in self.parts]
+        logits = [part(inputs_embeds=hidden_states.float(), use_cache=False).logits for part in self.model]
         missing = self.length - logits[-1].shape[-1]
         if missing:
             logits[-1] = torch.cat((logits[-1], torch.full((1, 1, missing), HIDDEN)), -1)

@@ -250,7 +250,11 @@ class DecoderANEConfig(StockTextANEConfig):
         if isinstance(window, int) and 0 < window <= _LONGEST_WINDOW:
             length = max(length, window + form.prefill_length // 3)
         generator = torch.Generator().manual_seed(seed)
-        return torch.randint(0, self.vocab_size, (min(length, form.longest),), generator=generator)
+        tokens = torch.randint(0, self.vocab_size, (min(length, form.longest),), generator=generator)
+        start = self.text_config.bos_token_id
+        if isinstance(start, int) and 0 <= start < self.vocab_size:
+            tokens[0] = start  # where texts begin, activations are largest
+        return tokens
 
 
 def _answering(module: nn.Module, answers: View) -> nn.Module:

@@ -182,16 +182,19 @@ class ConversionEntry:
     Attributes:
         capture: What recorded it: `"trace"` is `torch.jit.trace`, `"export"` is `torch.export`.
         engine_layout: Whether it was rewritten into the engine's layout.
+        residual_scale: What the residual stream was multiplied by, in the weights, so that float16 holds it.
     """
 
     capture: str = field(metadata=WORD)
     engine_layout: bool
+    residual_scale: float = 1.0
 
     def describe(self) -> str:
         """In a few words, for a person."""
         recorder = {"trace": "torch.jit.trace", "export": "torch.export"}.get(self.capture, self.capture)
         layout = "rewritten into the engine's layout" if self.engine_layout else "in the original's own layout"
-        return f"captured by {recorder}, {layout}"
+        scaled = "" if self.residual_scale == 1 else f", residuals × {self.residual_scale:.3g} for float16"
+        return f"captured by {recorder}, {layout}{scaled}"
 
 
 @dataclass(frozen=True)

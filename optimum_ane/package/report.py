@@ -38,6 +38,8 @@ class ExportReport:
         module_psnr: dB by output, the Neural Engine module in float32 PyTorch against the original.
         original_psnr: dB by output, the original in float32 against itself in float64; measured where the module was
             further from it than modules usually are.
+        residual_peaks: Of language models with a cache, the largest absolute value behind each layer of the original
+            on the text that is compared; empty where its layers could not be told.
         package_psnr: dB by output, the saved package against the original.
         psnr_threshold: dB; the package was accepted at or above it.
         logits: Of language models with a cache, how close each token's logits are, by the function that gave them.
@@ -66,6 +68,7 @@ class ExportReport:
     module_psnr: Mapping[str, float] = field(default_factory=dict)
     original_psnr: Mapping[str, float] = field(default_factory=dict)
     package_psnr: Mapping[str, float] = field(default_factory=dict)
+    residual_peaks: Sequence[float] = ()
     psnr_threshold: float | None = None
     logits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     accuracy: Mapping[str, Any] | None = None

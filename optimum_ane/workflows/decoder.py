@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from optimum_ane.errors import UnsupportedModelError, ValidationError
+from optimum_ane.errors import ANEError, UnsupportedModelError, ValidationError
 from optimum_ane.exporters.cached_decoder.chunk_weights import fill_chunk
 from optimum_ane.exporters.decoder import DecoderANEConfig
+from optimum_ane.exporters.residual_scale import choose_scale, scale_residual
 from optimum_ane.exporters.stock_experts import batched_experts
 from optimum_ane.package.report import Attempt
 from optimum_ane.runtimes.portable import PortableSession
@@ -20,6 +22,7 @@ from optimum_ane.validation.cached_decoder import (
     answers_of_package,
     compare_answers,
 )
+from optimum_ane.validation.residuals import recorded_residuals
 from optimum_ane.workflows import graph
 from optimum_ane.workflows import stages as stage
 from optimum_ane.workflows.freed_memory import give_back_freed_memory
@@ -38,6 +41,7 @@ class DecoderExport:
 
     def __init__(self) -> None:
         self._expected: CachedAnswers | None = None
+        self._residual_scale = 1.0
 
     def _tokens(self, draft: PackageDraft) -> Tensor:
         assert isinstance(draft.ane_config, DecoderANEConfig)
@@ -51,12 +55,23 @@ class DecoderExport:
         """
         original, tokens = draft.checkpoint.original(), self._tokens(draft)
         try:
-            self._expected = answers_of_original(original, tokens)
+            with recorded_residuals(original, lambda: original(input_ids=tokens[None, :2])) as peaks:
+                self._expected = answers_of_original(original, tokens)
+        except ANEError:
+            raise
         except Exception as error:  # a model raises whatever it stumbles over
             raise UnsupportedModelError(
                 f"{graph.cannot_be_run(error, original, {'input_ids': tokens[None]})}; --kv-cache none exports it "
                 "without a cache"
             ) from error
+        draft.report.residual_peaks = tuple(peaks)
+        if draft.form.precision == "float16":
+            self._residual_scale = choose_scale(draft.manifest.model_type, tuple(peaks))
+        if self._residual_scale != 1:
+            draft.notes.append(
+                f"residual stream: up to {max(peaks):,.0f}, made smaller in the weights by α = "
+                f"{self._residual_scale:.3g}"
+            )
 
     def take_original(self, draft: PackageDraft) -> None:
         """Puts the original over a cache of ours, unedited."""
@@ -96,12 +111,17 @@ class DecoderExport:
         compare = self.compare if is_compared else None
         assert isinstance(draft.ane_config, DecoderANEConfig)
         if len(draft.programs) == 1 or not draft.ane_config.is_filled_in_pieces:
-            graph.convert(draft, metadata, threshold, compare)
+            with self._scaled(draft.original_part(), draft):
+                graph.convert(draft, metadata, threshold, compare, residual_scale=self._residual_scale)
             return
         draft.modules.clear()
         draft.release_original()
         give_back_freed_memory()
-        graph.convert(draft, metadata, threshold, compare, partial(self._chunk, draft))
+        make = partial(self._chunk, draft)
+        graph.convert(draft, metadata, threshold, compare, make, self._residual_scale)
+
+    def _scaled(self, model: nn.Module, draft: PackageDraft) -> ExitStack:
+        return scale_residual(model, draft.manifest.model_type, self._residual_scale)
 
     def _chunk(self, draft: PackageDraft, program: ProgramSpec) -> nn.Module:
         ane_config = draft.ane_config
@@ -110,6 +130,8 @@ class DecoderExport:
         weights = draft.checkpoint.weights
         fill_chunk(module, weights)
         weights.close()
+        # It is dropped when it is converted: nothing has to be given back.
+        self._scaled(module.model, draft)
         return module
 
     def compare(self, draft: PackageDraft, attempt: Attempt, limit: float) -> Attempt:

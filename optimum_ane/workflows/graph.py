@@ -89,6 +89,7 @@ def convert(
     threshold: float | None,
     compare: Compare | None,
     module_of: Callable[[ProgramSpec], nn.Module] | None = None,
+    residual_scale: float = 1.0,
 ) -> None:
     """Tries one way of conversion after another until the saved package answers as the original does.
 
@@ -99,6 +100,7 @@ def convert(
         compare: Compares a saved package with the original, and gives the attempt with what was measured and why it
             is not taken, if it is not; None takes the first package that can be loaded.
         module_of: Makes the module of a program, which is dropped when it is converted; None takes those of the draft.
+        residual_scale: What the modules' residual streams were multiplied by.
 
     Raises:
         UnsupportedModelError: None can be made; the message holds the first error, its module, and what can be done.
@@ -121,7 +123,7 @@ def convert(
             attempt = replace(attempt, error=_first_line(error), module=module_of_error(error, *_originals(draft)))
         draft.report.attempts = (*draft.report.attempts, attempt)
         if attempt.error is None:
-            entry = ConversionEntry(conversion.capture, conversion.engine_layout)
+            entry = ConversionEntry(conversion.capture, conversion.engine_layout, residual_scale)
             draft.manifest = replace(draft.manifest, conversion=entry)
             draft.notes.append(f"made of the original's graph: {entry.describe()}{_earlier(draft.report.attempts)}")
             draft.modules.clear()

@@ -71,7 +71,8 @@ class Held:
         shape: Its extents.
         dtype: Its element type.
         bytes: Without padding.
-        is_state: Whether it is a state of Core ML's; otherwise an input that comes back as an output.
+        is_state: Whether it is a state of Core ML's; otherwise an input that comes back as an output, or of which new
+            rows do.
     """
 
     name: str
@@ -188,13 +189,20 @@ def _peak(program: Program, sizes: Mapping[Tensor, int]) -> tuple[int, str]:
 
 
 def _held(program: Program) -> tuple[Held, ...]:
-    """Finds states, and inputs that come back as outputs of the same type and are named as caches are."""
+    """Finds states, and inputs that are named as caches are and come back as outputs, whole or in new rows."""
     states = [Held(t.name, t.shape, t.dtype, t.dense_bytes, True) for t in program.states]
-    types = {(output.dtype, output.shape) for output in program.outputs}
     caches = [
         Held(t.name, t.shape, t.dtype, t.dense_bytes, False)
         for t in program.inputs
-        if t.dtype.startswith("float") and (t.dtype, t.shape) in types
-        if any(word in t.name.lower() for word in _CACHE_WORDS)
+        if t.dtype.startswith("float") and any(word in t.name.lower() for word in _CACHE_WORDS)
+        if any(_comes_back(t, output) for output in program.outputs)
     ]
     return (*states, *caches)
+
+
+def _comes_back(cache: Tensor, output: Tensor) -> bool:
+    """Tells whether an output is of a cache's shape, or shorter along one of its axes."""
+    if output.dtype != cache.dtype or len(output.shape) != len(cache.shape):
+        return False
+    differing = [(a, b) for a, b in zip(cache.shape, output.shape, strict=True) if a != b]
+    return not differing or (len(differing) == 1 and (differing[0][1] or 0) < (differing[0][0] or 0))

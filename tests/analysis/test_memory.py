@@ -2,6 +2,7 @@
 
 import coremltools as ct
 import numpy as np
+import pytest
 from analysis_programs import program_of
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 
@@ -73,3 +74,26 @@ def test_states_and_caches_are_held():
 
     memory = memory_of(build, ct.target.iOS18, {"kv": "fp16 1 4 1 64"}, x="fp16 1 4 1 64", key_cache="fp16 1 4 1 64")
     assert [(h.name, h.is_state, h.bytes) for h in memory.held] == [("kv", True, 512), ("key_cache", False, 512)]
+
+
+@pytest.mark.parametrize(
+    ("cache", "rows", "held"),
+    [("1 2 8 32", "1 2 1 32", 1), ("1 2 8 32", "1 1 1 32", 0), ("1 2 8 32", "1 2 16 32", 0)],
+)
+def test_a_cache_of_which_new_rows_come_back_is_held(cache, rows, held):
+    def build(x, kv_cache):
+        return mb.relu(x=x, name="new_rows"), mb.reduce_sum(x=kv_cache, axes=[0, 1, 2, 3])
+
+    memory = memory_of(build, x=f"fp16 {rows}", kv_cache=f"fp16 {cache}")
+    assert [(each.name, each.is_state) for each in memory.held] == [("kv_cache", False)] * held
+
+
+def test_a_state_that_is_written_in_place_is_no_activation():
+    def build(x, kv):
+        after = mb.slice_update(x=mb.read_state(input=kv), update=x, begin=[0, 0, 0, 0], end=[1, 4, 1, 8])
+        return mb.relu(
+            x=mb.slice_by_size(x=mb.coreml_update_state(state=kv, value=after), begin=[0] * 4, size=[1, 4, 1, 8])
+        )
+
+    memory = memory_of(build, ct.target.iOS18, {"kv": "fp16 1 4 1 4096"}, x="fp16 1 4 1 8")
+    assert memory.peak_bytes <= 3 * 4 * 8 * 2

@@ -56,7 +56,7 @@ class SentenceTransformers:
     """How hidden states become sentence embeddings, and how text is prepared for it.
 
     Attributes:
-        pooling: `"mean"` or `"cls"`.
+        pooling: `"mean"`, `"cls"` or `"lasttoken"`.
         normalize: Whether embeddings are divided by their Euclidean norm, at the end.
         dense: Layers between the two, in order.
         max_seq_length: Tokens after which text is cut; None for the architecture's own limit.
@@ -112,6 +112,9 @@ class SentenceTransformers:
         """
         if self.pooling == "cls":
             embedding = hidden[torch.arange(len(hidden)), attention_mask.int().argmax(dim=1)]
+        elif self.pooling == "lasttoken":
+            last = attention_mask.shape[1] - 1 - attention_mask.flip(1).int().argmax(dim=1)
+            embedding = hidden[torch.arange(len(hidden)), last]
         else:
             weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
             embedding = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)

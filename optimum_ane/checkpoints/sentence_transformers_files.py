@@ -38,7 +38,7 @@ _POOLING_MODES: Mapping[str, str] = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 """The entries of older files, by what newer ones call them."""
-_EXPRESSIBLE = ("mean", "cls")
+_EXPRESSIBLE = ("mean", "cls", "lasttoken")
 _WITHOUT_EFFECT = ("unpad_inputs", "cache_dir")
 _WITHOUT_EFFECT_ON_THE_MODEL = ("attn_implementation", "torch_dtype", "dtype", "add_pooling_layer", "use_safetensors")
 _KNOWN_OPTIONS = {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from optimum_ane.nn.activations import get_activation
 from optimum_ane.nn.projection import Projection
 
-PoolingMode = Literal["mean", "cls"]
+PoolingMode = Literal["mean", "cls", "lasttoken"]
 
 
 def first_position(hidden: Tensor, attention_mask: Tensor) -> Tensor:
@@ -39,6 +39,23 @@ def first_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     # the graph's edge: a running sum is not the engine's.
     is_first = (2 * attention_mask - attention_mask.cumsum(dim=1)).to(hidden.dtype).relu()
     return (hidden * is_first[:, None, None, :]).sum(dim=3, keepdim=True)
+
+
+def last_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """The hidden state of the last position that is not padding, which in a decoder has seen all others.
+
+    Args:
+        hidden: (B, C, 1, S).
+        attention_mask: (B, S), integer, 1 for a token and 0 for padding. A row that is all padding pools to 0.
+
+    Returns:
+        (B, C, 1, 1).
+    """
+    # mask − (tokens behind it) is 1 at the last token, and 0 or less everywhere else. Counted on the integers, at the
+    # graph's edge, as for the first token.
+    to_come = attention_mask.sum(dim=1, keepdim=True) - attention_mask.cumsum(dim=1)
+    is_last = (attention_mask - to_come).to(hidden.dtype).relu()
+    return (hidden * is_last[:, None, None, :]).sum(dim=3, keepdim=True)
 
 
 def mean_over_tokens(hidden: Tensor, attention_mask: Tensor) -> Tensor:
@@ -80,7 +97,8 @@ class SentencePooling(nn.Module):
     """Pools hidden states into one vector per sequence.
 
     Args:
-        mode: `"mean"` averages over the tokens that are not padding, `"cls"` takes the first position.
+        mode: `"mean"` averages over the tokens that are not padding, `"cls"` takes the first position, `"lasttoken"`
+            the last token.
         normalize: Divide by the Euclidean norm, at the end.
         dense: Layers between the pooling and the norm.
     """
@@ -101,7 +119,7 @@ class SentencePooling(nn.Module):
         Returns:
             (B, C), or (B, O) of the last layer in `dense`.
         """
-        pool = {"mean": mean_over_tokens, "cls": first_position}[self.mode]
+        pool = {"mean": mean_over_tokens, "cls": first_position, "lasttoken": last_token}[self.mode]
         pooled = pool(hidden, attention_mask)
         for dense in self.dense:
             pooled = dense(pooled)

@@ -16,7 +16,7 @@ COMPUTE_UNITS = ("cpu_and_ne", "all", "cpu_and_gpu", "cpu_only")
 METHODS = ("auto", "handwritten", "graph")
 KV_CACHES = ("state", "io", "none")
 LAYOUTS = ("native", "swift-transformers", "anemll")
-POOLING_MODES = ("mean", "cls")
+POOLING_MODES = ("mean", "cls", "lasttoken")
 NO_POOLING = "none"
 """Asks for hidden states also where the checkpoint's own files ask for a pooling."""
 
@@ -205,7 +205,7 @@ class ExportForm:
         if self.pools and self.task not in (AUTO, "feature-extraction"):
             raise UnsupportedModelError(f"pooling is for the task feature-extraction, not for {self.task}")
         if self.normalize and not self.pools:
-            raise UnsupportedModelError("normalize needs a pooling, mean or cls")
+            raise UnsupportedModelError(f"normalize needs a pooling, {', '.join(POOLING_MODES)}")
 
     def _check_classifier(self) -> None:
         if not self.class_labels:

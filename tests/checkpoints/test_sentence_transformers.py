@@ -93,6 +93,8 @@ def test_other_tasks_and_other_checkpoints_have_none(checkpoint, tmp_path):
         ({"pooling_mode": "mean", "embedding_dimension": 48, "include_prompt": True}, "mean"),
         ({"pooling_mode": "cls", "include_prompt": True}, "cls"),
         ({"pooling_mode": ["cls"]}, "cls"),
+        ({"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}, "lasttoken"),
+        ({"pooling_mode": "lasttoken"}, "lasttoken"),
         ({}, "mean"),  # what sentence-transformers does without any
         ({"pooling_mode_mean_tokens": False}, "mean"),
     ],
@@ -108,9 +110,7 @@ def test_pooling_modes_of_old_and_new_files(checkpoint, entries, mode):
         ({"pooling_mode_max_tokens": True}, "max"),
         ({"pooling_mode_mean_sqrt_len_tokens": True}, "mean_sqrt_len_tokens"),
         ({"pooling_mode_weightedmean_tokens": True}, "weightedmean"),
-        ({"pooling_mode_lasttoken": True}, "lasttoken"),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "['cls', 'mean']"),
-        ({"pooling_mode": "lasttoken"}, "lasttoken"),
         ({"pooling_mode": ["mean", "max"]}, "max"),
         ({"pooling_mode": "fancy"}, "fancy"),
         ({"pooling_mode": 3}, "3"),

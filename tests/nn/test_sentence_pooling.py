@@ -12,13 +12,15 @@ def sentence_transformers(hidden, mask, mode, normalize):
     """`Pooling` and `Normalize` of sentence-transformers, on hidden states (B, S, C)."""
     if mode == "cls":
         pooled = hidden[:, 0]
+    elif mode == "lasttoken":
+        pooled = torch.stack([row[own.nonzero().max()] for row, own in zip(hidden, mask, strict=True)])
     else:
         expanded = mask.unsqueeze(-1).expand(hidden.size()).float()
         pooled = torch.sum(hidden * expanded, 1) / torch.clamp(expanded.sum(1), min=1e-9)
     return torch.nn.functional.normalize(pooled, p=2, dim=1) if normalize else pooled
 
 
-FORMS = [("mean", False), ("mean", True), ("cls", False), ("cls", True)]
+FORMS = [(mode, normalize) for mode in ("mean", "cls", "lasttoken") for normalize in (False, True)]
 
 
 @pytest.mark.parametrize(("mode", "normalize"), FORMS)
@@ -46,7 +48,7 @@ def test_small_and_large_hidden_states(mode, normalize, size):
     assert psnr(sentence_transformers(hidden, mask, mode, normalize), ours) >= 110
 
 
-@pytest.mark.parametrize("mode", ["mean", "cls"])
+@pytest.mark.parametrize("mode", ["mean", "cls", "lasttoken"])
 def test_the_norm_does_not_overflow_float16(mode):
     """The square of anything above 256 would."""
     torch.manual_seed(0)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from tiny_models import make_tokenizer, psnr
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-from optimum_ane import ANEModelForCausalLM, export
+from optimum_ane import ANEModelForCausalLM, ANEModelForFeatureExtraction, export
 from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.exporters.stock_experts import BATCHED
 from optimum_ane.exporters.stock_text import StockTextANEConfig
@@ -134,3 +134,22 @@ def test_experts_become_batched_products_and_are_what_they_were_afterwards(tmp_p
     inputs = make_inputs("right", [LENGTH, 9], LENGTH)
     mask = inputs["attention_mask"].bool()
     assert psnr(original(**inputs, use_cache=False).logits[mask], model(**inputs).logits[mask]) > 50
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_an_embedder_pools_the_last_token(side, embedder):
+    original, path = embedder
+    model = ANEModelForFeatureExtraction.from_pretrained(path)
+    inputs = make_inputs(side, [LENGTH, 9, 1], LENGTH)
+    hidden, mask = original(**inputs, use_cache=False).last_hidden_state, inputs["attention_mask"]
+    last = torch.stack([row[own.nonzero().max()] for row, own in zip(hidden, mask, strict=True)])
+    assert psnr(torch.nn.functional.normalize(last, dim=1), model(**inputs).pooler_output) > 50
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory):
+    torch.manual_seed(0)
+    original = AutoModel.from_config(AutoConfig.for_model("qwen3", **SIZES, head_dim=16)).eval().requires_grad_(False)
+    forms = {"sequence_length": LENGTH, "pooling": "lasttoken", "normalize": True}
+    output = tmp_path_factory.mktemp("embedder") / "out"
+    return original, export(original, output, quiet=True, tokenizer=make_tokenizer(), **forms).path

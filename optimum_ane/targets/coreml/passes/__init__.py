@@ -7,12 +7,15 @@ from optimum_ane.targets.coreml.passes.cast_to_float16 import cast_to_float16
 from optimum_ane.targets.coreml.passes.clamp_for_float16 import clamp_for_float16
 from optimum_ane.targets.coreml.passes.decompose_attention import decompose_attention
 from optimum_ane.targets.coreml.passes.fold_layer_norm_affine import fold_layer_norm_affine
+from optimum_ane.targets.coreml.passes.fold_rotation_sign import fold_rotation_sign
+from optimum_ane.targets.coreml.passes.fold_scale_backwards import fold_scale_backwards
 from optimum_ane.targets.coreml.passes.forget_output_types import forget_output_types
 from optimum_ane.targets.coreml.passes.merge_moves import merge_moves
 from optimum_ane.targets.coreml.passes.name_by_module import name_by_module
 from optimum_ane.targets.coreml.passes.rms_norm_as_layer_norm import rms_norm_as_layer_norm
 from optimum_ane.targets.coreml.passes.share_small_constants import share_small_constants
 from optimum_ane.targets.coreml.passes.share_tied_tables import share_tied_tables
+from optimum_ane.targets.coreml.passes.split_at_once import split_at_once
 from optimum_ane.targets.coreml.passes.to_engine_layout import to_engine_layout
 
 __all__ = [
@@ -21,6 +24,8 @@ __all__ = [
     "clamp_for_float16",
     "decompose_attention",
     "fold_layer_norm_affine",
+    "fold_rotation_sign",
+    "fold_scale_backwards",
     "forget_output_types",
     "graph_pass_pipeline",
     "merge_moves",
@@ -30,6 +35,7 @@ __all__ = [
     "rms_norm_as_layer_norm",
     "share_small_constants",
     "share_tied_tables",
+    "split_at_once",
     "stock_pass_pipeline",
     "to_engine_layout",
 ]
@@ -131,8 +137,11 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
             "optimum_ane::to_engine_layout",
             "common::dead_code_elimination",
             "optimum_ane::merge_moves",
+            "optimum_ane::fold_rotation_sign",
+            "optimum_ane::split_at_once",
             # Before what makes weights of constants that differ.
             "optimum_ane::share_tied_tables",
+            "optimum_ane::fold_scale_backwards",
             "common::fuse_conv_scale",
             "common::fuse_conv_bias",
             "common::fuse_conv_batchnorm",

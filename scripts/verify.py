@@ -39,6 +39,7 @@ MEASUREMENTS = {
     "both_ways": "architectures made by hand and by graph",
     "decoders": "decoders with a cache, every named architecture, in PyTorch and as programs",
     "smollm2": "a language model with a cache: export, accuracy, text",
+    "llama_1b": "a language model of 1.2 B parameters: export in chunks, and in int8",
     "loading": "what hashes cost when a package is loaded",
     "exports": "time and peak memory of exports",
     "crash_points": "kills at every step that changes files",

@@ -81,7 +81,7 @@ class ANEExportCommand(BaseANECommand):
             self.parser.error(f"{' and '.join(missing)} must be given; see --help")
         result = _export(self.args, form_from_args(self.args), self._command_line())
         self.INTERRUPTED = f"{result.path} is in place"
-        _print_result(result)
+        _print_result(result, with_residuals=self.args.precision_report)
 
     def _command_line(self) -> str:
         """This command as a line to copy: options at their defaults and those of this machine alone are left out."""
@@ -127,6 +127,11 @@ def _add_validation(parser: ArgumentParser) -> None:
         help="fail if an output of the package is further from the original's (default: 50 for float16, 90 for "
         "float32, the recipe's own with --compress)",
     )
+    group.add_argument(
+        "--precision-report",
+        action="store_true",
+        help="print the largest value behind each layer of a language model, which float16 must hold",
+    )
     group.add_argument("--no-validate", action="store_true", help="do not compare with the original")
 
 
@@ -165,7 +170,7 @@ def _export(args: Namespace, form: ExportForm, command: str) -> ExportResult:
     )
 
 
-def _print_result(result: ExportResult) -> None:
+def _print_result(result: ExportResult, *, with_residuals: bool) -> None:
     from rich.console import Console
 
     from optimum_ane.compression.coverage import print_coverage
@@ -177,6 +182,11 @@ def _print_result(result: ExportResult) -> None:
         print_report(result.accuracy)
     if report.compression is not None:
         print_coverage(report.compression, console)
+    if with_residuals:
+        for layer, peak in enumerate(report.residual_peaks):
+            console.print(f"largest value behind layer {layer}: {peak:,.1f} (float16 ends at 65,504)")
+    elif report.residual_peaks:
+        console.print(f"largest value behind a layer: {max(report.residual_peaks):,.1f} (float16 ends at 65,504)")
     for name, ratio in report.package_psnr.items():
         console.print(f"{name}: PSNR {ratio:.1f} dB against the original ({report.runtime} runtime)")
     if report.residency is not None:

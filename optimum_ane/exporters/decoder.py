@@ -237,6 +237,13 @@ class DecoderANEConfig(StockTextANEConfig):
             values[STATE] = torch.randn(cache.shape or (), generator=generator).to(getattr(torch, cache.dtype))
         return values
 
+    def examples(self, form: ExportForm, seed: int = 0) -> tuple[dict[str, Tensor], ...]:
+        """See `ANEConfig.examples`: with a cache one row, that of `text`."""
+        if not form.has_cache:
+            return super().examples(form, seed)
+        ids = self.text(form, seed)[None]
+        return ({"input_ids": ids, "attention_mask": torch.ones_like(ids)},)
+
     def text(self, form: ExportForm, seed: int = 0) -> Tensor:
         """Seeded tokens that a package is compared on, (n,) int64: past a block, and past a window where there is one.
 

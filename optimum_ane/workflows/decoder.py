@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
 from optimum_ane.errors import ANEError, UnsupportedModelError, ValidationError
 from optimum_ane.exporters.cached_decoder.chunk_weights import fill_chunk
 from optimum_ane.exporters.decoder import DecoderANEConfig
@@ -22,6 +24,7 @@ from optimum_ane.validation.cached_decoder import (
     answers_of_package,
     compare_answers,
 )
+from optimum_ane.validation.comparison import Answers
 from optimum_ane.validation.residuals import recorded_residuals
 from optimum_ane.workflows import graph
 from optimum_ane.workflows import stages as stage
@@ -64,6 +67,7 @@ class DecoderExport:
                 f"{graph.cannot_be_run(error, original, {'input_ids': tokens[None]})}; --kv-cache none exports it "
                 "without a cache"
             ) from error
+        draft.reference = Answers({"logits": [torch.from_numpy(self._expected.score)[None]]})
         draft.report.residual_peaks = tuple(peaks)
         if draft.form.precision == "float16":
             self._residual_scale = choose_scale(draft.manifest.model_type, tuple(peaks))

@@ -105,8 +105,8 @@ class PackageDraft:
 
     @property
     def compares_layers(self) -> bool:
-        """Whether the states between layers are compared, beside the outputs."""
-        return True
+        """Whether the states between layers are compared too; language models with a cache give none."""
+        return not self.form.has_cache
 
     def release_original(self) -> None:
         """Lets go of the original; it is loaded again when it is asked for."""

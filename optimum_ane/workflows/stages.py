@@ -83,7 +83,8 @@ def ask_original(draft: PackageDraft) -> None:
     if draft.is_by_graph:
         # The layers as the program names them; what `output_hidden_states` gives stands elsewhere in some models.
         model = WithLayerStates(model, draft.original_part())
-    draft.reference = answer_examples(model, draft.examples, draft.fields, with_hidden_states=True)
+    with_layers = draft.compares_layers
+    draft.reference = answer_examples(model, draft.examples, draft.fields, with_hidden_states=with_layers)
     if not draft.is_by_graph:  # else it is what is converted
         draft.checkpoint.release_original()
 

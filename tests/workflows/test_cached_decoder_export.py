@@ -9,10 +9,12 @@ from tiny_models import make_tokenizer, psnr
 from transformers import AutoConfig, AutoModelForCausalLM, TextStreamer, pipeline
 
 from optimum_ane import ANEModelForCausalLM, export
+from optimum_ane.compression.recipes import get_recipe
 from optimum_ane.errors import InputError, ShapeError, UnsupportedModelError, ValidationError
 from optimum_ane.modeling.decoder_cache import ANECache
 from optimum_ane.package.form import ExportForm
 from optimum_ane.package.manifest import Manifest
+from optimum_ane.workflows.compress import Original, compress_package
 from optimum_ane.workflows.generate import Sampling, generate
 
 CONTEXT, PREFILL = 40, 8
@@ -283,6 +285,22 @@ def test_a_cache_in_inputs_and_outputs(original, tmp_path, target):
     assert ('functionName = "infer"' in card) is (target == "iOS18")
     arguments = {"max_new_tokens": CONTEXT - 19, "eos_token_id": None, "num_beams": 2}
     assert model.generate(ids, **arguments).tolist() == original.generate(ids, **arguments).tolist()
+
+
+def test_compressed_when_exported_and_afterwards(original, package, tmp_path):
+    arguments = {"task": "text-generation", "tokenizer": make_tokenizer(), "quiet": True}
+    forms = {"context_length": CONTEXT, "prefill_length": PREFILL}
+    result = export(original, tmp_path / "one", compress="int8", **arguments, **forms)
+    assert result.report.psnr_threshold < 50
+    make_decoder("llama", tie_word_embeddings=True).save_pretrained(tmp_path / "original")
+    again = compress_package(
+        package.path, get_recipe("int8"), tmp_path / "two", original=Original(str(tmp_path / "original")), quiet=True
+    )
+    ids = tokens(1, 15)
+    logits = [ANEModelForCausalLM.from_pretrained(each.path)(ids).logits for each in (result, again)]
+    assert torch.equal(*logits)
+    assert 30 < psnr(original(ids).logits, logits[0]) < 55
+    assert result.report.sizes["weights"] < 0.6 * package.report.sizes["weights"]
 
 
 def test_the_card_is_of_a_language_model(package):

@@ -87,6 +87,17 @@ def test_a_softmax_is_bound_by_its_activations():
     assert parts.bound == "activations"
 
 
+def test_what_is_read_of_a_state_comes_from_memory_as_weights_do():
+    state = tensor(4, 2, 64, 32)
+    read = operation("read_state", tensor(4, 2, 64, 32), input=state)
+    keys = operation("slice_by_index", tensor(1, 2, 64, 32), x=read.outputs[0])
+    whole = operation("reduce_sum", tensor(4, 2, 64, 1), x=read.outputs[0])
+    free, part, all_of_it = read_steps([read, keys, whole])
+    assert free.kind == "free"
+    assert (part.weight_bytes, part.activation_bytes) == (2 * 64 * 32 * 2, 2 * 64 * 32 * 2)
+    assert (all_of_it.weight_bytes, all_of_it.activation_bytes) == (4 * 2 * 64 * 32 * 2, 4 * 2 * 64 * 64)
+
+
 def test_what_the_cpu_hands_to_the_engine_is_padded_and_what_it_keeps_is_not():
     rows = operation("gather", tensor(16, 32, 1, 1), x=tensor(9, 32, 1, 1), indices=tensor(16, dtype="int32"))
     flat = operation("reshape", tensor(16, 32), x=rows.outputs[0])

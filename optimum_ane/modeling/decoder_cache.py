@@ -58,9 +58,24 @@ class ANECache:
             taken.add(index)
         self.rows = rows
 
-    def crop(self, max_length: int) -> None:
-        """Forgets what was read behind so many columns; negative numbers count from the end, as in transformers."""
-        length = max_length if max_length >= 0 else self.get_seq_length() + max_length
+    def activate_past_recording(self) -> None:
+        """Does nothing: rows stay until they are written again, so that `crop` needs no record of them."""
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forgets the last columns; assisted generation does so.
+
+        Args:
+            tokens_to_remove: How many, as a number of 0 or less, as transformers has it.
+
+        Raises:
+            ValueError: The number is above 0.
+        """
+        if tokens_to_remove > 0:
+            raise ValueError(f"crop takes the columns to remove as a negative number, and got {tokens_to_remove}")
+        self.shorten_to(self.get_seq_length() + tokens_to_remove)
+
+    def shorten_to(self, length: int) -> None:
+        """Forgets what was read behind so many columns."""
         for row in self.rows:
             del row.cache.tokens[max(0, length - row.padding) :]
 
@@ -85,7 +100,7 @@ class ANECache:
             is_same = padding == row.padding
             columns = min(columns, padding + _common(ids[padding:], row.cache.tokens) if is_same else 0)
         if columns > max(row.padding for row in self.rows):
-            self.crop(columns)
+            self.shorten_to(columns)
         else:
             self.rows = []
 

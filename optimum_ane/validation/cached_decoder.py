@@ -77,9 +77,9 @@ def answers_of_package(driver: Any, tokens: Tensor) -> CachedAnswers:
     count = min(STEPS, len(tokens) - 1)
     stale = torch.full_like(tokens, _STALE)
     cache = driver(stale[None], use_cache=True, logits_to_keep=1).past_key_values
-    cache.crop(0)
+    cache.shorten_to(0)
     score = driver(tokens[None], past_key_values=cache).logits[0]
-    cache.crop(0)
+    cache.shorten_to(0)
     first = len(tokens) - count
     steps = [driver(tokens[None, : first + 1], past_key_values=cache, logits_to_keep=1).logits[0]] if count else []
     steps += [

@@ -109,6 +109,12 @@ def test_padding_on_either_side(model, original):
     assert not logits[1, 9:].any()
 
 
+def test_candidates_of_several_tokens_at_once(model, original):
+    ids = tokens(1, 4, seed=3).repeat(1, 4)
+    arguments = {"max_new_tokens": 12, "eos_token_id": None, "prompt_lookup_num_tokens": 3}
+    assert model.generate(ids, **arguments).tolist() == original.generate(ids, **arguments).tolist()
+
+
 @pytest.mark.parametrize("settings", [{}, {"num_beams": 3}, {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2}])
 def test_it_writes_what_the_original_writes(model, original, settings):
     ids = tokens(2, 10, seed=3)

@@ -16,6 +16,7 @@ DEFAULT_MAX_PERPLEXITY_INCREASE = 1.0
 
 _GENERATION = "text-generation"
 _REMEDY = "export it with --precision float32, or raise the limit"
+_REMEDY_OF_LANGUAGE_MODELS = "compress fewer weights or keep more bits, or raise the limit"
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,11 @@ def _check_next_tokens(report: AccuracyReport, found: NextTokenReport, limits: A
     if not increase <= most:
         raise ValidationError(
             f"the package's perplexity on {report.dataset} is higher than the original's by {increase:.3f} %, "
-            f"--max-perplexity-increase allows {most:.3f}; {_REMEDY}"
+            f"--max-perplexity-increase allows {most:.3f}; {_REMEDY_OF_LANGUAGE_MODELS}"
         )
     divergence = found.kl_divergence.value
     if limits.max_kl is not None and not divergence <= limits.max_kl:
         raise ValidationError(
             f"the package's next-token distributions on {report.dataset} are {divergence:.3g} nats from the "
-            f"original's, --max-kl allows {limits.max_kl:.3g}; {_REMEDY}"
+            f"original's, --max-kl allows {limits.max_kl:.3g}; {_REMEDY_OF_LANGUAGE_MODELS}"
         )

@@ -1,23 +1,19 @@
 """Decoders compressed: several functions over one state, and several programs."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 from stored_programs import WEIGHTS, stored_arrays
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from optimum_ane import export
 from optimum_ane.compression import compress as compress_module
 from optimum_ane.compression import compress_mlpackage, get_recipe
 from optimum_ane.compression.compress import compress_mlpackages
 from optimum_ane.compression.feed_forward import is_feed_forward
 from optimum_ane.errors import CompressionError
-from optimum_ane.exporters.cached_decoder import CachedDecoder
+from optimum_ane.package.layout import MLPACKAGE
 from optimum_ane.runtimes.portable import PortableSession
-from optimum_ane.targets.coreml.build import ConvertibleFunction, build_program
-from optimum_ane.targets.coreml.conversion import Conversion
-from optimum_ane.targets.coreml.metadata import Metadata
 from optimum_ane.targets.coreml.multifunction import split_function
 from optimum_ane.validation.psnr import psnr
 
@@ -25,6 +21,7 @@ CONTEXT, BLOCK = 32, 8
 SIZES = {
     "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 1,
     "intermediate_size": 128, "vocab_size": 192, "max_position_embeddings": 64, "tie_word_embeddings": False,
+    "pad_token_id": 1,
 }  # fmt: skip
 FUNCTIONS = {"infer": (1, "logits"), "prefill": (BLOCK, "position"), "score": (BLOCK, "logits")}
 TOKENS = np.random.default_rng(1).integers(2, 190, (1, BLOCK + 1)).astype(np.int32)
@@ -37,37 +34,16 @@ def mask(position, length):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A random Llama as a package has it: `infer`, `prefill` and `score` over one copy of the weights."""
+    """A random Llama: `infer`, `prefill` and `score` over one copy of the weights."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SIZES), attn_implementation="eager")
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SIZES))
     for parameter in model.eval().requires_grad_(False).parameters():
         if parameter.ndim > 1:
             parameter.copy_(torch.randn(parameter.shape) * 1.2 * parameter[0].numel() ** -0.5)
-    functions = [
-        ConvertibleFunction(
-            name,
-            partial(CachedDecoder, model, CONTEXT, answers),
-            {
-                "input_ids": torch.zeros(1, length, dtype=torch.int32),
-                "position": torch.tensor([3], dtype=torch.int32),
-                "causal_mask": torch.from_numpy(mask(3, length)),
-            },
-            ["logits" if answers == "logits" else "next_position"],
-            states={"kv_cache": CachedDecoder(model, CONTEXT).kv_cache.shape},
-        )
-        for name, (length, answers) in FUNCTIONS.items()
-    ]
-    path = tmp_path_factory.mktemp("decoder") / "model.mlpackage"
-    build_program(
-        functions,
-        path,
-        precision="float16",
-        minimum_deployment_target="iOS18",
-        class_labels=None,
-        metadata=Metadata("A decoder.", "somebody", "mit", "1", {}),
-        conversion=Conversion("trace", is_stock=True, engine_layout=True),
-    )
-    return path
+    folder = tmp_path_factory.mktemp("decoder")
+    lengths = {"context_length": CONTEXT, "prefill_length": BLOCK}
+    export(model, folder / "out", task="text-generation", quiet=True, **lengths)
+    return folder / "out" / MLPACKAGE
 
 
 def logits_of(path):

@@ -54,7 +54,8 @@ def print_plans(
     console.print(table)
     console.print(
         f"first token: of a prompt of {request.prompt_length} tokens, in blocks of {request.prefill_length}; the "
-        "estimate, and from the least to the most that is likely"
+        "estimate, and from the least to the most that is likely. docs/decoder-speed.md has such estimates beside "
+        "published speeds, most of which were lower"
     )
     shared = [reason for reason in plans[0].reasons if all(reason in plan.reasons for plan in plans)]
     for plan in plans:

@@ -1,12 +1,13 @@
 """Times a decoder with a key-value cache as state in the portable runtime, beside the original in PyTorch.
 
     python scripts/benchmark_portable_states.py --json result.json
+    python scripts/benchmark_portable_states.py --model SmolLM2-135M-Instruct/
 
-The decoder has the shape of SmolLM2-135M (30 layers of 576, 9 heads on 3 of keys and values, 49,152 words) and seeded
-random weights. One state (2 · layers, heads of keys, context, width of a head) holds all keys and values; a function
-takes one token, another a block of 64. One thread each, all in one process and in turn: the runtime as it is, without
-updates in place, and without those and weights of fp16, as it was; transformers' model with its cache; and its linear
-layers alone.
+The decoder is a checkpoint, or has the shape of SmolLM2-135M (30 layers of 576, 9 heads on 3 of keys and values,
+49,152 words) and seeded random weights. Its programs are those that the export makes: one state (2 · layers, heads of
+keys, context, width of a head) holds all keys and values; `infer` takes one token, `prefill` a block of 64. One thread
+each, all in one process and in turn: the runtime as it is; with each operation by itself and its values in float32;
+copying states as well; transformers' model with its cache; and its linear layers alone.
 """
 
 from __future__ import annotations
@@ -18,72 +19,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from torch import nn
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from optimum_ane.exporters.cached_decoder import CachedDecoder
+from optimum_ane.exporters.cached_decoder.inputs import causal_mask
+from optimum_ane.exporters.cached_decoder.module import STATE, View
 from optimum_ane.runtimes.portable import PortableSession, kernels, program
 from optimum_ane.runtimes.portable.in_place import Updates
+from optimum_ane.targets.coreml.build import ConvertibleFunction, build_program
 from optimum_ane.targets.coreml.conversion import Conversion
-from optimum_ane.targets.coreml.convert import convert
+from optimum_ane.targets.coreml.metadata import Metadata
 
 BLOCK = 64
-CLOSED = -3e4
 EAGER, PRODUCTS = "transformers, eager, its cache", "its linear layers alone"
-PORTABLE, COPYING, BEFORE = "portable", "portable, copying states", "portable, copying, weights in float32"
-
-
-class Decoder(nn.Module):
-    """A Llama over a state: writes the keys and values of its tokens, and attends to the whole state with a mask."""
-
-    def __init__(self, model: LlamaForCausalLM, context: int, tokens: int) -> None:
-        super().__init__()
-        config = model.config
-        self.model, self.head, self.tokens = model.model, model.lm_head, tokens
-        self.heads, self.groups, self.width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-        shape = (2 * config.num_hidden_layers, self.groups, context, self.width)
-        self.register_buffer("kv_cache", torch.zeros(shape))
-        self.register_buffer("places", torch.arange(context, dtype=torch.int32))
-        cos, sin = self.model.rotary_emb(torch.zeros(1), torch.arange(context)[None])
-        self.register_buffer("cos", cos[0])
-        self.register_buffer("sin", sin[0])
-
-    def forward(self, input_ids: Tensor, position: Tensor) -> Tensor:
-        """Takes (1, tokens) ids, int32, and the place of the first, (1,) int32; returns logits, or hidden states."""
-        tokens, heads, groups, width = self.tokens, self.heads, self.groups, self.width
-        end = position + tokens
-        rows = position + torch.arange(tokens, dtype=torch.int32)
-        cos, sin = self.cos[rows.long()], self.sin[rows.long()]
-        mask = torch.where(self.places[None, :] <= rows[:, None], 0.0, CLOSED).repeat(1, 1, heads // groups, 1)
-        x = self.model.embed_tokens(input_ids)
-        for index, layer in enumerate(self.model.layers):
-            attention, y = layer.self_attn, layer.input_layernorm(x)
-            q, k, v = (
-                project(y).view(1, tokens, -1, width).transpose(1, 2)
-                for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-            )
-            q, k = rotated(q, cos, sin), rotated(k, cos, sin)
-            self.kv_cache[2 * index : 2 * index + 2, :, position:end] = torch.cat([k, v])
-            keys, values = self.kv_cache[2 * index : 2 * index + 1], self.kv_cache[2 * index + 1 : 2 * index + 2]
-            q = q.reshape(1, groups, heads // groups * tokens, width) * width**-0.5
-            weights = (q @ keys.transpose(2, 3) + mask).softmax(-1)
-            attended = (weights @ values).reshape(1, heads, tokens, width).transpose(1, 2)
-            x = x + attention.o_proj(attended.reshape(1, tokens, heads * width))
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
-        x = self.model.norm(x)
-        return self.head(x) if tokens == 1 else x
-
-
-def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions: x (1, heads, tokens, width), cos and sin (tokens, width)."""
-    half = x.shape[-1] // 2
-    return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin
+PORTABLE, APART, COPYING = "portable", "portable, each operation by itself", "portable, by itself, copying states"
 
 
 def main() -> int:
@@ -100,8 +58,11 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", metavar="PATH", help="a checkpoint (default: seeded random weights)")
     parser.add_argument("--repeats", type=int, default=25, metavar="N", help="turns (default: %(default)s)")
-    parser.add_argument("--layers", type=int, default=30, metavar="N", help="layers (default: %(default)s)")
+    parser.add_argument(
+        "--layers", type=int, default=30, metavar="N", help="layers of random weights (default: %(default)s)"
+    )
     parser.add_argument(
         "--context", type=int, default=512, metavar="N", help="rows of the state (default: %(default)s)"
     )
@@ -111,64 +72,96 @@ def parse_arguments() -> argparse.Namespace:
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Takes all measurements, and checks that the answers agree."""
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=args.layers,
-            num_attention_heads=9, num_key_value_heads=3, head_dim=64, tie_word_embeddings=True,
-            attn_implementation="eager", initializer_range=0.05,
-        )
-    ).eval().requires_grad_(False)  # fmt: skip
+    model = load_model(args) if args.model else random_model(args.layers)
     for parameter in model.parameters():  # rounded, so that original and package hold the same
         parameter.copy_(parameter.half())
-    for name, tokens in (("token", 1), ("block", BLOCK)):
-        save(model, args.context, tokens, folder / f"{name}.mlpackage")
-    sessions = {name: load(folder) for name, load in LOADERS.items()}
+    save(model, args.context, "infer", 1, folder)
+    save(model, args.context, "prefill", BLOCK, folder)
+    sessions = {name: load(folder, changes) for name, changes in CHANGES.items()}
     return decoding(args, model, sessions) | blocks(args, model, sessions)
 
 
-def save(model: LlamaForCausalLM, context: int, tokens: int, path: Path) -> None:
-    """Converts the decoder for so many tokens at once."""
-    decoder = Decoder(model, context, tokens).eval()
-    inputs = {
-        "input_ids": torch.zeros(1, tokens, dtype=torch.int32),
-        "position": torch.tensor([context - tokens], dtype=torch.int32),
-    }
-    traced = torch.jit.trace(decoder, tuple(inputs.values()), check_trace=False)
-    states = {"kv_cache": decoder.kv_cache.shape}
-    way = Conversion("trace", is_stock=True)
-    convert(
-        traced, inputs, ["answer"], path,
-        precision="float16", minimum_deployment_target="iOS18", states=states, conversion=way,
+def load_model(args: argparse.Namespace) -> PreTrainedModel:
+    """Loads a checkpoint in float32."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        args.model, dtype=torch.float32, attn_implementation="eager"
+    )
+    return model.eval().requires_grad_(False)
+
+
+def random_model(layers: int) -> PreTrainedModel:
+    """Makes a decoder of SmolLM2-135M's shape, of so many layers."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=layers, num_attention_heads=9,
+        num_key_value_heads=3, head_dim=64, tie_word_embeddings=True, attn_implementation="eager",
+        initializer_range=0.05,
     )  # fmt: skip
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def save(model: PreTrainedModel, context: int, name: str, tokens: int, folder: Path) -> None:
+    """Converts the decoder for so many tokens at once, as the export does."""
+    answers: View = "logits" if name == "infer" else "position"
+    make_module = partial(CachedDecoder, model, context, answers)
+    inputs = {"input_ids": torch.zeros(1, tokens, dtype=torch.int32)}
+    inputs |= {key: torch.from_numpy(value) for key, value in beside_tokens(3, tokens, context).items()}
+    function = ConvertibleFunction(
+        "main", make_module, inputs, ["answer"], states={STATE: getattr(make_module(), STATE).shape}
+    )
+    build_program(
+        [function], folder / f"{name}.mlpackage", precision="float16", minimum_deployment_target="iOS18",
+        class_labels=None, metadata=Metadata("A decoder.", "", "", "1"),
+        conversion=Conversion("trace", is_stock=True, engine_layout=True),
+    )  # fmt: skip
+
+
+def beside_tokens(position: int, tokens: int, context: int) -> dict[str, np.ndarray]:
+    """What a function takes beside its tokens."""
+    return {"position": np.array([position], np.int32), "causal_mask": causal_mask(position, tokens, context)}
 
 
 Sessions = dict[str, PortableSession]
 
 
-def load(folder: Path) -> Sessions:
-    return {name: PortableSession(folder / f"{name}.mlpackage") for name in ("token", "block")}
+def load(folder: Path, changes: list[Callable[[], Any]]) -> Sessions:
+    """Loads both functions with changes to the runtime."""
+    with ExitStack() as stack:
+        for change in changes:
+            stack.enter_context(change())
+        return {name: PortableSession(folder / f"{name}.mlpackage") for name in ("infer", "prefill")}
 
 
-def load_copying(folder: Path) -> Sessions:
-    with mock.patch.object(program, "find_updates", return_value=Updates()):
-        return load(folder)
+def without_fusions() -> Any:
+    """Lets no operations go together."""
+    return mock.patch.object(program, "find_fusions", return_value=[])
 
 
-def load_as_before(folder: Path) -> Sessions:
-    with mock.patch.object(kernels, "_HAS_FBGEMM", False):
-        return load_copying(folder)
+def without_halves() -> Any:
+    """Lets values be rounded and carried in float32."""
+    return mock.patch.object(program.Program, "_with_halves", lambda self, steps, raw: (steps, self._outputs))
 
 
-LOADERS: dict[str, Callable[[Path], Sessions]] = {PORTABLE: load, COPYING: load_copying, BEFORE: load_as_before}
+def without_products_of_halves() -> Any:
+    """Lets weights be multiplied in float32."""
+    return mock.patch.object(kernels, "_HAS_HALF", False)
+
+
+def without_updates() -> Any:
+    """Lets states be copied at each update."""
+    return mock.patch.object(program, "find_updates", return_value=Updates())
+
+
+_APART = [without_fusions, without_halves, without_products_of_halves]
+CHANGES: dict[str, list[Callable[[], Any]]] = {PORTABLE: [], APART: _APART, COPYING: [*_APART, without_updates]}
 
 
 @torch.inference_mode()
-def decoding(args: argparse.Namespace, model: LlamaForCausalLM, sessions: dict[str, Sessions]) -> dict[str, Any]:
+def decoding(args: argparse.Namespace, model: PreTrainedModel, sessions: dict[str, Sessions]) -> dict[str, Any]:
     """Times one token after the other."""
-    ids = torch.randint(49152, (args.repeats,), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(model.config.vocab_size, (args.repeats,), generator=torch.Generator().manual_seed(1))
     cache = DynamicCache()
-    states = {name: both["token"].make_state() for name, both in sessions.items()}
+    states = {name: both["infer"].make_state() for name, both in sessions.items()}
     linears = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     rows = {layer.in_features: torch.randn(1, layer.in_features) for layer in linears}
     clock = Clock()
@@ -178,44 +171,43 @@ def decoding(args: argparse.Namespace, model: LlamaForCausalLM, sessions: dict[s
         with clock.timing(PRODUCTS):
             for layer in linears:
                 layer(rows[layer.in_features])
-        inputs = {"input_ids": np.array([[token]], np.int32), "position": np.array([place], np.int32)}
-        answers = {}
+        inputs = {"input_ids": np.array([[token]], np.int32), **beside_tokens(place, 1, args.context)}
         for name, state in states.items():
             with clock.timing(name):
-                answers[name] = sessions[name]["token"].predict(inputs, state)["answer"]
-        check(answers, expected)
-    if not np.array_equal(states[PORTABLE].read("kv_cache"), states[COPYING].read("kv_cache")):
+                answer = sessions[name]["infer"].predict(inputs, state)["answer"]
+            check(name, answer, expected)
+    if not np.array_equal(states[APART].read(STATE), states[COPYING].read(STATE)):
         raise AssertionError("the states differ from those that are copied")
     return clock.summary("a token, ")
 
 
 @torch.inference_mode()
-def blocks(args: argparse.Namespace, model: LlamaForCausalLM, sessions: dict[str, Sessions]) -> dict[str, Any]:
+def blocks(args: argparse.Namespace, model: PreTrainedModel, sessions: dict[str, Sessions]) -> dict[str, Any]:
     """Times blocks of tokens, each at the beginning of a context and without a head."""
-    ids = torch.randint(49152, (1, BLOCK), generator=torch.Generator().manual_seed(2))
-    inputs = {"input_ids": ids.int().numpy(), "position": np.zeros(1, np.int32)}
-    states = {name: both["block"].make_state() for name, both in sessions.items()}
+    ids = torch.randint(model.config.vocab_size, (1, BLOCK), generator=torch.Generator().manual_seed(2))
+    inputs = {"input_ids": ids.int().numpy(), **beside_tokens(0, BLOCK, args.context)}
+    states = {name: both["prefill"].make_state() for name, both in sessions.items()}
     clock = Clock()
+    cache: Any = None
     for _ in range(args.repeats):
+        cache = DynamicCache()
         with clock.timing(EAGER):
-            expected = model.model(ids, past_key_values=DynamicCache(), use_cache=True).last_hidden_state.numpy()
-        answers = {}
+            model.base_model(ids, past_key_values=cache, use_cache=True)
         for name, state in states.items():
             with clock.timing(name):
-                answers[name] = sessions[name]["block"].predict(inputs, state)["answer"]
-        check(answers, expected)
+                sessions[name]["prefill"].predict(inputs, state)
+    expected = np.concatenate([part.numpy() for layer in cache.layers for part in (layer.keys, layer.values)])
+    for name, state in states.items():
+        check(name, state.read(STATE)[:, :, :BLOCK], expected)
     return clock.summary(f"a block of {BLOCK}, ")
 
 
-def check(answers: dict[str, np.ndarray], expected: np.ndarray) -> None:
-    """Holds answers against those without updates in place, to the bit, and against the original."""
-    if not np.array_equal(answers[PORTABLE], answers[COPYING]):
-        raise AssertionError("the answer differs from that of copied states")
-    for name, answer in answers.items():
-        error = np.square(answer.astype(np.float64) - expected).mean()
-        decibels = 10 * np.log10(np.square(expected).max() / error)
-        if decibels < 40:
-            raise AssertionError(f"{name} is {decibels:.0f} dB from the original")
+def check(name: str, answer: np.ndarray, expected: np.ndarray) -> None:
+    """Holds an answer against the original."""
+    error = np.square(answer.astype(np.float64) - expected).mean()
+    decibels = 10 * np.log10(np.square(expected).max() / error)
+    if decibels < 40:
+        raise AssertionError(f"{name} is {decibels:.0f} dB from the original")
 
 
 class Clock:

@@ -45,7 +45,7 @@ def without_conversion(monkeypatch):
 
     session = SimpleNamespace(function_name="main", functions=("main",), inputs={}, outputs={}, states={})
     inspection = SimpleNamespace(
-        summary=dict, chip=None, regions=(), worst=None, cost=None, flops_share=lambda verdict: 1.0
+        summary=dict, chip=None, regions=(), worst=None, cost=None, findings=(), flops_share=lambda verdict: 1.0
     )
     monkeypatch.setattr(stages, "build_program", build)
     monkeypatch.setattr(stages, "count_operations", lambda _: {})

@@ -32,8 +32,7 @@ class AnemllANEConfig(DecoderANEConfig):
 
     def complete(self, form: ExportForm, processor: Processor | None) -> ExportForm:
         """See `DecoderANEConfig.complete`; the layers are in programs of their own even where there is one."""
-        form = super().complete(form, processor)
-        return replace(form, chunks=len(self._chunks(form.chunks)))
+        return replace(super().complete(form, processor), chunks=len(self._chunks(form.chunks)))
 
     def _chunks(self, count: int | None) -> tuple[Chunk, ...]:
         return plan_chunks(self.empty_model, self._layers, count)

@@ -127,6 +127,12 @@ def test_what_a_client_cannot_take_is_refused(what):
         config.check(config.complete(form, None))
 
 
+def test_layers_are_shared_out_where_nobody_says_how():
+    config = AnemllANEConfig(AutoConfig.for_model("llama", **SIZES | {"num_hidden_layers": 20}), TASK)
+    assert config.complete(ExportForm(task=TASK), None).chunks == 2  # of at most 15 layers
+    assert config.complete(ExportForm(task=TASK, chunks=1), None).chunks == 1
+
+
 def test_names_of_one_chunk_and_of_odd_model_types():
     assert AnemllNames("llama", 1).all() == ("llama_embeddings", "llama_FFN_PF_chunk_01of01", "llama_lm_head")
     assert [prefix_of(name) for name in ("gemma3_text", "gpt_neox", "qwen2")] == ["gemma3", "gpt", "qwen2"]

@@ -10,6 +10,7 @@ A program refers to an array by the offset of its record.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,13 +82,23 @@ class WeightFile:
             self._size = path.stat().st_size
             if self._size < HEADER_BYTES:
                 raise PackageError(f"{path}: weight file of {self._size} bytes is shorter than its header")
-            # Copy-on-write, so that torch takes the arrays without a warning about read-only memory.
-            self._bytes = np.memmap(path, dtype=np.uint8, mode="c")
+            with path.open("rb") as file:
+                # Copy-on-write, so that torch takes the arrays without a warning about read-only memory.
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._bytes = np.frombuffer(self._map, dtype=np.uint8)
         except OSError as error:
             raise PackageError(f"{path}: cannot read the weight file: {error.strerror or error}") from error
         _, version = _HEADER.unpack(self._bytes[:HEADER_BYTES].tobytes())
         if version != _VERSION:
             raise PackageError(f"{path}: weight file of version {version}; this runtime reads version {_VERSION}")
+
+    def release_pages(self) -> None:
+        """Gives back the memory of what was read so far; what is read again comes from the file.
+
+        Weights that were packed for products stand in memory a second time otherwise.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def loader(self, offset: int, dtype: DType, shape: tuple[int, ...], place: str) -> Callable[[], np.ndarray]:
         """Finds one array, and returns what reads it.

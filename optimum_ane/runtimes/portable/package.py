@@ -97,6 +97,11 @@ class Package:
             self._constants[key] = Constant(type_, load, in_file=True)
         return self._constants[key]
 
+    def release_pages(self) -> None:
+        """Gives back the memory of the weights that were read; see `WeightFile.release_pages`."""
+        for file in self._weight_files.values():
+            file.release_pages()
+
     def weight_file(self, file_name: str, place: str) -> WeightFile:
         """Returns a weight file by the name that the program states; `place` is the value's name, for messages."""
         if file_name not in self._weight_files:

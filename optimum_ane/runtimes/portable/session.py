@@ -147,6 +147,7 @@ class PortableSession:
         self._is_flexible = any(feature.shapes or feature.ranges for feature in features)
         with torch.inference_mode():
             self._program = Program(graph, rounds=self.precision == "program", source=str(self.path))
+        package.release_pages()
 
     def _read(self, package: Package) -> Graph:
         return read_function(package, self.function_name)

@@ -82,7 +82,7 @@ def cut(decoder: DecoderShape, count: int | None = None) -> tuple[Chunk, ...]:
 
     Args:
         decoder: The decoder.
-        count: How many programs; None takes as few as keep to `MOST_BYTES` and `MOST_LAYERS`.
+        count: How many programs; see `cut_layers`.
     """
     before, behind = (
         sum(weight.dense_bytes for weight in decoder.weights if belongs(weight))

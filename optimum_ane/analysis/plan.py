@@ -42,7 +42,7 @@ class PlanRequest:
         context_length: Rows of the cache.
         prefill_length: Tokens of one prefill.
         prompt_length: Tokens of the prompt that the time to the first token is for.
-        chunks: Programs; None takes as few as the rules allow.
+        chunks: Programs, as `cut_layers` takes them.
     """
 
     device: Device
@@ -65,7 +65,7 @@ class PlanRequest:
                 f"--prompt-length {self.prompt_length} leaves no row of --context-length {self.context_length} for "
                 "an answer; take a shorter prompt or a longer context"
             )
-        if self.chunks is not None and not 1 <= self.chunks <= decoder.layers:
+        if self.chunks and not 1 <= self.chunks <= decoder.layers:
             raise ShapeError(f"--chunks is {self.chunks}; the model has {decoder.layers} layers, so 1 to that many")
 
 
@@ -263,7 +263,7 @@ def _of_programs(
     decoder: DecoderShape, request: PlanRequest, chunks: tuple[Chunk, ...], sizes: tuple[int, ...]
 ) -> list[str]:
     reasons = []
-    if len(chunks) > 1 and request.chunks is None:
+    if len(chunks) > 1 and not request.chunks:
         reasons.append(
             f"{len(chunks)} programs: {MOST_LAYERS} layers and {MOST_BYTES / 1e6:.0f} MB of float16 at most in "
             "one, or more where a layer and a table take more; --chunks asks for another number."

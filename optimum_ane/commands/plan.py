@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 
 from optimum_ane.commands.base import BaseANECommand
+from optimum_ane.package.form import AS_LIMITS_ALLOW, AUTO
 
 
 class PlanCommand(BaseANECommand):
@@ -41,9 +42,10 @@ examples:
         )
         parser.add_argument(
             "--chunks",
-            type=int,
-            metavar="N",
-            help="programs (default: as few as hold 15 layers and 950 MB each at most)",
+            type=_chunks,
+            metavar="N|auto",
+            help="programs, or auto: as few as hold 15 layers and 950 MB each at most (default: one, or auto where it "
+            "were larger than 950 MB)",
         )
         parser.add_argument(
             "--prefill-length",
@@ -89,3 +91,11 @@ examples:
             print(json.dumps(made.to_dict(), indent=2, allow_nan=False))
         else:
             print_plans(made.model, made.decoder, made.request, made.plans)
+
+
+def _chunks(text: str) -> int:
+    if text == AUTO:
+        return AS_LIMITS_ALLOW
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is neither a whole number above 0 nor {AUTO}")
+    return int(text)

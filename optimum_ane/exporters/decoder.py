@@ -68,8 +68,8 @@ class DecoderANEConfig(StockTextANEConfig):
         """The layers of each program; one None stands for a program of the whole."""
         whole = sum(2 * parameter.numel() for parameter in self.empty_model.parameters())
         if chunks == 1 or (chunks is None and whole <= MOST_BYTES):
-            return (None,)
-        plan = plan_chunks(self.empty_model, self._layers, chunks or None)
+            return (None,)  # also where the layers are in no list
+        plan = plan_chunks(self.empty_model, self._layers, chunks)
         return plan if len(plan) > 1 else (None,)
 
     @cached_property

@@ -15,6 +15,7 @@ from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.exporters.cached_decoder.chunk_plan import plan_chunks
 from optimum_ane.exporters.cached_decoder.chunk_weights import fill_chunk
 from optimum_ane.exporters.cached_decoder.chunks import Chunk, DecoderChunk, find_decoder_layers
+from optimum_ane.package.form import AS_LIMITS_ALLOW
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.targets.coreml.build import ConvertibleFunction, build_program
 from optimum_ane.targets.coreml.conversion import Conversion
@@ -113,7 +114,8 @@ def test_chunks_are_as_equal_as_can_be_and_within_the_limits():
     small = AutoConfig.for_model("llama", hidden_size=32, head_dim=8, **sizes | {"num_hidden_layers": 31})
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(small).eval()
-    plan = plan_chunks(model, find_decoder_layers(model))
+    assert len(plan_chunks(model, find_decoder_layers(model))) == 1
+    plan = plan_chunks(model, find_decoder_layers(model), AS_LIMITS_ALLOW)
     assert max(chunk.last - chunk.first for chunk in plan) <= 15
     assert len(plan) == 3
 

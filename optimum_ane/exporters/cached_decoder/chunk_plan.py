@@ -22,13 +22,12 @@ def plan_chunks(model: PreTrainedModel, layers: DecoderLayers, count: int | None
     Args:
         model: The whole; it may be on the meta device.
         layers: From `find_decoder_layers`.
-        count: Of chunks; None takes as few as there may be with at most `MOST_LAYERS` layers and `MOST_BYTES` of
-            float16 weights in each. What no cut makes smaller, an embedding with one layer say, may exceed that.
+        count: Of chunks; see `cut_layers`.
 
     Raises:
         UnsupportedModelError: There are more chunks than layers.
     """
-    if count is not None and not 1 <= count <= layers.count:
+    if count and not 1 <= count <= layers.count:
         raise UnsupportedModelError(
             f"{count} chunks of {layers.count} layers: each has one at least; choose --chunks {layers.count} or less"
         )
@@ -47,18 +46,20 @@ def cut_layers(sizes: Sequence[int], whole: int, count: int | None = None) -> tu
     Args:
         sizes: Bytes of what lies before the layers, of each layer, and of what lies behind them.
         whole: Bytes of all in one program, where a table that is both before and behind is there once.
-        count: Of chunks.
+        count: Of chunks. 0 takes as few as there may be with at most `MOST_LAYERS` layers and
+            `MOST_BYTES` of float16 weights in each; None takes one where all is within the latter. What no cut makes
+            smaller, an embedding with one layer say, may exceed that.
     """
+    if count is None and whole <= MOST_BYTES:
+        count = 1
     layers = len(sizes) - 2
     least = max(sizes[0] + sizes[1], sizes[-2] + sizes[-1], *sizes[1:-1])
-    for number in [count] if count is not None else range(1, layers + 1):
+    for number in [count] if count else range(1, layers + 1):
         if number == 1:
             bounds, largest = [0, layers], whole
         else:
             bounds, largest = _shared_out(sizes, number)
-        if count is not None or (
-            largest <= max(MOST_BYTES, least) and max(b - a for a, b in pairwise(bounds)) <= MOST_LAYERS
-        ):
+        if count or (largest <= max(MOST_BYTES, least) and max(b - a for a, b in pairwise(bounds)) <= MOST_LAYERS):
             break
     return tuple(Chunk(a, b, layers) for a, b in pairwise(bounds))
 

@@ -258,7 +258,7 @@ class DecoderANEConfig(StockTextANEConfig):
             length = max(length, window + form.prefill_length // 3)
         generator = torch.Generator().manual_seed(seed)
         tokens = torch.randint(0, self.vocab_size, (min(length, form.longest),), generator=generator)
-        start = self.text_config.bos_token_id
+        start = getattr(self.text_config, "bos_token_id", None)
         if isinstance(start, int) and 0 <= start < self.vocab_size:
             tokens[0] = start  # where texts begin, activations are largest
         return tokens

@@ -61,6 +61,10 @@ class UnsupportedModelError(ANEError, ValueError):
     """No Neural Engine implementation is registered for this architecture, or not for this task."""
 
 
+class NoCacheError(UnsupportedModelError):
+    """The architecture keeps no keys and values of the tokens that it has read, or not of all layers."""
+
+
 class ShapeError(ANEError, ValueError):
     """A shape that cannot work: the message holds the number asked for and the number that is the limit."""
 

@@ -111,8 +111,10 @@ class DecoderShape:
         return any(set(weight.op_types) == {TABLE, PRODUCT} for weight in self.weights)
 
     def state_bytes(self, context: int) -> int:
-        """What the cache of so many rows takes in float16."""
-        return sum(cache.rows_bytes(context) for cache in self.caches)
+        """What the cache of so many rows takes in float16: one state, whose layers all have the largest shape."""
+        heads = max(cache.heads for cache in self.caches)
+        width = max(max(cache.key_width, cache.value_width) for cache in self.caches)
+        return len(self.caches) * LayerCache(heads, width, width).rows_bytes(context)
 
     def of_layer(self, layer: int) -> tuple[DecoderWeight, ...]:
         """The weights of one layer."""

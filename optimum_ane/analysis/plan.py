@@ -26,7 +26,7 @@ from optimum_ane.errors import ShapeError
 from optimum_ane.exporters.cached_decoder.chunk_plan import MOST_BYTES, MOST_LAYERS
 from optimum_ane.exporters.cached_decoder.chunks import Chunk
 
-Verdict = Literal["fits", "fits with the entitlement", "does not fit", "cannot be exported"]
+Verdict = Literal["fits", "fits with the entitlement", "does not fit"]
 
 ENTITLEMENT = "com.apple.developer.kernel.increased-memory-limit"
 _LEFT_TO_APP, _LEFT_TO_MAC = 0.2, 0.5
@@ -180,8 +180,6 @@ def make_plan(decoder: DecoderShape, request: PlanRequest, recipe: str, compress
         ),
     )
     sizes = tuple(chunk_bytes(decoder, chunk, context, compress) for chunk in chunks)
-    refusals = _refusals(decoder)
-    verdict = _judge_memory(memory, request.device)
     return Plan(
         recipe=recipe,
         request=request,
@@ -190,9 +188,8 @@ def make_plan(decoder: DecoderShape, request: PlanRequest, recipe: str, compress
         memory=memory,
         speed=generation_speed(infer.total, request.prompt_length, prefill.total, request.prefill_length),
         parts=infer,
-        verdict="cannot be exported" if refusals else verdict,
+        verdict=_judge_memory(memory, request.device),
         reasons=(
-            *refusals,
             _memory_needed(memory),
             _memory_there(request.device),
             *_of_programs(decoder, request, chunks, sizes),
@@ -214,15 +211,6 @@ def _loaded_bytes(
             stored = compress(weight)
             total += unfolded_bytes(weight.dense_bytes, stored.bytes, stored.dtype, chip)
     return total
-
-
-def _refusals(decoder: DecoderShape) -> list[str]:
-    """Why it cannot be exported with a cache; empty where it can."""
-    shapes = {(cache.heads, width) for cache in decoder.caches for width in (cache.key_width, cache.value_width)}
-    if len(shapes) == 1:
-        return []
-    several = " and ".join(f"{heads} × {width}" for heads, width in sorted(shapes))
-    return [f"Its layers keep keys and values of several shapes ({several}), and one state holds one."]
 
 
 def _judge_memory(memory: PlannedMemory, device: Device) -> Verdict:
@@ -286,6 +274,13 @@ def _of_programs(
 
 def _of_rules(decoder: DecoderShape, context: int) -> list[str]:
     reasons = []
+    shapes = {(cache.heads, width) for cache in decoder.caches for width in (cache.key_width, cache.value_width)}
+    if len(shapes) > 1:
+        several = " and ".join(f"{heads} × {width}" for heads, width in sorted(shapes))
+        reasons.append(
+            f"Its layers keep keys and values of several shapes ({several}), and the state has room for the largest "
+            "heads and width in all."
+        )
     width = _rule("state-width")
     off = sorted({cache.key_width for cache in decoder.caches if cache.key_width % width.limit})
     if off:

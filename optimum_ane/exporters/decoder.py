@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from optimum_ane.errors import ShapeError, UnsupportedModelError
+from optimum_ane.errors import NoCacheError, ShapeError, UnsupportedModelError
 from optimum_ane.exporters.cached_decoder import CachedDecoder
 from optimum_ane.exporters.cached_decoder.chunk_plan import MOST_BYTES, plan_chunks
 from optimum_ane.exporters.cached_decoder.chunks import Chunk, DecoderChunk, DecoderLayers, find_decoder_layers
@@ -122,12 +122,12 @@ class DecoderANEConfig(StockTextANEConfig):
         try:
             with torch.device("meta"), batched_experts(self.empty_model):
                 return state_shape(self.empty_model, 1)
-        except UnsupportedModelError:
-            raise
+        except NoCacheError as error:
+            raise NoCacheError(f"{error}; --kv-cache none exports it without a cache") from error
         except Exception as error:  # a model raises whatever it stumbles over
             lines = str(error).strip().splitlines()
             raise UnsupportedModelError(
-                f"what {self._config.model_type} keeps of each token is not keys and values of one shape "
+                f"what {self._config.model_type} keeps of each token cannot be told without its weights "
                 f"({type(error).__name__}: {lines[0] if lines else 'no reason given'}); --kv-cache none exports it "
                 "without a cache"
             ) from error
@@ -136,7 +136,7 @@ class DecoderANEConfig(StockTextANEConfig):
         """The shape of the cache: keys and values of each layer, heads, rows, width.
 
         Raises:
-            UnsupportedModelError: The layers keep values of several shapes, or something else.
+            UnsupportedModelError: The layers keep something else than keys and values, or it is not known what.
         """
         assert form.context_length is not None
         both, heads, _, width = self._state_of_one_row

@@ -46,7 +46,7 @@ class StockTextANEConfig(TextANEConfig, StockANEConfig):
     @property
     def padding_id(self) -> int:
         """See `TextANEConfig.padding_id`."""
-        return self.text_config.pad_token_id or 0
+        return getattr(self.text_config, "pad_token_id", None) or 0
 
     @property
     def vocab_size(self) -> int:

@@ -92,7 +92,7 @@ class ANETextModel(ANEModel):
     ) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
         """Runs rows, (N, S) each; float32 arrays by field of the output class."""
         arrays = self._arrays(inputs)
-        padding = {"input_ids": self.config.pad_token_id or 0}
+        padding = {"input_ids": getattr(self.config, "pad_token_id", None) or 0}
         per_token = [field.name for field in TASKS[self.task].fields if field.per != "row"]
         return run_rows(self._functions, arrays, padding, per_token, with_hidden_states=with_hidden_states)
 

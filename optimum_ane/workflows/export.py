@@ -575,7 +575,7 @@ def _manifest(
 def _text(checkpoint: Checkpoint, form: ExportForm) -> TextEntry:
     embedding = checkpoint.sentence_transformers if form.pools else None
     return TextEntry(
-        padding_id=checkpoint.config.pad_token_id or 0,
+        padding_id=getattr(checkpoint.config, "pad_token_id", None) or 0,
         prompts={} if embedding is None else embedding.prompts,
         default_prompt=None if embedding is None else embedding.default_prompt_name,
     )

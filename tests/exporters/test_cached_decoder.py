@@ -52,7 +52,17 @@ DECODERS = {
     "falcon": {"num_key_value_heads": None},
     "opt": {"ffn_dim": 96, "word_embed_proj_dim": 48, "num_key_value_heads": None},
     "gpt_oss": {"sliding_window": WINDOW, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
-}
+    # Keys and values of several widths in one state.
+    "minicpm3": {
+        "num_key_value_heads": 3, "q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
+        "v_head_dim": 12,
+    },
+    # Rotations as complex numbers, and pieces of the text that see nothing before them.
+    "llama4_text": {
+        "attention_chunk_size": WINDOW, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 1,
+        "intermediate_size_mlp": 96, "no_rope_layers": [1, 1, 0],
+    },
+}  # fmt: skip
 OLD_DECODERS = {"gpt2": {}, "bloom": {"hidden_size": 48}, "gptj": {"rotary_dim": 8}}
 
 

@@ -46,7 +46,7 @@ def cached_attention(
         module: The layer's attention.
         query: (1, H, Q, D).
         key: (1, K, context, D), K divides H.
-        value: As `key`.
+        value: As `key`, of any width.
         attention_mask: Added to the scores, (1, 1, Q, context).
         scaling: Of the scores; D^−½ by default.
         dropout: Not used: modules are in evaluation mode.
@@ -55,7 +55,7 @@ def cached_attention(
         others: What else a modeling file hands on.
 
     Returns:
-        (1, Q, H, D), and no weights.
+        (1, Q, H, D of `value`), contiguous as modeling files expect it, and no weights.
 
     Raises:
         UnsupportedModelError: There is no mask, or an argument is not understood.
@@ -81,7 +81,7 @@ def cached_attention(
         sinks = s_aux.reshape(1, key_heads, groups, 1).repeat_interleave(length, dim=2)
         weights = torch.cat((scores, sinks), dim=-1).softmax(dim=-1)[..., :-1]
     mixed = torch.matmul(weights, value)
-    return mixed.reshape(1, heads, length, width).transpose(1, 2), None
+    return mixed.reshape(1, heads, length, value.shape[3]).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(NAME, cached_attention)

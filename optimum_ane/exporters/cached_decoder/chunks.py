@@ -19,7 +19,13 @@ from transformers import PreTrainedModel
 
 from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.exporters.cached_decoder.masks import MaskMakers
-from optimum_ane.exporters.cached_decoder.module import STATE, View, call_arguments, over_state
+from optimum_ane.exporters.cached_decoder.module import (
+    STATE,
+    View,
+    call_arguments,
+    over_state,
+    run_with_cache,
+)
 from optimum_ane.exporters.cached_decoder.state_cache import StateCache
 from optimum_ane.nn.find_layers import find_layers, first_argument
 
@@ -32,8 +38,8 @@ class DecoderLayers:
         path: Of their list in the model.
         count: How many there are.
         give_tuples: Whether each returns a tuple whose first element are the hidden states.
-        heads: Of the keys.
-        width: Of a key.
+        heads: Of the keys or values; the most where they differ.
+        width: Of a key or value; the most where they differ.
         hidden_size: Of the hidden states.
     """
 
@@ -52,13 +58,12 @@ def find_decoder_layers(model: PreTrainedModel) -> DecoderLayers:
         model: On any device; on torch's meta device it needs no weights.
 
     Raises:
-        UnsupportedModelError: It has no list of layers that are called one after another, or their caches differ.
+        UnsupportedModelError: It has no list of layers that are called one after another, or has other caches.
     """
     answers: list[Any] = []
 
     def run() -> None:
-        ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-        answers.append(model(input_ids=ids, use_cache=True).past_key_values)
+        answers.append(run_with_cache(model))
 
     results: list[Any] = []
     stack = find_layers(model, run)
@@ -75,13 +80,13 @@ def find_decoder_layers(model: PreTrainedModel) -> DecoderLayers:
     with torch.no_grad():
         run()
     handle.remove()
-    shapes = {tuple(each.shape) for layer in answers[-1].layers for each in (layer.keys, layer.values)}
-    if len(shapes) != 1 or len(answers[-1].layers) != len(stack.layers):
+    shapes = [each.shape for layer in answers[-1].layers for each in (layer.keys, layer.values)]
+    if len(answers[-1].layers) != len(stack.layers):
         raise UnsupportedModelError(
-            f"the {len(stack.layers)} layers of {type(model).__name__} keep {len(answers[-1].layers)} caches of the "
-            f"shapes {sorted(shapes)}; a chunk's state holds one of one shape for each"
+            f"the {len(stack.layers)} layers of {type(model).__name__} keep {len(answers[-1].layers)} caches; a "
+            "chunk's state holds one for each"
         )
-    ((_, heads, _, width),) = shapes
+    heads, width = max(shape[1] for shape in shapes), max(shape[3] for shape in shapes)
     is_tuple = isinstance(results[0], tuple)
     hidden = results[0][0] if is_tuple else results[0]
     return DecoderLayers(path, len(stack.layers), is_tuple, int(heads), int(width), int(hidden.shape[-1]))

@@ -15,8 +15,13 @@ from optimum_ane.errors import UnsupportedModelError
 HIDDEN = -3e4
 """What is added to the score of a row that is not seen; float16 holds twice of it."""
 
-_MAKERS = ("create_causal_mask", "create_sliding_window_causal_mask", "create_masks_for_generate")
-_REFUSED = ("create_chunked_causal_mask", "create_recurrent_attention_mask")
+_MAKERS = (
+    "create_causal_mask",
+    "create_sliding_window_causal_mask",
+    "create_chunked_causal_mask",
+    "create_masks_for_generate",
+)
+_REFUSED = ("create_recurrent_attention_mask",)
 
 
 class MaskMakers:
@@ -42,9 +47,18 @@ class MaskMakers:
         window = config.sliding_window
         if window is None:
             return self._mask
+        return self._closed_before(self._positions - (window - 1))
+
+    def create_chunked_causal_mask(self, config: Any, *_: Any, **arguments: Any) -> Tensor:
+        """Gives the program's mask, closed for rows before the piece of the text that the token is in."""
+        self._check(arguments)
+        length = config.attention_chunk_size
+        return self._closed_before(torch.div(self._positions, length, rounding_mode="floor") * length)
+
+    def _closed_before(self, first: Tensor) -> Tensor:
+        """The program's mask, closed for rows before the first that a token sees, (Q,)."""
         rows = torch.arange(self._mask.shape[-1], dtype=self._positions.dtype)
-        too_old = rows[None, :] <= self._positions[:, None] - window
-        closed = torch.where(too_old, HIDDEN, 0.0)
+        closed = torch.where(rows[None, :] < first[:, None], HIDDEN, 0.0)
         return torch.minimum(self._mask, closed[None, None])
 
     def create_masks_for_generate(self, config: Any, *arguments: Any, **others: Any) -> Tensor | dict[str, Tensor]:
@@ -57,6 +71,7 @@ class MaskMakers:
         makers = {
             "full_attention": self.create_causal_mask,
             "sliding_attention": self.create_sliding_window_causal_mask,
+            "chunked_attention": self.create_chunked_causal_mask,
         }
         unknown = sorted(set(kinds) - set(makers))
         if unknown:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
-from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.errors import NoCacheError, UnsupportedModelError
 from optimum_ane.exporters.cached_decoder.attention import NAME
 from optimum_ane.exporters.cached_decoder.masks import MaskMakers, mask_makers
 from optimum_ane.exporters.cached_decoder.rotary import rotary_tables
@@ -133,19 +134,51 @@ def state_shape(model: PreTrainedModel, context_length: int) -> tuple[int, int, 
         context_length: Rows of the state.
 
     Returns:
-        Keys and values of each layer, heads, rows, width.
+        Keys and values of each layer, heads, rows, width; the largest where they differ.
 
     Raises:
-        UnsupportedModelError: The layers have keys and values of several shapes.
+        NoCacheError: Some layers keep something else of a text than keys and values, or nothing.
     """
-    with torch.no_grad():
-        answer = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=True)
-    layers = answer.past_key_values.layers
-    shapes = {tuple(each.shape[1::2]) for layer in layers for each in (layer.keys, layer.values)}
-    if len(shapes) != 1:
-        raise UnsupportedModelError(
-            f"the layers of {type(model).__name__} have keys and values of several shapes, {sorted(shapes)} (heads, "
-            "width), and one state holds one"
+    layers = run_with_cache(model).layers
+    kept = [layer for layer in layers if layer.keys is not None]
+    if layers[: len(kept)] != kept:
+        raise NoCacheError(f"layers of {type(model).__name__} before others that keep keys and values keep none")
+    # Layers behind these read what they keep.
+    layers = kept
+    shapes = [each.shape for layer in layers for each in (layer.keys, layer.values)]
+    return 2 * len(layers), max(shape[1] for shape in shapes), context_length, max(shape[3] for shape in shapes)
+
+
+def run_with_cache(model: PreTrainedModel) -> Any:
+    """Runs a model on one token, and gives the cache that it makes.
+
+    Raises:
+        NoCacheError: It takes none, or some layers keep something else of a text than keys and values.
+    """
+    name = type(model).__name__
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        raise NoCacheError(f"{name} of transformers keeps no keys and values of the tokens that it has read")
+    layers = DynamicCache(config=model.config).layers
+    recurrent = [str(each) for each, layer in enumerate(layers) if isinstance(layer, LinearAttentionCacheLayerMixin)]
+    if recurrent:
+        raise NoCacheError(
+            f"layers of {name} ({', '.join(recurrent[:4])}{', …' if len(recurrent) > 4 else ''}) keep one recurrent "
+            "state of the whole text in place of keys and values of each token"
         )
-    ((heads, width),) = shapes
-    return 2 * len(layers), heads, context_length, width
+    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    with torch.no_grad(), _without_padding(model):
+        return model(input_ids=ids, use_cache=True).past_key_values
+
+
+@contextmanager
+def _without_padding(model: PreTrainedModel) -> Iterator[None]:
+    """Keeps models from looking for padding among their tokens, which have no values on the meta device."""
+    configs = [config for config in _configs(model) if getattr(config, "pad_token_id", None) is not None]
+    before = [config.pad_token_id for config in configs]
+    try:
+        for config in configs:
+            config.pad_token_id = None
+        yield
+    finally:
+        for config, token in zip(configs, before, strict=True):
+            config.pad_token_id = token

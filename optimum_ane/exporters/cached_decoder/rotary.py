@@ -42,14 +42,27 @@ class _Table:
 
     def __init__(self, module: nn.Module, forward: Any, context_length: int) -> None:
         self._module, self._forward, self._context_length = module, forward, context_length
-        self._tables: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
+        self._tables: dict[tuple[Any, ...], Tensor | tuple[Tensor, ...]] = {}
 
-    def __call__(self, x: Tensor, position_ids: Tensor, *others: Any, **named: Any) -> tuple[Tensor, ...]:
+    def __call__(self, x: Tensor, position_ids: Tensor, *others: Any, **named: Any) -> Tensor | tuple[Tensor, ...]:
         key = (*others, *sorted(named.items()))
         if key not in self._tables:
-            tables = self._forward(torch.zeros(1, 1, 1), torch.arange(self._context_length)[None], *others, **named)
-            self._tables[key] = tuple(table[0].detach() for table in tables)
-        return tuple(nn.functional.embedding(position_ids, table) for table in self._tables[key])
+            self._tables[key] = self._forward(
+                torch.zeros(1, 1, 1), torch.arange(self._context_length)[None], *others, **named
+            )
+        tables = self._tables[key]
+        if isinstance(tables, Tensor):
+            return _look_up(position_ids, tables)
+        return tuple(_look_up(position_ids, table) for table in tables)
+
+
+def _look_up(position_ids: Tensor, table: Tensor) -> Tensor:
+    """The rows of a table (1, context, C) at positions (1, Q); rotations may be complex numbers."""
+    rows = table[0].detach()
+    if rows.is_complex():
+        pairs = nn.functional.embedding(position_ids, torch.view_as_real(rows).flatten(1))
+        return torch.view_as_complex(pairs.reshape(*pairs.shape[:2], -1, 2))
+    return nn.functional.embedding(position_ids, rows)
 
 
 def _check_length(module: nn.Module, context_length: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from optimum_ane.errors import UnsupportedModelError
@@ -14,7 +15,9 @@ class StateCache:
     """Keys and values of all layers in one tensor, (2 · layers, heads, context, width).
 
     A layer's keys are at 2 · index, its values behind them: both are written by one slice assignment, which becomes
-    one update of the state. A layer gets all rows back, those to come included: the mask hides them.
+    one update of the state. A layer gets all rows back, those to come included: the mask hides them. Where keys and
+    values, or layers, differ in shape, the state has the largest, and what is beyond a layer's own is zeros that it
+    does not get back.
 
     It stands for transformers' `Cache` and is none: what a modeling file asks of a cache beside these methods is not
     understood, and ends in an `AttributeError` that names it.
@@ -49,8 +52,8 @@ class StateCache:
         """Writes the rows of new tokens, and gives all rows of the layer.
 
         Args:
-            key_states: (1, heads, tokens, width).
-            value_states: As `key_states`.
+            key_states: (1, heads, tokens, width), with at most the state's heads and width.
+            value_states: As `key_states`, with heads and a width of their own.
             layer_idx: Of the layer.
             cache_kwargs: Not used.
 
@@ -58,17 +61,23 @@ class StateCache:
             Keys and values, (1, heads, context, width) each.
 
         Raises:
-            UnsupportedModelError: A layer's keys or values are not of the state's shape.
+            UnsupportedModelError: A layer's keys or values are larger than the state.
         """
-        expected = (1, self._state.shape[1], key_states.shape[2], self._state.shape[3])
+        most = (1, self._state.shape[1], key_states.shape[2], self._state.shape[3])
         for name, value in (("keys", key_states), ("values", value_states)):
-            if tuple(value.shape) != expected:
+            if any(own > there for own, there in zip(value.shape, most, strict=True)):
                 raise UnsupportedModelError(
-                    f"the {name} of layer {layer_idx} are {tuple(value.shape)} and those of the first {expected}: one "
-                    "state holds layers of one shape only"
+                    f"the {name} of layer {layer_idx} are {tuple(value.shape)}, and the state holds {most}"
                 )
         self.updated.append(layer_idx)
-        return self.write(2 * (layer_idx - self._first_layer), torch.cat((key_states, value_states)))
+        rows = torch.cat((self._filled_up(key_states), self._filled_up(value_states)))
+        keys, values = self.write(2 * (layer_idx - self._first_layer), rows)
+        return _like(key_states, keys), _like(value_states, values)
+
+    def _filled_up(self, value: Tensor) -> Tensor:
+        """Keys or values with zeros up to the state's heads and width."""
+        heads, width = (self._state.shape[axis] - value.shape[axis] for axis in (1, 3))
+        return F.pad(value, (0, width, 0, 0, 0, heads)) if heads or width else value
 
     def write(self, first: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Writes a layer's new rows, (2, heads, tokens, width); gives all its keys and all its values.
@@ -96,3 +105,9 @@ class StateCache:
     def get_max_cache_shape(self, layer_idx: int = 0) -> int:
         """Gives the number of rows."""
         return self.context_length
+
+
+def _like(value: Tensor, rows: Tensor) -> Tensor:
+    """The part of the state's rows that holds what was filled up."""
+    heads, width = value.shape[1], value.shape[3]
+    return rows if rows.shape[1::2] == (heads, width) else rows[:, :heads, :, :width]

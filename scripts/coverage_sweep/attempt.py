@@ -45,7 +45,7 @@ def try_case(case: Case) -> Record:
     except NotTinyError as error:
         return Record(case.key, case.group, "not tiny", str(error))
     except ANEError as error:
-        return Record(case.key, case.group, "refused", _first_line(error))
+        return Record(case.key, case.group, "refused", first_line(error))
     attempts: list[Attempt] = []
     with tempfile.TemporaryDirectory() as folder:
         for number, conversion in enumerate(GRAPH_CONVERSIONS):
@@ -76,7 +76,7 @@ def check_case(case: Case, accepted: Record) -> Record:
                 _build(original, conversion, path, "float32")
                 exact = min(_measure(original, path))
     except (NotTinyError, ANEError) as error:
-        return replace(accepted, check=_first_line(error))
+        return replace(accepted, check=first_line(error))
     return replace(accepted, checked=ratio, exact=exact)
 
 
@@ -97,7 +97,7 @@ def _attempt(original: Original, conversion: Conversion, path: Path) -> Attempt:
     except Exception as error:  # noqa: BLE001 - what is not an ANEError is a fault of ours, and belongs on the page too
         kind = "" if isinstance(error, ANEError) else f"{type(error).__name__}: "
         place = module_of_error(error, original.model)
-        return Attempt(conversion.capture, conversion.engine_layout, ratios, kind + _first_line(error), place)
+        return Attempt(conversion.capture, conversion.engine_layout, ratios, kind + first_line(error), place)
     worst = min(ratios)
     error = None if worst >= _LIMIT else f"PSNR is {worst:.1f} dB, {_LIMIT:.0f} are asked for"
     return Attempt(conversion.capture, conversion.engine_layout, ratios, error)
@@ -173,6 +173,7 @@ def _accepted(case: Case, attempts: list[Attempt], path: Path, seconds: float) -
     )
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says first."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

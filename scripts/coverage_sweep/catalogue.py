@@ -13,6 +13,7 @@ from transformers.models.auto import modeling_auto
 GROUPS = {
     "text": "text encoders",
     "decoders": "decoders without a cache",
+    "cached": "decoders with a cache",
     "vision": "vision",
     "audio": "audio encoders",
     "seq2seq": "halves of encoder-decoder models",
@@ -33,7 +34,8 @@ class Case:
 
     Attributes:
         model_type: Of the configuration.
-        part: `"model"`, or `"encoder"` or `"decoder"` of an encoder-decoder model.
+        part: `"model"`, or `"encoder"` or `"decoder"` of an encoder-decoder model, or `"cached"` for a decoder's
+            language model with its cache.
         group: One of `GROUPS`.
     """
 
@@ -98,7 +100,10 @@ def _sort(model_type: str) -> list[Case] | str:
     others = {"pixel_values", "input_features", "input_values", "pixel_values_videos", "input_ids"} - {first}
     if parts or (others & set(arguments) and group != "decoders"):
         return _WRAPPER
-    return [Case(model_type, "model", group)]
+    cases = [Case(model_type, "model", group)]
+    if group == "decoders" and model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        cases.append(Case(model_type, "cached", "cached"))
+    return cases
 
 
 def _class_name(model_type: str) -> str:

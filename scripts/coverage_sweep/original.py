@@ -69,18 +69,27 @@ def make_original(case: Case, *, seed: int, longer: bool) -> Original:
         config = tiny_config(case.model_type)
         model = AutoModel.from_config(config).float()
     except Exception as error:  # a configuration's checks and a model's constructor raise whatever they like
-        raise NotTinyError(f"no tiny configuration: {_describe(error)}") from error
+        raise NotTinyError(f"no tiny configuration: {describe(error)}") from error
     if case.part != "model":
         model = model.get_encoder() if case.part == "encoder" else model.get_decoder()
         if model is None:
             raise NotTinyError(f"its {case.part} is no module of its own")
-    count = sum(parameter.numel() for parameter in model.parameters())
-    if count > _MOST_PARAMETERS:
-        raise NotTinyError(f"no tiny configuration: {count / 1e6:.0f} million parameters are left")
+    check_size(model)
     redraw(model, seed)
     if getattr(config, "default_language", "") is None:
         model.set_default_language(config.languages[0])
     return _called(case, model.eval(), config, seed, longer)
+
+
+def check_size(model: nn.Module) -> None:
+    """Refuses models that the rules left large.
+
+    Raises:
+        NotTinyError: It has more parameters than a tiny one.
+    """
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > _MOST_PARAMETERS:
+        raise NotTinyError(f"no tiny configuration: {count / 1e6:.0f} million parameters are left")
 
 
 def _called(case: Case, model: nn.Module, config: Any, seed: int, longer: bool) -> Original:
@@ -93,11 +102,11 @@ def _called(case: Case, model: nn.Module, config: Any, seed: int, longer: bool) 
             except Exception as error:  # noqa: BLE001 - a model raises whatever it stumbles over
                 first = first or error
                 continue
-            _keep_within_float16(model, examples, seed)
+            keep_within_float16(model, examples, seed)
             return _with_field(model, examples, answers[0])
     except NoInputsError as error:
         raise NotTinyError(str(error)) from error
-    raise NotTinyError(f"cannot be called: {_describe(first) if first else 'no inputs are known'}") from first
+    raise NotTinyError(f"cannot be called: {describe(first) if first else 'no inputs are known'}") from first
 
 
 def _answers(model: nn.Module, examples: Examples) -> list[Any]:
@@ -105,7 +114,7 @@ def _answers(model: nn.Module, examples: Examples) -> list[Any]:
         return [model(**_without_cache(model), **example) for example in examples]
 
 
-def _keep_within_float16(model: nn.Module, examples: Examples, seed: int) -> None:
+def keep_within_float16(model: nn.Module, examples: Examples, seed: int) -> None:
     """Draws smaller weights where values grow from layer to layer, as no trained network's do."""
     gain = GAIN
     while _largest_value(model, examples) > _LARGEST and gain > GAIN / 4:
@@ -166,6 +175,7 @@ def _first_of(answer: Any) -> Tensor:
     raise NotTinyError(f"its answer, {type(answer).__name__}, holds no tensor of numbers")
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """An error's kind and what it says, in a line."""
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said[:200] or 'no reason given'}"

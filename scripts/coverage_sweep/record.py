@@ -10,7 +10,8 @@ from typing import Any, Literal
 LEAST = 50.0
 """dB that an answer in float16 must reach, of those that are tried and of those that are checked."""
 
-Outcome = Literal["accepted", "refused", "not tiny"]
+Outcome = Literal["accepted", "refused", "not tiny", "no cache"]
+"""`"no cache"` where transformers keeps something else of a text than keys and values, of which a program has none."""
 
 
 LEAST_EXACT = 90.0
@@ -43,7 +44,7 @@ class Record:
     Attributes:
         key: The case.
         group: Of the page.
-        outcome: `"not tiny"` where there was nothing to try.
+        outcome: `"not tiny"` or `"no cache"` where there was nothing to try.
         reason: Why it was not accepted: the error of the first attempt, or why it is not tiny.
         capture: How the accepted program was captured.
         engine_layout: Whether it was rewritten into the engine's layout.

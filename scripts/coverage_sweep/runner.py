@@ -33,6 +33,7 @@ _HEAVY = [
     "transformers.modeling_rope_utils",
     "coremltools",
     "coverage_sweep.attempt",
+    "coverage_sweep.cached",
 ]
 """Loaded once, in the server that the processes are forked from: it is most of what a case would take."""
 
@@ -137,8 +138,10 @@ def _work(connection: Connection, case: Case, accepted: Record | None, seconds: 
 
 
 def _try_or_check(case: Case, accepted: Record | None) -> Record:
-    from coverage_sweep import attempt
+    from coverage_sweep import attempt, cached
 
+    if case.part == "cached":
+        return cached.try_cached(case) if accepted is None else cached.check_cached(case, accepted)
     if accepted is None:
         return attempt.try_case(case)
     return attempt.check_case(case, accepted)

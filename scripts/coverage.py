@@ -6,11 +6,12 @@
     python scripts/coverage.py --failed              # once more what was not accepted
     python scripts/coverage.py --again               # once more everything
     python scripts/coverage.py --check               # what was accepted, with other weights, inputs and lengths
-    python scripts/coverage.py --page                # docs/coverage.md and docs/coverage.json from the records
+    python scripts/coverage.py --page                # docs/coverage.md and docs/coverage.json from the records,
+                                                     # and from docs/coverage.json what has none
 
 Each architecture is made small by rules over its configuration, converted as `optimum-cli export ane --method graph`
-does, and accepted where the package answers as the original on three inputs. One process each, limited in time and
-memory. Records are JSON lines, and a run that was interrupted goes on where it stopped.
+does, decoders with a cache too, and accepted where the package answers as the original on three inputs. One process
+each, limited in time and memory. Records are JSON lines, and a run that was interrupted goes on where it stopped.
 
 Exits with 0 whatever the results are: they are what is asked for. With --check, with 1 if an accepted one is wrong.
 """
@@ -27,7 +28,7 @@ from pathlib import Path
 import transformers
 from coverage_sweep import runner
 from coverage_sweep.catalogue import GROUPS, Case, list_cases
-from coverage_sweep.page import write_page
+from coverage_sweep.page import read_page, write_page
 from coverage_sweep.record import Record, Records
 from rich.console import Console
 
@@ -43,7 +44,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=Path, default=REPOSITORY / "out/coverage.jsonl", help="default: %(default)s")
     parser.add_argument("--group", nargs="+", choices=GROUPS, default=[*GROUPS], help="these groups")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="model types, or their halves as in t5:encoder")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="model types, or parts: t5:encoder, llama:cached")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--again", action="store_true", help="everything once more")
     what.add_argument("--failed", action="store_true", help="what was refused or not made tiny, once more")
@@ -63,9 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cases, left_out = list_cases()
     if options.page:
         known = {case.key for case in cases}
-        found = [record for record in records.all() if record.key in known]
+        docs = REPOSITORY / "docs"
+        latest = {record.key: record for record in [*read_page(docs), *records.all()]}
+        found = sorted((latest[key] for key in known & latest.keys()), key=lambda record: (record.group, record.key))
         both_ways = json.loads(BOTH_WAYS.read_text(encoding="utf-8")) if BOTH_WAYS.exists() else []
-        write_page(REPOSITORY / "docs", found, left_out, both_ways)
+        write_page(docs, found, left_out, both_ways)
         return 0
     console = Console(stderr=True, highlight=False)
     todo = [(case, _record(case, records, options)) for case in cases if _is_asked_for(case, records, options)]

@@ -12,8 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from coverage_sweep.catalogue import GROUPS, LeftOut
-from coverage_sweep.record import LEAST, LEAST_EXACT, Record
+from coverage_sweep.catalogue import GROUPS, LeftOut, list_cases
+from coverage_sweep.record import LEAST, LEAST_EXACT, Outcome, Record
 from coverage_sweep.upstream import LACKS
 
 _PACKAGES = ("transformers", "torch", "coremltools", "numpy")
@@ -25,7 +25,7 @@ class Counts:
     """What the records of one group come to.
 
     Attributes:
-        tried: How many could be made tiny and called.
+        tried: How many could be made tiny and called, and have a cache where it is about caches.
         accepted: How many of them passed every check.
         median_psnr: dB, of the accepted.
         median_share: Predicted share of the arithmetic on the engine, of the accepted.
@@ -52,7 +52,7 @@ class Counts:
 
 def count(records: Sequence[Record]) -> Counts:
     """Counts records of one group, or of all."""
-    tried = [record for record in records if record.outcome != "not tiny"]
+    tried = [record for record in records if record.outcome in ("accepted", "refused")]
     accepted = [record for record in tried if record.outcome == "accepted"]
     shares = [record.share or 0.0 for record in accepted]
     return Counts(
@@ -80,17 +80,40 @@ def write_page(
     """
     made_of = {"date": datetime.date.today().isoformat(), **{name: version(name) for name in _PACKAGES}}
     groups = {name: [record for record in records if record.group == name] for name in GROUPS}
-    values = {
+    values: dict[str, Any] = {
         "made_of": made_of,
         "groups": {name: vars(count(own)) for name, own in groups.items()},
-        "architectures": [_entry(record) for record in records if record.outcome != "not tiny"],
+        "architectures": [_entry(record) for record in records if record.outcome in ("accepted", "refused")],
         "not_tiny": {record.key: record.reason for record in records if record.outcome == "not tiny"},
+        "no_cache": {record.key: record.reason for record in records if record.outcome == "no cache"},
         "left_out": {each.model_type: each.reason for each in left_out},
         "both_ways": list(both_ways),
     }
     (folder / "coverage.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     lines = _page(made_of, groups, left_out, both_ways)
     (folder / "coverage.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_page(folder: Path) -> list[Record]:
+    """The records that `coverage.json` holds; none where it is not there."""
+    path = folder / "coverage.json"
+    if not path.exists():
+        return []
+    values = json.loads(path.read_text(encoding="utf-8"))
+    groups = {case.key: case.group for case in list_cases()[0]}
+    left: list[tuple[Outcome, dict[str, str]]] = [
+        ("not tiny", values["not_tiny"]),
+        ("no cache", values.get("no_cache", {})),
+    ]
+    return [
+        *(Record(**entry) for entry in values["architectures"]),
+        *(
+            Record(key, groups[key], outcome, reason)
+            for outcome, own in left
+            for key, reason in own.items()
+            if key in groups
+        ),
+    ]
 
 
 def _entry(record: Record) -> dict[str, Any]:
@@ -118,7 +141,10 @@ def _page(
     yield from _both_ways(both_ways)
     yield from _upstream()
     for name, records in groups.items():
-        yield from _group(name, records)
+        if name == "decoders":
+            yield from _decoders(records, groups["cached"])
+        elif name != "cached":
+            yield from _group(name, records)
     yield from _left_out([record for own in groups.values() for record in own], left_out)
 
 
@@ -145,6 +171,13 @@ can turn the choice, for some inputs and not for others (D-FINE: one of three); 
 carries a state along the tokens (Qwen 3.5), rounding grows. An export is refused where its own examples show it;
 compare these architectures on data of yours.
 
+**With a cache** a decoder's language model was exported as `--task text-generation --context-length 32
+--prefill-length 8` does: three functions for iOS 18 over keys and values in a state. It is accepted where the model
+over our cache answers as over its own (120 dB in float32), and the package does in both ways of reading, in blocks and
+token by token: the decibels are what half of the tokens reach. It was checked with other weights, lengths of context
+and block, and five texts of 1 to 35 tokens, read one after another into one cache: past windows, and over rows of the
+text before. Of these the decibels are the least of all texts, where single tokens count on their own.
+
 The share is that of the arithmetic, predicted to run on the Neural Engine by the rules of `ane inspect`; regions are
 the pieces that the program is predicted to be cut into. **Nothing here ran on a Mac.** A tiny model says that an
 architecture converts and is right, not how fast it is, and a real checkpoint may have ranges that float16 does not
@@ -158,8 +191,8 @@ def _summary(groups: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     yield ""
     yield "| group | tried | accepted | | median dB | median share | share ≥ 0.9 | checked | below | wrong |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
-    everything = [record for own in groups.values() for record in own]
-    for name, records in (*((GROUPS[name], own) for name, own in groups.items()), ("all", everything)):
+    everything = [record for name, own in groups.items() if name != "cached" for record in own]
+    for name, records in (*((GROUPS[name], own) for name, own in groups.items()), ("all without a cache", everything)):
         own = count(records)
         yield (
             f"| {name} | {own.tried} | {own.accepted} | {own.rate:.0%} | {own.median_psnr:.1f} | "
@@ -204,30 +237,69 @@ def _upstream() -> Iterator[str]:
     yield ""
 
 
-def _group(name: str, records: Sequence[Record]) -> Iterator[str]:
+def _decoders(records: Sequence[Record], cached: Sequence[Record]) -> Iterator[str]:
+    """The group of decoders with a column about their language models with a cache, and why some of these are none."""
+    of_type = {record.key.removesuffix(":cached"): record for record in cached}
+    yield from _group("decoders", records, of_type)
+    yield "Without a cache, since transformers keeps something else of a text than keys and values of each token, for"
+    yield "which a package has no state:"
+    yield ""
+    reasons = Counter(_kind(record) for record in cached if record.outcome == "no cache")
+    for reason, number in reasons.most_common():
+        own = [name for name, record in of_type.items() if record.outcome == "no cache" and _kind(record) == reason]
+        yield f"- {number}: {reason}: {', '.join(own)}"
+    yield ""
+
+
+def _kind(record: Record) -> str:
+    return "a recurrent state" if "recurrent" in (record.reason or "") else "nothing, or a form of its own"
+
+
+def _with_cache(record: Record | None) -> str:
+    """The cell of a language model with a cache."""
+    if record is None:
+        return "no language model"
+    if record.outcome == "accepted":
+        return f"{record.psnr:.1f}, checked {_checked(record)}" if _checked(record) else f"{record.psnr:.1f}"
+    return _cell(f"{record.outcome}: {record.reason}")
+
+
+def _checked(record: Record) -> str:
+    checked = "" if record.checked is None else f"{record.checked:.1f}"
+    return checked if record.exact is None else f"{checked} (float32: {record.exact:.1f})"
+
+
+def _group(name: str, records: Sequence[Record], cached: Mapping[str, Record] | None = None) -> Iterator[str]:
+    """A section.
+
+    Args:
+        name: Of the group.
+        records: Of the group.
+        cached: By model type, what became of the same with a cache, in a column of its own; None for no column.
+    """
     title = GROUPS[name]
+    further = "" if cached is None else " with cache |"
     yield f"## {title[0].upper()}{title[1:]}"
     yield ""
-    yield "| architecture | captured by | dB | checked | operations | transposes | share | regions |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield f"| architecture | captured by | dB | checked | operations | transposes | share | regions |{further}"
+    yield "|---|---|---|---|---|---|---|---|" + ("---|" if further else "")
     for record in _of(records, lambda record: record.outcome == "accepted"):
         layout = "" if record.engine_layout else ", layout as it was"
-        checked = "" if record.checked is None else f"{record.checked:.1f}"
-        if record.exact is not None:
-            checked += f" (float32: {record.exact:.1f})"
+        cell = "" if cached is None else f" {_with_cache(cached.get(record.key))} |"
         yield (
-            f"| {record.key} | {record.capture}{layout} | {record.psnr:.1f} | {checked} | {record.operations} | "
-            f"{record.transposes} | {record.share:.4f} | {record.regions} |"
+            f"| {record.key} | {record.capture}{layout} | {record.psnr:.1f} | {_checked(record)} | "
+            f"{record.operations} | {record.transposes} | {record.share:.4f} | {record.regions} |{cell}"
         )
     yield ""
     refused = list(_of(records, lambda record: record.outcome == "refused"))
     if refused:
         yield "Refused, with the first error:"
         yield ""
-        yield "| architecture | error |"
-        yield "|---|---|"
+        yield f"| architecture | error |{further}"
+        yield "|---|---|" + ("---|" if further else "")
         for record in refused:
-            yield f"| {record.key} | {_cell(record.reason)} |"
+            cell = "" if cached is None else f" {_with_cache(cached.get(record.key))} |"
+            yield f"| {record.key} | {_cell(record.reason)} |{cell}"
         yield ""
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from verification.row import REPOSITORY, MissingError, Row
 
@@ -13,6 +14,8 @@ LEAST = {"text": 0.92, "decoders": 0.92, "vision": 0.90, "audio": 0.88, "seq2seq
 """Accepted of the tried."""
 LEAST_SHARE = {"text": 0.99, "decoders": 0.97, "vision": 0.99, "audio": 0.93, "seq2seq": 0.97}
 """Median of the predicted shares on the engine."""
+LEAST_CACHED = 0.88
+"""Accepted of the decoders whose original keeps keys and values."""
 
 
 def measure(folder: Path) -> Iterator[Row]:
@@ -39,9 +42,9 @@ def measure(folder: Path) -> Iterator[Row]:
             f"{own['median_share']:.4f}, {own['mostly']} of {own['accepted']} at 0.9 or more",
             own["median_share"] >= LEAST_SHARE[name],
         )
-    checked = sum(own["checked"] for own in values["groups"].values())
-    below = sum(own["below"] for own in values["groups"].values())
-    wrong = sum(own["wrong"] for own in values["groups"].values())
+    yield from _with_cache(values, date)
+    groups = [values["groups"][name] for name in LEAST]
+    checked, below, wrong = (sum(own[name] for own in groups) for name in ("checked", "below", "wrong"))
     again = "accepted architectures, converted again with other weights, inputs and lengths"
     yield Row(f"{again}: wrong in float32 too", "0", f"{wrong} of {checked} checked", wrong == 0 and checked > 0)
     yield Row(
@@ -56,4 +59,22 @@ def measure(folder: Path) -> Iterator[Row]:
         installed,
         made_of["transformers"],
         made_of["transformers"] == installed,
+    )
+
+
+def _with_cache(values: dict[str, Any], date: str) -> Iterator[Row]:
+    own, without = values["groups"]["cached"], len(values["no_cache"])
+    rate = own["accepted"] / max(1, own["tried"])
+    yield Row(
+        f"decoder model types with cache: accepted ({date})",
+        f"≥ {LEAST_CACHED:.0%} of those that keep keys and values",
+        f"{rate:.1%}: {own['accepted']} of {own['tried']} tried, median {own['median_psnr']:.1f} dB; {without} more "
+        f"keep something else of a text: {own['accepted'] / max(1, own['tried'] + without):.1%} of all",
+        rate >= LEAST_CACHED,
+    )
+    yield Row(
+        "decoder model types with cache, exported again with other weights, texts and lengths: wrong",
+        "0",
+        f"{own['wrong']} of {own['checked']} checked; {own['below']} below 50 dB in float16 and right in float32",
+        own["wrong"] == 0 and own["checked"] == own["accepted"] > 0,
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from coverage_sweep.catalogue import Case, LeftOut, list_cases
 from coverage_sweep.inputs import candidates
-from coverage_sweep.page import count, write_page
+from coverage_sweep.page import count, read_page, write_page
 from coverage_sweep.record import Attempt, Record, Records
 from coverage_sweep.tiny import tiny_config
 
@@ -38,6 +38,7 @@ def listed():
     [
         ("bert", "text"),
         ("llama", "decoders"),
+        ("llama:cached", "cached"),
         ("vit", "vision"),
         ("wav2vec2", "audio"),
         ("t5:encoder", "seq2seq"),
@@ -98,6 +99,33 @@ def test_counts():
     own = count([GOOD, BAD, wrong, turned, Record("x", "text", "not tiny", "why")])
     assert (own.tried, own.accepted, own.mostly, own.checked, own.below, own.wrong) == (4, 3, 1, 2, 1, 1)
     assert own.median_psnr == pytest.approx(60.0)
+
+
+def test_decoders_have_a_column_about_their_cache(tmp_path):
+    def record(key, **changes):
+        return replace(GOOD, key=key, group="cached" if ":" in key else "decoders", **changes)
+
+    records = [
+        record("llama"),
+        record("llama:cached", psnr=63.15, checked=57.2),
+        record("mamba"),
+        record("mamba:cached", outcome="no cache", reason="it keeps one recurrent state"),
+        record("gpt_neo"),
+        record("gpt_neo:cached", outcome="refused", reason="9.1 dB"),
+    ]
+    write_page(tmp_path, records, [], [])
+    page = (tmp_path / "coverage.md").read_text()
+    rows = {line.split(" | ")[0]: line for line in page.splitlines()}
+    assert rows["| llama"].endswith("| 2 | 63.1, checked 57.2 |")
+    assert rows["| mamba"].endswith("| no cache: it keeps one recurrent state |")
+    assert rows["| gpt_neo"].endswith("| refused: 9.1 dB |")
+    assert "- 1: a recurrent state: mamba" in page
+    values = json.loads((tmp_path / "coverage.json").read_text())
+    assert (values["groups"]["cached"]["tried"], values["groups"]["cached"]["accepted"]) == (2, 1)
+    # What was not tried again stays as the page has it.
+    kept = {each.key: each for each in read_page(tmp_path)}
+    assert kept["mamba:cached"].outcome == "no cache"
+    assert (kept["llama:cached"].psnr, kept["llama:cached"].checked, kept["llama"].share) == (63.1, 57.2, 0.9999)
 
 
 def test_the_page_and_its_data_hold_every_case(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.errors import NoCacheError, UnsupportedModelError
 
 HIDDEN = -3e4
 """What is added to the score of a row that is not seen; float16 holds twice of it."""
@@ -21,7 +21,7 @@ _MAKERS = (
     "create_chunked_causal_mask",
     "create_masks_for_generate",
 )
-_REFUSED = ("create_recurrent_attention_mask",)
+_RECURRENT = "create_recurrent_attention_mask"
 
 
 class MaskMakers:
@@ -96,10 +96,10 @@ def mask_makers(model: nn.Module, makers: MaskMakers) -> Iterator[None]:
     replaced: list[tuple[Any, str, Callable[..., Any]]] = []
     try:
         for file in files:
-            for name in (*_MAKERS, *_REFUSED):
+            for name in (*_MAKERS, _RECURRENT):
                 if hasattr(file, name):
                     replaced.append((file, name, getattr(file, name)))
-                    setattr(file, name, getattr(makers, name) if name in _MAKERS else _refuse(name))
+                    setattr(file, name, _refuse_recurrence if name == _RECURRENT else getattr(makers, name))
         yield
     finally:
         for file, name, function in replaced:
@@ -110,8 +110,7 @@ def mask_makers(model: nn.Module, makers: MaskMakers) -> Iterator[None]:
         )
 
 
-def _refuse(name: str) -> Callable[..., Any]:
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise UnsupportedModelError(f"masks of the kind {name} are not understood over a state")
-
-    return refuse
+def _refuse_recurrence(*_: Any, **__: Any) -> Any:
+    raise NoCacheError(
+        "some layers keep one recurrent state of the whole text in place of keys and values of each token"
+    )

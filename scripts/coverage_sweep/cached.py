@@ -164,14 +164,14 @@ def _measure(model: PreTrainedModel, path: Path) -> float:
         tokens = _text(model, length, CHECK_SEED + number)
         expected = model(input_ids=tokens).logits
         if cache is not None:
-            cache.crop(0)
+            cache.shorten_to(0)
         answer = package(tokens, past_key_values=cache, use_cache=True)
         cache = answer.past_key_values
         ratios.append(_ratio(expected, answer.logits))
         if length <= STEPS:
             continue
         first = length - STEPS
-        cache.crop(0)
+        cache.shorten_to(0)
         package(tokens[:, :first], past_key_values=cache, logits_to_keep=1)
         theirs = model(input_ids=tokens[:, :first], use_cache=True).past_key_values
         for step in range(first, length):

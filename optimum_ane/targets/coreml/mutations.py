@@ -41,6 +41,8 @@ def make_functional(traced: torch.jit.ScriptModule) -> None:
         kind = node.kind()
         if kind.startswith("aten::") and kind.endswith("_") and not kind.endswith("__"):
             _make_functional(graph, node)
+    # It may be at an operation that is no more, and later passes of torch put it back to where they found it.
+    graph.setInsertPoint(graph.return_node())
 
 
 def _make_functional(graph: Any, node: Any) -> None:

@@ -1,6 +1,7 @@
 """Passes that leave less to be done for the same result, on programs that have what a decoder's layers have."""
 
 from collections import Counter
+from itertools import pairwise
 
 import coremltools as ct
 import numpy as np
@@ -97,6 +98,19 @@ def test_another_factor_than_a_sign_stays(tmp_path):
 
 def test_slices_side_by_side_are_a_split(tmp_path):
     check("optimum_ane::split_at_once", lambda *x: rotate(heads(x[0]), *x[1:]), tmp_path, split=1, slice_by_index=0)
+
+
+def test_slices_of_slices_are_splits_of_splits(tmp_path):
+    def some(x, *_):  # as where a part of a head is rotated
+        rotated, kept = parts(heads(x), 0, 2, 4)
+        return tuple(mb.relu(x=each) for each in (*parts(rotated, 0, 1, 2), kept))
+
+    def parts(value, *bounds):
+        return [
+            mb.slice_by_index(x=value, begin=[0, 0, 0, start], end=[1, 2, 5, stop]) for start, stop in pairwise(bounds)
+        ]
+
+    check("optimum_ane::split_at_once", some, tmp_path, split=2, slice_by_index=0)
 
 
 @pytest.mark.parametrize(

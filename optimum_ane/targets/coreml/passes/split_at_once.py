@@ -36,7 +36,8 @@ def _split_in_block(block: Block) -> None:
     for operation in block.operations:
         if operation.op_type == "slice_by_index" and (part := _part(operation)) is not None:
             slices.setdefault(operation.x, []).append((*part, operation))
-    for x, parts in slices.items():
+    # Slices of slices first: a split takes the place of what they read.
+    for x, parts in reversed(slices.items()):
         parts.sort(key=lambda part: part[:2])
         ends = [0, *(end for _, end, _ in parts)]
         if len(parts) > 1 and [start for start, _, _ in parts] == ends[:-1] and ends[-1] == int(x.shape[-1]):

@@ -207,6 +207,7 @@ def write_through_reshaped_views(y):
     flat.add_(1)
     y[0].copy_(y[1])
     y.transpose(0, 1)[1] = 9.0
+    y.permute(2, 0, 1)[3] += 0.5
     return y + flat.view(2, 3, 4)
 
 

@@ -141,9 +141,25 @@ def _written_back(graph: Any, view: Any, new: Any, last: Any) -> Any:
         return _after(graph, last, "aten::view_as", [new, base], base)
     if kind in ("swapaxes", "t", "transpose"):
         return _after(graph, last, view.kind(), [new, *rest], base)
+    if kind == "permute" and (axes := _permuted_back(graph, rest[0], last)) is not None:
+        return _after(graph, axes, view.kind(), [new, axes.output()], base)
     raise UnsupportedModelError(
         f"{view.scopeName() or 'the module'} writes in place into a view by {kind}: a trace cannot be made functional"
     )
+
+
+def _permuted_back(graph: Any, order: Any, last: Any) -> Any:
+    """The operation after the last one that lists the axes of the inverse of a permutation; None if it is no list."""
+    if order.node().kind() != "prim::ListConstruct":
+        return None
+    values = [*order.node().inputs()]
+    axes = [value.toIValue() for value in values]
+    if None in axes:
+        return None
+    axes = [axis % len(axes) for axis in axes]
+    # The numbers of the inverse are those of the permutation in another order.
+    inverse = [values[axes.index(axes.index(axis))] for axis in range(len(axes))]
+    return _after(graph, last, "prim::ListConstruct", inverse, order)
 
 
 def _viewed_again(graph: Any, value: Any, renewed: dict[str, Any], last: Any) -> tuple[Any, Any]:

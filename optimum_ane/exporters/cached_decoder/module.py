@@ -173,12 +173,13 @@ def run_with_cache(model: PreTrainedModel) -> Any:
 @contextmanager
 def _without_padding(model: PreTrainedModel) -> Iterator[None]:
     """Keeps models from looking for padding among their tokens, which have no values on the meta device."""
-    configs = [config for config in _configs(model) if getattr(config, "pad_token_id", None) is not None]
-    before = [config.pad_token_id for config in configs]
+    # Set past the configurations' own checks, some of which ask for a number.
+    fields = [vars(config) for config in _configs(model) if "pad_token_id" in vars(config)]
+    before = [own["pad_token_id"] for own in fields]
     try:
-        for config in configs:
-            config.pad_token_id = None
+        for own in fields:
+            own["pad_token_id"] = None
         yield
     finally:
-        for config, token in zip(configs, before, strict=True):
-            config.pad_token_id = token
+        for own, token in zip(fields, before, strict=True):
+            own["pad_token_id"] = token

@@ -36,6 +36,8 @@ NEW_ROWS = "new_rows"
 """The output of a program whose cache is an input: what its tokens add, (2 · layers, heads, tokens, width)."""
 
 DEFAULT_CONTEXT, DEFAULT_PREFILL = 1024, 64
+_WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
+"""Fields of configurations that say how far a layer looks back."""
 _LONGEST_WINDOW = 1024
 """Tokens. Texts that pass longer windows take minutes to compare."""
 
@@ -253,9 +255,10 @@ class DecoderANEConfig(StockTextANEConfig):
         """
         assert form.prefill_length is not None
         length = 2 * form.prefill_length - form.prefill_length // 3
-        window = getattr(self.text_config, "sliding_window", None)
-        if isinstance(window, int) and 0 < window <= _LONGEST_WINDOW:
-            length = max(length, window + form.prefill_length // 3)
+        for name in _WINDOWS:
+            window = getattr(self.text_config, name, None)
+            if isinstance(window, int) and 0 < window <= _LONGEST_WINDOW:
+                length = max(length, window + form.prefill_length // 3)
         generator = torch.Generator().manual_seed(seed)
         tokens = torch.randint(0, self.vocab_size, (min(length, form.longest),), generator=generator)
         start = getattr(self.text_config, "bos_token_id", None)

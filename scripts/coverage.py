@@ -28,7 +28,7 @@ from pathlib import Path
 import transformers
 from coverage_sweep import runner
 from coverage_sweep.catalogue import GROUPS, Case, list_cases
-from coverage_sweep.page import read_page, write_page
+from coverage_sweep.page import read_both_ways, read_page, write_page
 from coverage_sweep.record import Record, Records
 from rich.console import Console
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         docs = REPOSITORY / "docs"
         latest = {record.key: record for record in [*read_page(docs), *records.all()]}
         found = sorted((latest[key] for key in known & latest.keys()), key=lambda record: (record.group, record.key))
-        both_ways = json.loads(BOTH_WAYS.read_text(encoding="utf-8")) if BOTH_WAYS.exists() else []
+        both_ways = json.loads(BOTH_WAYS.read_text(encoding="utf-8")) if BOTH_WAYS.exists() else read_both_ways(docs)
         write_page(docs, found, left_out, both_ways)
         return 0
     console = Console(stderr=True, highlight=False)

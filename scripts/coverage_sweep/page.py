@@ -96,24 +96,30 @@ def write_page(
 
 def read_page(folder: Path) -> list[Record]:
     """The records that `coverage.json` holds; none where it is not there."""
-    path = folder / "coverage.json"
-    if not path.exists():
-        return []
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = _read(folder)
     groups = {case.key: case.group for case in list_cases()[0]}
-    left: list[tuple[Outcome, dict[str, str]]] = [
-        ("not tiny", values["not_tiny"]),
-        ("no cache", values.get("no_cache", {})),
-    ]
+    others: list[tuple[Outcome, str]] = [("not tiny", "not_tiny"), ("no cache", "no_cache")]
     return [
-        *(Record(**entry) for entry in values["architectures"]),
+        *(Record(**entry) for entry in values.get("architectures", [])),
         *(
             Record(key, groups[key], outcome, reason)
-            for outcome, own in left
-            for key, reason in own.items()
+            for outcome, name in others
+            for key, reason in values.get(name, {}).items()
             if key in groups
         ),
     ]
+
+
+def read_both_ways(folder: Path) -> list[Mapping[str, Any]]:
+    """The rows of the architectures that are made by hand and by graph that `coverage.json` holds."""
+    rows: list[Mapping[str, Any]] = _read(folder).get("both_ways", [])
+    return rows
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / "coverage.json"
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return values
 
 
 def _entry(record: Record) -> dict[str, Any]:
@@ -145,7 +151,7 @@ def _page(
             yield from _decoders(records, groups["cached"])
         elif name != "cached":
             yield from _group(name, records)
-    yield from _left_out([record for own in groups.values() for record in own], left_out)
+    yield from _left_out([record for name, own in groups.items() if name != "cached" for record in own], left_out)
 
 
 def _introduction(made_of: Mapping[str, str]) -> Iterator[str]:
@@ -241,8 +247,8 @@ def _decoders(records: Sequence[Record], cached: Sequence[Record]) -> Iterator[s
     """The group of decoders with a column about their language models with a cache, and why some of these are none."""
     of_type = {record.key.removesuffix(":cached"): record for record in cached}
     yield from _group("decoders", records, of_type)
-    yield "Without a cache, since transformers keeps something else of a text than keys and values of each token, for"
-    yield "which a package has no state:"
+    yield "Not among those with a cache, since transformers itself keeps something else of a text than keys and values"
+    yield "of each token, for which a package has no state:"
     yield ""
     reasons = Counter(_kind(record) for record in cached if record.outcome == "no cache")
     for reason, number in reasons.most_common():

@@ -84,7 +84,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rf_detr": {"backbone_config": {"num_hidden_layers": 12}},
     "bit": {"num_groups": 4, "embedding_size": 16, "hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]},
     "textnet": {"hidden_sizes": [64, 64, 128, 256, 512]},
-    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8},
     "jamba": {"attn_layer_offset": 1, "expert_layer_offset": 1},
     "mamba2": {"num_heads": 8, "head_dim": 16},
     "esm": {"vocab_size": 100, "pad_token_id": 0, "mask_token_id": 4},

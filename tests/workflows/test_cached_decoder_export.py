@@ -226,7 +226,7 @@ def test_a_conversation_reads_each_message_once(package):
 
 def test_a_model_that_makes_its_own_mask_is_refused(tmp_path):
     sizes = {"num_layers": 2, "num_heads": 3, "hidden_size": 48, "vocab_size": 100, "max_position_embeddings": 64}
-    config = AutoConfig.for_model("gpt_neo", attention_types=[[["global", "local"], 1]], window_size=20, **sizes)
+    config = AutoConfig.for_model("gpt_neo", attention_types=[[["global", "local"], 1]], window_size=4, **sizes)
     torch.manual_seed(0)
     with pytest.raises(ValidationError, match=r"PSNR of the logits is .* 120 are asked for.*kv_cache none"):
         export(

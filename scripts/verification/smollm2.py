@@ -17,12 +17,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from optimum_ane import ANEModelForCausalLM
+from optimum_ane.compression.recipes import get_recipe
 from optimum_ane.evaluation.datasets import DatasetSpec
+from optimum_ane.evaluation.report import AccuracyReport
 from optimum_ane.evaluation.text_generation import TextGeneration
 from optimum_ane.modeling.decoder_programs import DecoderPrograms
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.validation.psnr import psnr
-from verification.row import Row, shared
+from optimum_ane.workflows.compress import Original, compress_package
+from verification.row import REPOSITORY, Row, shared
 
 CONTEXT = 1024
 _TEXTS, _LEAST_TOKENS = 260, 4000
@@ -45,6 +48,8 @@ def measure(folder: Path) -> Iterator[Row]:
     yield from _teacher_forced(original, model, tokenizer)
     yield from _prefill_beside_steps(package, tokenizer)
     yield from _greedy(original, model, tokenizer)
+    yield from _compressed(folder, package, report["sizes"]["weights"], original, tokenizer)
+    yield from _speed(checkpoint, folder / "speed.json")
 
 
 def _export(checkpoint: Path, package: Path) -> Iterator[Row]:
@@ -87,13 +92,17 @@ def _programs(checkpoint: Path, package: Path, report: dict[str, Any]) -> Iterat
     )
 
 
-def _teacher_forced(original: Any, model: ANEModelForCausalLM, tokenizer: Any) -> Iterator[Row]:
-    """Perplexity, divergence and agreement on passages of SST-2."""
+def _score(original: Any, model: ANEModelForCausalLM, tokenizer: Any) -> AccuracyReport:
     evaluator = TextGeneration(original.config)
     spec = DatasetSpec(str(shared("data/sst2/dev.tsv")), text_column="0", max_samples=_TEXTS)
-    report = evaluator.compare(
+    return evaluator.compare(
         original, model, tokenizer, evaluator.load(spec), sequence_length=CONTEXT, runtime="portable"
     )
+
+
+def _teacher_forced(original: Any, model: ANEModelForCausalLM, tokenizer: Any) -> Iterator[Row]:
+    """Perplexity, divergence and agreement on passages of SST-2."""
+    report = _score(original, model, tokenizer)
     found, tokens = report.next_tokens, report.counts["tokens scored"]
     assert found is not None
     what = f"SmolLM2 beside transformers on {tokens} tokens of SST-2: "
@@ -180,3 +189,38 @@ def _greedy(original: Any, model: ANEModelForCausalLM, tokenizer: Any) -> Iterat
         ", ".join(f"{ratio:.2f}" for ratio in sorted(ratios, reverse=True)) or "no text parts",
         all(ratio < 4 for ratio in ratios),
     )
+
+
+def _compressed(folder: Path, package: Path, size: int, original: Any, tokenizer: Any) -> Iterator[Row]:
+    """Size and divergence by recipe; the source of these weights was itself unpacked from 4 bits."""
+    for name, most, most_divergence in (("int8", 0.51, 0.003), ("palette4-g16-feed-forward", 0.36, None)):
+        made = compress_package(
+            package, get_recipe(name), folder / name, original=Original(wanted="no"), psnr_threshold=0.0, quiet=True
+        )
+        share = made.report.sizes["weights"] / size
+        yield Row(f"SmolLM2, {name}: weights over float16", f"≤ {most}", f"{share:.3f}", share <= most)
+        report = _score(original, ANEModelForCausalLM.from_pretrained(made.path, runtime="portable"), tokenizer)
+        found = report.next_tokens
+        assert found is not None
+        yield Row(
+            f"SmolLM2, {name}: mean KL divergence",
+            "reported" if most_divergence is None else f"≤ {most_divergence} nats",
+            f"{_shown(found.kl_divergence, '.4f')}; perplexity {found.perplexity_increase.value:+.2f} %, top-1 "
+            f"agreement {found.top_1_agreement.value:.4f}",
+            most_divergence is None or found.kl_divergence.value <= most_divergence,
+        )
+
+
+def _speed(checkpoint: Path, result: Path) -> Iterator[Row]:
+    """One thread each, in one process and by turns."""
+    script = REPOSITORY / "scripts/benchmark_portable_states.py"
+    command = [sys.executable, str(script), "--model", str(checkpoint), "--json", str(result)]
+    subprocess.run(command, check=True, capture_output=True)
+    for name, entry in json.loads(result.read_text()).items():
+        if name.endswith(", portable"):
+            yield Row(
+                f"SmolLM2, portable runtime beside transformers' eager model: {name.removesuffix(', portable')}",
+                "≥ 1.0 × eager",
+                f"{entry['speed']:.2f} × ({entry['milliseconds']:.1f} ms)",
+                entry["speed"] >= 1.0,
+            )

@@ -129,7 +129,8 @@ def test_what_a_client_cannot_take_is_refused(what):
 
 def test_layers_are_shared_out_where_nobody_says_how():
     config = AnemllANEConfig(AutoConfig.for_model("llama", **SIZES | {"num_hidden_layers": 20}), TASK)
-    assert config.complete(ExportForm(task=TASK), None).chunks == 2  # of at most 15 layers
+    assert config.complete(ExportForm(task=TASK), None).chunks == 1  # below the limit of size
+    assert config.complete(ExportForm(task=TASK, chunks="auto"), None).chunks == 2  # of at most 15 layers
     assert config.complete(ExportForm(task=TASK, chunks=1), None).chunks == 1
 
 

@@ -68,7 +68,8 @@ def test_every_option_of_the_exports_form_may_stand_in_the_list(tmp_path):
     assert model.form == ExportForm(task="feature-extraction", **options)
     named = {entry.name for entry in fields(ExportForm)}
     of_other_rows = {"image_size", "audio_length"}
-    assert named == options.keys() | of_other_rows | {"task", "sequence_length", "class_labels"}
+    of_language_models = {"context_length", "prefill_length", "kv_cache", "chunks", "layout"}
+    assert named == options.keys() | of_other_rows | of_language_models | {"task", "sequence_length", "class_labels"}
 
 
 def test_defaults_hold_where_an_entry_says_nothing(tmp_path):

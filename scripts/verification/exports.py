@@ -7,25 +7,16 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from verification.row import REPOSITORY, MissingError, Row, shared
+from verification.timed_process import OPTIMUM_CLI, Run, run_timed
 
 BEFORE = "d4f7b7b"
 """The commit before programs, functions and states: what the export is compared with."""
 MOST_TIME, MOST_MEMORY = 0.85, 0.9
 _ROUNDS = 3
-
-
-@dataclass(frozen=True)
-class Run:
-    """One command: seconds, and the peak of its resident memory in bytes."""
-
-    seconds: float
-    peak: int
 
 
 def measure(folder: Path) -> Iterator[Row]:
@@ -115,21 +106,5 @@ def _make(checkpoint: Path, model: str) -> Path:
 def _export(code: Path, checkpoint: Path, output: Path) -> Run:
     """Runs `optimum-cli export ane` with the code of a directory, which goes before what is installed."""
     shutil.rmtree(output, ignore_errors=True)
-    command = [Path(sys.executable).with_name("optimum-cli"), "export", "ane", "--model", checkpoint, output]
-    return _timed(command, {**os.environ, "PYTHONPATH": str(code)})
-
-
-def _timed(command: Sequence[str | Path], environment: Mapping[str, str]) -> Run:
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/"
-    )
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{errors.decode(errors='replace')[-2000:]}")
-    # Kilobytes on Linux, bytes on macOS.
-    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    command = [OPTIMUM_CLI, "export", "ane", "--model", checkpoint, output]
+    return run_timed(command, {**os.environ, "PYTHONPATH": str(code)})

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from verification.row import Row
+from verification.timed_process import OPTIMUM_CLI, run_timed
 
 CONTEXT = 512
 MOST_MINUTES, MOST_MINUTES_INT8, MOST_MEMORY = 12.0, 20.0, 8e9
@@ -42,18 +40,15 @@ def measure(folder: Path) -> Iterator[Row]:
 
 def _rows(checkpoint: Path, output: Path, options: Sequence[str], what: str, most: float) -> Iterator[Row]:
     command = [
-        "optimum-cli", "export", "ane", "--model", str(checkpoint), "--task", "text-generation", "--context-length",
+        OPTIMUM_CLI, "export", "ane", "--model", str(checkpoint), "--task", "text-generation", "--context-length",
         str(CONTEXT), *options, str(output),
     ]  # fmt: skip
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    error = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    minutes, peak = (time.perf_counter() - begin) / 60, usage.ru_maxrss * 1024
-    if status:
-        yield Row(what, f"≤ {most:.0f} min", error.strip().splitlines()[-1][:300], False)
+    try:
+        run = run_timed(command)
+    except RuntimeError as error:
+        yield Row(what, f"≤ {most:.0f} min", str(error).strip().splitlines()[-1][:300], False)
         return
+    minutes = run.seconds / 60
     report = json.loads((output / "export_report.json").read_text())
     programs = [path.name for path in sorted(output.glob("*.mlpackage"))]
     ratios = ", ".join(f"{name} {ratio:.1f} dB" for name, ratio in report["package_psnr"].items())
@@ -67,6 +62,6 @@ def _rows(checkpoint: Path, output: Path, options: Sequence[str], what: str, mos
     yield Row(
         f"{what}: export, peak memory",
         f"≤ {MOST_MEMORY / 1e9:.0f} GB" if is_limited else "reported",
-        f"{peak / 1e9:.2f} GB",
-        not is_limited or peak <= MOST_MEMORY,
+        f"{run.peak / 1e9:.2f} GB",
+        not is_limited or run.peak <= MOST_MEMORY,
     )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.validation.psnr import psnr
 from optimum_ane.workflows.compress import Original, compress_package
 from verification.row import REPOSITORY, Row, shared
+from verification.timed_process import OPTIMUM_CLI, run_timed
 
 CONTEXT = 1024
 _TEXTS, _LEAST_TOKENS = 260, 4000
@@ -54,20 +53,14 @@ def measure(folder: Path) -> Iterator[Row]:
 
 def _export(checkpoint: Path, package: Path) -> Iterator[Row]:
     command = [
-        "optimum-cli", "export", "ane", "--model", str(checkpoint), "--task", "text-generation",
+        OPTIMUM_CLI, "export", "ane", "--model", str(checkpoint), "--task", "text-generation",
         "--context-length", str(CONTEXT), str(package),
     ]  # fmt: skip
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    error = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - begin
-    if status:
-        raise RuntimeError(f"the export failed: {error.strip().splitlines()[-1]}")
-    peak = usage.ru_maxrss * 1024
-    yield Row("SmolLM2: export of all functions, with validation", "≤ 150 s", f"{seconds:.0f} s", seconds <= 150)
-    yield Row("SmolLM2: export, peak memory", "≤ 3.5 GB", f"{peak / 1e9:.2f} GB", peak <= 3.5e9)
+    run = run_timed(command)
+    yield Row(
+        "SmolLM2: export of all functions, with validation", "≤ 150 s", f"{run.seconds:.0f} s", run.seconds <= 150
+    )
+    yield Row("SmolLM2: export, peak memory", "≤ 3.5 GB", f"{run.peak / 1e9:.2f} GB", run.peak <= 3.5e9)
 
 
 def _programs(checkpoint: Path, package: Path, report: dict[str, Any]) -> Iterator[Row]:

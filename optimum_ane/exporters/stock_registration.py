@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from transformers.models.auto import modeling_auto
+from transformers.models.auto import configuration_auto, modeling_auto
 
-from optimum_ane.exporters.config import register_graph
+from optimum_ane.exporters.config import ANEConfig, register_graph
 from optimum_ane.exporters.decoder import DecoderANEConfig
 from optimum_ane.exporters.stock_audio import StockAudioANEConfig
 from optimum_ane.exporters.stock_image import StockImageANEConfig
@@ -21,6 +21,12 @@ _TEXT_TASKS: Mapping[str, Mapping[str, object]] = {
     "text-classification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     "token-classification": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
 }
+_IMAGE_TASKS: Mapping[str, Mapping[str, object]] = {
+    "depth-estimation": modeling_auto.MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES,
+    "image-classification": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    "image-segmentation": modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
+    "object-detection": modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES,
+}
 _OF_TEXT: tuple[Mapping[str, object], ...] = (
     *_TEXT_TASKS.values(),
     modeling_auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
@@ -31,25 +37,28 @@ _NOT_OF_TRANSFORMERS = {"timm_wrapper", "timm_backbone"}
 """Their modules are timm's: `configuration.load_config` refuses them."""
 
 
+def _register(config_class: type[ANEConfig], model_types: Iterable[str], task: str) -> None:
+    """Registers what transformers' own configurations belong to, and not what was registered with its mappings."""
+    for model_type in sorted(configuration_auto.CONFIG_MAPPING_NAMES.keys() & model_types):
+        register_graph(config_class, model_type, [task])
+
+
 def _register_text() -> None:
     of_text = set().union(*_OF_TEXT) - modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.keys()
-    for model_type in sorted(of_text & modeling_auto.MODEL_MAPPING_NAMES.keys()):
-        register_graph(StockTextANEConfig, model_type, ["feature-extraction"])
+    _register(StockTextANEConfig, of_text & modeling_auto.MODEL_MAPPING_NAMES.keys(), "feature-extraction")
     for task, names in _TEXT_TASKS.items():
-        config_class = DecoderANEConfig if task == GENERATION else StockTextANEConfig
-        for model_type in sorted(names):
-            register_graph(config_class, model_type, [task])
+        _register(DecoderANEConfig if task == GENERATION else StockTextANEConfig, names.keys(), task)
 
 
 def _register_images() -> None:
     """Of model types that are of text too, feature extraction is of text."""
-    classifiers = modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.keys() - _NOT_OF_TRANSFORMERS
-    of_images = (classifiers | modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES.keys()) - _NOT_OF_TRANSFORMERS
-    others = set().union(*_OF_TEXT)
-    for model_type in sorted(classifiers):
-        register_graph(StockImageANEConfig, model_type, ["image-classification"])
-    for model_type in sorted((of_images & modeling_auto.MODEL_MAPPING_NAMES.keys()) - others):
-        register_graph(StockImageANEConfig, model_type, ["feature-extraction"])
+    for task, names in _IMAGE_TASKS.items():
+        _register(StockImageANEConfig, names.keys() - _NOT_OF_TRANSFORMERS, task)
+    of_images = modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES.keys() | set().union(*_IMAGE_TASKS.values())
+    others = set().union(*_OF_TEXT, _NOT_OF_TRANSFORMERS)
+    _register(
+        StockImageANEConfig, (of_images & modeling_auto.MODEL_MAPPING_NAMES.keys()) - others, "feature-extraction"
+    )
 
 
 def _register_audio() -> None:
@@ -62,10 +71,10 @@ def _register_audio() -> None:
     )
     of_sounds = classifiers | modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES.keys() | of_speech
     others = set().union(*_OF_TEXT) - of_speech
-    for model_type in sorted(classifiers):
-        register_graph(StockAudioANEConfig, model_type, ["audio-classification"])
-    for model_type in sorted((of_sounds & modeling_auto.MODEL_MAPPING_NAMES.keys()) - others):
-        register_graph(StockAudioANEConfig, model_type, ["feature-extraction"])
+    _register(StockAudioANEConfig, classifiers, "audio-classification")
+    _register(
+        StockAudioANEConfig, (of_sounds & modeling_auto.MODEL_MAPPING_NAMES.keys()) - others, "feature-extraction"
+    )
 
 
 _register_text()

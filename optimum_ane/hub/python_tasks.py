@@ -58,6 +58,18 @@ IMAGE_CLASSIFICATION = """\
 classify = pipeline("image-classification", model=model, image_processor=processor)
 print(classify("photo.jpg"))"""
 
+OBJECT_DETECTION = """\
+detect = pipeline("object-detection", model=model, image_processor=processor)
+print(detect("photo.jpg"))"""
+
+IMAGE_SEGMENTATION = """\
+segment = pipeline("image-segmentation", model=model, image_processor=processor)
+print([part["label"] for part in segment("photo.jpg")])"""
+
+DEPTH_ESTIMATION = """\
+estimate = pipeline("depth-estimation", model=model, image_processor=processor)
+estimate("photo.jpg")["depth"].save("depth.png")"""
+
 IMAGE_FEATURES = """\
 from PIL import Image
 

@@ -60,15 +60,76 @@ _ENCODE = """\
     }"""
 
 
+_DETECT = """\
+    /// Boxes whose probability is above a threshold: centre x and y, width and height as parts of the image's extents.
+    func detect(
+        _ values: [Float], above threshold: Float = 0.5
+    ) throws -> [(label: String, probability: Float, box: [Float])] {{
+        let output = try predict(values)
+        let scores = try row("logits", of: output), boxes = try row("pred_boxes", of: output)
+        return scores.indices.compactMap {{ query in
+            let own = scores[query].scalars
+            {probabilities}
+            let best = labels.indices.max {{ all[$0] < all[$1] }}!
+            return all[best] > threshold ? (labels[best], all[best], boxes[query].scalars) : nil
+        }}
+    }}"""
+_OF_ALL = """\
+// The last score is that of no object.
+            let sum = own.reduce(Float(0)) { $0 + exp($1) }
+            let all = own.map { exp($0) / sum }"""
+_EACH = "let all = own.map { 1 / (1 + exp(-$0)) }"
+
+_SEGMENT = """\
+    /// The best class of each point, row by row, and the extents of the map.
+    func segment(_ values: [Float]) throws -> (classes: [Int], height: Int, width: Int) {
+        let scores = try row("logits", of: predict(values))
+        let (height, width) = (scores.shape[1], scores.shape[2])
+        let all = scores.scalars, points = height * width
+        let classes = (0..<points).map { point in
+            labels.indices.max { all[$0 * points + point] < all[$1 * points + point] }!
+        }
+        return (classes, height, width)
+    }"""
+
+_MEASURE = """\
+    /// The distance of each point, row by row, and the extents of the map.
+    func depth(_ values: [Float]) throws -> (distances: [Float], height: Int, width: Int) {
+        let depth = try row("predicted_depth", of: predict(values))
+        return (depth.scalars, depth.shape[0], depth.shape[1])
+    }"""
+
+
 def classification(package: CardPackage) -> str:
     """A label with its probability."""
-    labels = f"\n    let labels = [{', '.join(map(swift_string, package.labels))}]"
-    return _snippet(package, "Classifier", _CLASSIFY, "classify", labels)
+    return _snippet(package, "Classifier", _CLASSIFY, "classify", _labels(package))
+
+
+def detection(package: CardPackage) -> str:
+    """Labels with probabilities and boxes: a softmax where the scores have one more entry, for no object."""
+    (queries_by_classes,) = (tensor.shape for tensor in package.default_function.outputs if tensor.name == "logits")
+    has_none = queries_by_classes[-1] > len(package.labels)
+    task = _DETECT.format(probabilities=_OF_ALL if has_none else _EACH)
+    return _snippet(package, "Detector", task, "detect", _labels(package))
+
+
+def segmentation(package: CardPackage) -> str:
+    """A class for each point."""
+    return _snippet(package, "Segmenter", _SEGMENT, "segment", _labels(package))
+
+
+def depth(package: CardPackage) -> str:
+    """A distance for each point."""
+    return _snippet(package, "DepthEstimator", _MEASURE, "depth", "")
 
 
 def features(package: CardPackage) -> str:
     """Hidden states."""
     return _snippet(package, "Encoder", _ENCODE, "encode", "")
+
+
+def _labels(package: CardPackage) -> str:
+    return f"\n    let labels = [{', '.join(map(swift_string, package.labels))}]"
 
 
 def _snippet(package: CardPackage, kind: str, task: str, call: str, constants: str) -> str:

@@ -4,7 +4,13 @@ from optimum_ane.modeling.audio import ANEModelForAudioClassification, ANEModelF
 from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.causal_lm import ANEModelForCausalLM
 from optimum_ane.modeling.custom import ANEModelForCustomTasks
-from optimum_ane.modeling.image import ANEModelForImageClassification, ANEModelForImageFeatureExtraction
+from optimum_ane.modeling.image import (
+    ANEModelForDepthEstimation,
+    ANEModelForImageClassification,
+    ANEModelForImageFeatureExtraction,
+    ANEModelForObjectDetection,
+    ANEModelForSemanticSegmentation,
+)
 from optimum_ane.modeling.registration import model_class_of, register
 from optimum_ane.modeling.text import (
     ANEModelForFeatureExtraction,
@@ -21,12 +27,15 @@ __all__ = [
     "ANEModelForAudioFeatureExtraction",
     "ANEModelForCausalLM",
     "ANEModelForCustomTasks",
+    "ANEModelForDepthEstimation",
     "ANEModelForFeatureExtraction",
     "ANEModelForImageClassification",
     "ANEModelForImageFeatureExtraction",
     "ANEModelForMaskedLM",
     "ANEModelForMultipleChoice",
+    "ANEModelForObjectDetection",
     "ANEModelForQuestionAnswering",
+    "ANEModelForSemanticSegmentation",
     "ANEModelForSequenceClassification",
     "ANEModelForTokenClassification",
     "model_class_of",

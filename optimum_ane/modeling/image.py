@@ -81,6 +81,57 @@ class ANEModelForImageClassification(ANEImageModel):
     task = "image-classification"
 
 
+class ANEModelForObjectDetection(ANEImageModel):
+    """Boxes and their labels: `logits` (N, queries, classes) and `pred_boxes` (N, queries, 4).
+
+    A box is centre, width and height as parts of the image's width and height, as transformers has them;
+    `post_process_object_detection` of the image processor makes corners in pixels of them.
+    """
+
+    task = "object-detection"
+
+    def forward(
+        self,
+        pixel_values: Tensor | np.ndarray,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        pixel_mask: Tensor | np.ndarray | None = None,
+    ) -> ModelOutput | tuple[Any, ...]:
+        """Runs the package over any number of images.
+
+        Args:
+            pixel_values: See `ANEImageModel.forward`.
+            output_hidden_states: See `ANEImageModel.forward`.
+            return_dict: See `ANEImageModel.forward`.
+            pixel_mask: (N, height, width), 1 for a point of an image and 0 for padding. Images fill the size of the
+                package, so that it must be 1 throughout, as the image processor of the package has it.
+
+        Raises:
+            InputError: See `ANEImageModel.forward`; or the mask marks padding.
+        """
+        if pixel_mask is not None and not bool(torch.as_tensor(pixel_mask).bool().all()):
+            raise InputError(
+                "pixel_mask marks padding, which this package does not tell from the image; make the inputs with the "
+                "image processor of the package, which resizes to the exported height and width without padding"
+            )
+        return super().forward(pixel_values, output_hidden_states, return_dict)
+
+
+class ANEModelForSemanticSegmentation(ANEImageModel):
+    """A class for each point: `logits` (N, classes, height, width), smaller than the image where the model's are.
+
+    `post_process_semantic_segmentation` of the image processor enlarges them and takes the best.
+    """
+
+    task = "image-segmentation"
+
+
+class ANEModelForDepthEstimation(ANEImageModel):
+    """A distance for each point: `predicted_depth` (N, height, width), in the units of the checkpoint."""
+
+    task = "depth-estimation"
+
+
 class ANEModelForImageFeatureExtraction(ANEImageModel):
     """Hidden states of a whole image: of patches, (N, S, C), or a map, (N, C, height, width)."""
 

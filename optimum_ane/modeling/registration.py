@@ -11,6 +11,9 @@ from optimum_ane.modeling.custom import ANEModelForCustomTasks
 from optimum_ane.package.form import CUSTOM
 from optimum_ane.tasks import Task, all_rows, task_row
 
+_NAMES_COPIED = {"image-segmentation", "object-detection"}
+"""Tasks whose pipelines copy the names of transformers' mapping, and so see nothing that was registered with it."""
+
 
 def model_class_of(task: str, modality: str = "text") -> type[ANEModel]:
     """The class that loads packages of a task, whose rows are texts, images or sounds."""
@@ -29,6 +32,10 @@ def register() -> None:
     for task in all_rows():
         model_class = _class_of(task)
         name = model_class.__name__.removeprefix("ANEModelFor")
-        key = type(f"ANE{name}Config", (PretrainedConfig,), {"model_type": f"ane-{name.lower()}"})
+        model_type = f"ane-{name.lower()}"
+        key = type(f"ANE{name}Config", (PretrainedConfig,), {"model_type": model_type})
         model_class.config_class = key
-        getattr(transformers, task.auto_class).register(key, model_class)
+        auto_class = getattr(transformers, task.auto_class)
+        auto_class.register(key, model_class)
+        if task.name in _NAMES_COPIED:
+            auto_class._model_mapping._model_mapping[model_type] = model_class.__name__

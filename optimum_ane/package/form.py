@@ -26,8 +26,10 @@ DEFAULT_LENGTH = 128
 CUSTOM = "custom"
 """The task of packages of plain modules; their shapes are those of their example inputs."""
 _TASK_NAMES = {
+    "image-feature-extraction": "feature-extraction",
     "masked-lm": "fill-mask",
     "ner": "token-classification",
+    "semantic-segmentation": "image-segmentation",
     "sentiment-analysis": "text-classification",
     "sequence-classification": "text-classification",
 }

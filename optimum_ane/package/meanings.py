@@ -19,6 +19,8 @@ MEANINGS = {
     "logits": "Scores before softmax or sigmoid.",
     "last_hidden_state": "The last layer's hidden state at each position.",
     "sentence_embedding": "One vector for the whole text.",
+    "pred_boxes": "A box for each query: centre x, centre y, width and height, as parts of the image's extents.",
+    "predicted_depth": "Distance of each point, in the units of the checkpoint.",
     "start_logits": "Score of each token as the first of the answer.",
     "end_logits": "Score of each token as the last of the answer.",
     "position_ids": "Position of each token.",

@@ -1,0 +1,182 @@
+"""Detection, segmentation and depth: a package for each, alone and inside transformers' pipelines."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import psnr
+from transformers import (
+    DepthAnythingConfig,
+    DepthAnythingForDepthEstimation,
+    DetrConfig,
+    DetrForObjectDetection,
+    Dinov2Config,
+    DPTImageProcessor,
+    ResNetConfig,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+    YolosConfig,
+    YolosForObjectDetection,
+    YolosImageProcessor,
+    pipeline,
+)
+
+from optimum_ane import (
+    ANEModelForDepthEstimation,
+    ANEModelForObjectDetection,
+    ANEModelForSemanticSegmentation,
+    export,
+)
+from optimum_ane.errors import InputError
+from optimum_ane.hub.card_package import read_card_package
+from optimum_ane.hub.swift import swift_snippet
+
+LABELS = {0: "cat", 1: "dog", 2: "bird"}
+YOLOS = YolosConfig(
+    hidden_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=96,
+    image_size=[32, 48],
+    patch_size=16,
+    num_detection_tokens=7,
+    id2label=LABELS,
+)
+DETR = DetrConfig(
+    use_timm_backbone=False,
+    use_pretrained_backbone=False,
+    backbone=None,
+    backbone_config=ResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 24], depths=[1, 1], layer_type="basic", out_features=["stage2"]
+    ),
+    d_model=48,
+    encoder_layers=1,
+    decoder_layers=2,
+    encoder_ffn_dim=96,
+    decoder_ffn_dim=96,
+    encoder_attention_heads=3,
+    decoder_attention_heads=3,
+    num_queries=9,
+    id2label=LABELS,
+)
+SEGFORMER = SegformerConfig(
+    hidden_sizes=[16, 24, 32, 40],
+    depths=[1, 1, 1, 1],
+    num_attention_heads=[1, 2, 4, 5],
+    decoder_hidden_size=32,
+    id2label=LABELS,
+)
+DEPTH_ANYTHING = DepthAnythingConfig(
+    backbone_config=Dinov2Config(
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=96,
+        image_size=28,
+        out_features=["stage1", "stage2"],
+        reshape_hidden_states=False,
+        apply_layernorm=True,
+    ),
+    reassemble_hidden_size=48,
+    neck_hidden_sizes=[16, 24],
+    reassemble_factors=[2, 1],
+    fusion_hidden_size=24,
+    head_hidden_size=16,
+    depth_estimation_type="metric",
+    max_depth=10,
+)
+PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8))
+
+
+def make_model(model_class, config):
+    torch.manual_seed(0)
+    model = model_class(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model.requires_grad_(False)
+
+
+def exported(folder, original, processor, task):
+    """The package's directory, and its processor."""
+    result = export(original, folder / "out", task=task, processor=processor, quiet=True)
+    return result.path, type(processor).from_pretrained(result.path)
+
+
+@pytest.fixture(scope="module")
+def yolos(tmp_path_factory):
+    original = make_model(YolosForObjectDetection, YOLOS)
+    processor = YolosImageProcessor(size={"height": 32, "width": 48}, do_pad=False)
+    return original, *exported(tmp_path_factory.mktemp("yolos"), original, processor, "object-detection")
+
+
+def both_pipelines(task, model, original, processor, **options):
+    return (pipeline(task, model=each, image_processor=processor)(PHOTO, **options) for each in (model, original))
+
+
+def test_a_detector_finds_what_the_original_finds(yolos, caplog):
+    original, path, processor = yolos
+    model = ANEModelForObjectDetection.from_pretrained(path)
+    pixels = processor(PHOTO, return_tensors="pt")["pixel_values"]
+    answer, expected = model(pixels), original(pixels)
+    assert psnr(expected.logits, answer.logits) > 55
+    assert psnr(expected.pred_boxes, answer.pred_boxes) > 55
+    ours, theirs = both_pipelines("object-detection", model, original, processor, threshold=0.2)
+    assert [each["label"] for each in ours] == [each["label"] for each in theirs]
+    assert ours
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["score"] == pytest.approx(other["score"], abs=0.005)
+        assert all(abs(one["box"][side] - other["box"][side]) <= 1 for side in other["box"])
+    assert "is not supported" not in caplog.text
+
+
+def test_masks_of_padding_are_refused(yolos):
+    _, path, _ = yolos
+    model = ANEModelForObjectDetection.from_pretrained(path)
+    pixels, mask = torch.zeros(1, 3, 32, 48), torch.ones(1, 32, 48, dtype=torch.long)
+    assert torch.equal(model(pixels).logits, model(pixels, pixel_mask=mask).logits)
+    mask[0, 31] = 0
+    with pytest.raises(InputError, match="pixel_mask marks padding"):
+        model(pixels, pixel_mask=mask)
+
+
+def test_swift_of_a_detector_leaves_out_the_score_of_no_object(yolos):
+    swift = swift_snippet(read_card_package("", yolos[1]))
+    assert 'let labels = ["cat", "dog", "bird"]' in swift
+    assert "score is that of no object" in swift
+
+
+def test_a_detector_with_a_backbone_at_a_size_that_is_asked_for(tmp_path):
+    original = make_model(DetrForObjectDetection, DETR)
+    result = export(original, tmp_path / "out", task="object-detection", image_size=(40, 72), quiet=True)
+    pixels = torch.randn(2, 3, 40, 72, generator=torch.Generator().manual_seed(1))
+    answer = ANEModelForObjectDetection.from_pretrained(result.path)(pixels)
+    expected = original(pixels)
+    assert psnr(expected.logits, answer.logits) > 50
+    assert psnr(expected.pred_boxes, answer.pred_boxes) > 55
+
+
+def test_a_segmenter_gives_each_point_its_class(tmp_path, caplog):
+    original = make_model(SegformerForSemanticSegmentation, SEGFORMER)
+    processor = SegformerImageProcessor(size={"height": 64, "width": 96})
+    path, processor = exported(tmp_path, original, processor, "image-segmentation")
+    model = ANEModelForSemanticSegmentation.from_pretrained(path)
+    ours, theirs = both_pipelines("image-segmentation", model, original, processor)
+    assert [part["label"] for part in ours] == [part["label"] for part in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert (np.asarray(one["mask"]) == np.asarray(other["mask"])).mean() > 0.99
+    assert "is not supported" not in caplog.text
+    assert "scores.shape[1], scores.shape[2]" in swift_snippet(read_card_package("", path))
+
+
+def test_depth_is_measured_as_the_original_measures_it(tmp_path):
+    original = make_model(DepthAnythingForDepthEstimation, DEPTH_ANYTHING)
+    processor = DPTImageProcessor(size={"height": 28, "width": 42}, keep_aspect_ratio=False)
+    path, processor = exported(tmp_path, original, processor, "depth-estimation")
+    model = ANEModelForDepthEstimation.from_pretrained(path)
+    ours, theirs = both_pipelines("depth-estimation", model, original, processor)
+    assert ours["predicted_depth"].shape == (70, 90)
+    assert theirs["predicted_depth"].std() > 0.01
+    assert psnr(theirs["predicted_depth"], ours["predicted_depth"]) > 50
+    assert "depth.shape[0], depth.shape[1]" in swift_snippet(read_card_package("", path))

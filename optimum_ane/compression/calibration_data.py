@@ -91,7 +91,7 @@ def calibration_of_random_tokens(directory: Path, rows: int = DEFAULT_ROWS, seed
     checkpoint = load_config(directory)
     ane_config = ane_config_of(manifest, checkpoint)
     if isinstance(ane_config, StockRowsANEConfig):
-        inputs, kind = ane_config.make_rows(rows, ane_config.input_shapes(manifest.form), seed), "random numbers"
+        inputs, kind = ane_config.program_rows(rows, ane_config.input_shapes(manifest.form), seed), "random numbers"
     elif isinstance(ane_config, TextANEConfig):
         inputs, kind = ane_config.make_inputs(rows, manifest.form.longest, seed), "random tokens"
     else:

@@ -122,12 +122,13 @@ def ane_config_of(manifest: Manifest, config: PretrainedConfig) -> ANEConfig:
     task = manifest.form.task
     ane_config = get_ane_config_class(manifest.model_type, task, manifest.method)(config, task)
     ane_config.limit_inputs({entry.name for function in manifest.functions for entry in function.inputs})
+    ane_config.restore(manifest)
     return ane_config
 
 
 _OPTIONS_OF: Mapping[Modality, tuple[str, ...]] = {
     "text": ("sequence_length", "pooling", "normalize"),
-    "image": ("image_size",),
+    "image": ("image_size", "image_input"),
     "audio": ("audio_length",),
 }
 """The options of a form that are for rows of one kind."""
@@ -175,6 +176,9 @@ class ANEConfig(ExporterConfig, ABC):
         Args:
             available: The names that there are; of inputs that an architecture needs in any case some may be absent.
         """
+
+    def restore(self, manifest: Manifest) -> None:
+        """Takes up again what `complete` learned of the checkpoint when a package was made, from its manifest."""
 
     def complete(self, form: ExportForm, processor: Processor | None) -> ExportForm:
         """Fills in what the checkpoint itself decides of a form, such as the size of its images.

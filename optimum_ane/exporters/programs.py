@@ -26,12 +26,14 @@ class ValueSpec:
         shape: The extents; None where the traced program tells them, as it does for outputs.
         dtype: numpy's name of the element type.
         other_shapes: Further ones that an input may have, enumerated.
+        image: The colour layout of an input that is one of Core ML's images, `"RGB"` for one; empty for tensors.
     """
 
     name: str
     shape: tuple[int, ...] | None
     dtype: str
     other_shapes: tuple[tuple[int, ...], ...] = ()
+    image: str = ""
 
     @property
     def meaning(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from optimum.exporters.tasks import TasksManager
@@ -38,10 +38,16 @@ class StockANEConfig(ANEConfig):
         """
         task = task_row(self.task, modality=self.MODALITY)
         outputs = [field.name for field in task.fields]
-        module = StockModule(original, self.input_names, outputs, adds_choices=task.has_choices)
+        module = StockModule(
+            original, self.input_names, outputs, adds_choices=task.has_choices, prepare=self.prepare(program)
+        )
         shortest = min(program.functions, key=lambda function: function.inputs[0].shape or ())
         module.learn_layers(self.function_inputs(shortest))
         return module
+
+    def prepare(self, program: ProgramSpec) -> Mapping[str, nn.Module]:
+        """What a program does to its inputs before the original's own graph, by the inputs' names."""
+        return {}
 
     def forward_arguments(self) -> Sequence[str]:
         """The arguments of the forward of the task's model; none where transformers has no model of it."""

@@ -10,24 +10,37 @@ import numpy as np
 import torch
 
 from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.exporters.image_normalization import PIXEL_VALUES, ask_normalization
 from optimum_ane.exporters.stock_rows import StockRowsANEConfig
+from optimum_ane.nn.pixel_normalization import PixelNormalization
 from optimum_ane.tasks import Modality
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from optimum_ane.exporters.config import Processor
+    from optimum_ane.exporters.programs import ProgramSpec
     from optimum_ane.package.form import ExportForm
+    from optimum_ane.package.manifest import Manifest
+    from optimum_ane.package.normalization import Normalization
 
-PIXEL_VALUES = "pixel_values"
 _ASKED = ((360, 480), (640, 400))
 """Heights and widths of the images that a processor is asked about."""
+_GREY, _SPREAD = 127.5, 85.0
+"""What numbers of about −1 to 1, times strengths of up to 1.5, become of eight bits."""
 
 
 class StockImageANEConfig(StockRowsANEConfig):
-    """Images as tensors, `pixel_values` of (B, channels, height, width), as the image processor gives them."""
+    """Images, of Core ML's own kind or as tensors `pixel_values` of (B, channels, height, width).
+
+    Attributes:
+        normalization: What the program does to an image in the image processor's place; None where it takes tensors.
+        why_tensors: Why it takes tensors where it was not asked to; empty where it does not, or was.
+    """
 
     MODALITY: ClassVar[Modality] = "image"
+    normalization: Normalization | None = None
+    why_tensors: str = ""
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -40,10 +53,16 @@ class StockImageANEConfig(StockRowsANEConfig):
         return _of_vision(self._config, "num_channels") or 3
 
     def complete(self, form: ExportForm, processor: Processor | None) -> ExportForm:
-        """See `ANEConfig.complete`: the size is the processor's, or else the configuration's."""
+        """See `ANEConfig.complete`: the size is the processor's, or else the configuration's.
+
+        Raises:
+            UnsupportedModelError: See `ANEConfig.complete`; or images were asked for, and the processor does to them
+                what no program can.
+        """
         form = super().complete(form, processor)
-        if form.image_size is not None:
-            return form
+        return self._with_input(form if form.image_size is not None else self._with_size(form, processor), processor)
+
+    def _with_size(self, form: ExportForm, processor: Processor | None) -> ExportForm:
         size = _size_of(processor) or _as_size(_of_vision(self._config, "image_size"))
         if size is None:
             raise UnsupportedModelError(
@@ -51,6 +70,42 @@ class StockImageANEConfig(StockRowsANEConfig):
                 "are; give --image-size"
             )
         return replace(form, image_size=size)
+
+    def _with_input(self, form: ExportForm, processor: Processor | None) -> ExportForm:
+        """Decides what the program takes, and keeps how it normalises it."""
+        assert form.image_size is not None
+        if form.image_input == "tensor":
+            return form
+        try:
+            if form.batch_size != 1:
+                raise UnsupportedModelError(f"an image of Core ML's is one, and the batch size is {form.batch_size}")
+            self.normalization = ask_normalization(processor, (form.image_size[0], form.image_size[-1]), self.channels)
+        except UnsupportedModelError as error:
+            if form.image_input == "image":
+                raise UnsupportedModelError(
+                    f"the program cannot normalise images itself: {error}; --image-input tensor leaves it to the "
+                    "image processor"
+                ) from error
+            self.why_tensors = str(error)
+            return replace(form, image_input="tensor")
+        return replace(form, image_input="image")
+
+    def restore(self, manifest: Manifest) -> None:
+        """See `ANEConfig.restore`."""
+        self.normalization = None if manifest.image is None else manifest.image.normalization
+
+    def image_layout(self, name: str, form: ExportForm) -> str:
+        """See `StockRowsANEConfig.image_layout`."""
+        is_image = form.image_input == "image" and name == PIXEL_VALUES
+        return self.normalization.layout if is_image and self.normalization is not None else ""
+
+    def prepare(self, program: ProgramSpec) -> Mapping[str, nn.Module]:
+        """See `StockANEConfig.prepare`."""
+        names = {value.name for function in program.functions for value in function.inputs if value.image}
+        if not names:
+            return {}
+        assert self.normalization is not None
+        return {name: PixelNormalization(self.normalization.scale, self.normalization.bias) for name in names}
 
     def check(self, form: ExportForm) -> None:
         """See `ANEConfig.check`."""
@@ -69,23 +124,38 @@ class StockImageANEConfig(StockRowsANEConfig):
         """See `StockRowsANEConfig.make_rows`.
 
         In turn noise, a ramp from corner to corner, noise of coarse patches, and one grey throughout, the edge of what
-        an image can be; −1 to 1 where processors normalise to about that, with other strengths in each channel.
+        an image can be; with other strengths in each channel. Where the program normalises, they are images of eight
+        bits a channel that were normalised, else numbers of about −1 to 1, where processors normalise to about that.
         """
-        channels, height, width = shapes[PIXEL_VALUES]
-        generator = torch.Generator().manual_seed(seed)
-        rows, columns = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None, :]
-        images = []
-        for index in range(count):
-            strength = torch.rand((channels, 1, 1), generator=generator) + 0.5
-            coarse = torch.randn((1, channels, 4, 4), generator=generator)
-            kinds = (
-                torch.randn((channels, height, width), generator=generator),
-                ((rows + columns) / 2).expand(channels, height, width),
-                torch.nn.functional.interpolate(coarse, (height, width))[0],
-                torch.full((channels, height, width), 1.0 - 2.0 * (index // 4 % 2)),
-            )
-            images.append(kinds[index % len(kinds)] * strength)
-        return {PIXEL_VALUES: torch.stack(images)}
+        if self.normalization is None:
+            return {PIXEL_VALUES: _images(count, shapes[PIXEL_VALUES], seed)}
+        pixels = self.program_rows(count, shapes, seed)[PIXEL_VALUES]
+        return {PIXEL_VALUES: torch.from_numpy(self.normalization.apply(pixels.numpy()))}
+
+    def program_rows(self, count: int, shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
+        """See `StockRowsANEConfig.program_rows`: whole numbers of 0 to 255 where the program normalises."""
+        images = _images(count, shapes[PIXEL_VALUES], seed)
+        return {
+            PIXEL_VALUES: images if self.normalization is None else (_GREY + _SPREAD * images).round().clip(0, 255)
+        }
+
+
+def _images(count: int, shape: tuple[int, ...], seed: int) -> Tensor:
+    channels, height, width = shape
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None, :]
+    images = []
+    for index in range(count):
+        strength = torch.rand((channels, 1, 1), generator=generator) + 0.5
+        coarse = torch.randn((1, channels, 4, 4), generator=generator)
+        kinds = (
+            torch.randn((channels, height, width), generator=generator),
+            ((rows + columns) / 2).expand(channels, height, width),
+            torch.nn.functional.interpolate(coarse, (height, width))[0],
+            torch.full((channels, height, width), 1.0 - 2.0 * (index // 4 % 2)),
+        )
+        images.append(kinds[index % len(kinds)] * strength)
+    return torch.stack(images)
 
 
 def _of_vision(config: Any, name: str) -> Any:

@@ -21,6 +21,7 @@ class StockModule(nn.Module):
         outputs: Names of the fields of its `ModelOutput`, in the order of the program's outputs.
         adds_choices: Whether its inputs have an axis of choices, (N, choices, S), that those of the program lack.
         constants: Further arguments of every call.
+        prepare: Modules that are called on inputs before the original sees them, by the inputs' names.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class StockModule(nn.Module):
         *,
         adds_choices: bool = False,
         constants: Mapping[str, Any] | None = None,
+        prepare: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.adds_choices = adds_choices
+        self.prepare = nn.ModuleDict({**(prepare or {})})
         self.constants = {**_without_cache(model), **(constants or {})}
         self.sentence_pooling: SentencePooling | None = None
         """Set before the capture to make the graph's output a sentence embedding: (B, C) of the first output."""
@@ -50,7 +53,10 @@ class StockModule(nn.Module):
         """Calls the original with the program's inputs; gives its `ModelOutput`."""
         if self.adds_choices:
             values = tuple(value.unsqueeze(1) for value in values)
-        return self.model(**dict(zip(self.inputs, values, strict=True)), **self.constants)
+        arguments = dict(zip(self.inputs, values, strict=True))
+        for name, module in self.prepare.items():
+            arguments[name] = module(arguments[name])
+        return self.model(**arguments, **self.constants)
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Gives the outputs, of the shapes that the original gives them."""

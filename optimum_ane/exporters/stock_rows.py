@@ -36,6 +36,10 @@ class StockRowsANEConfig(StockANEConfig):
         """The shape of one row of each input, in the order of `input_names`."""
         raise NotImplementedError
 
+    def image_layout(self, name: str, form: ExportForm) -> str:
+        """The colour layout of an input that is one of Core ML's images; empty for tensors."""
+        return ""
+
     def make_rows(self, count: int, shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
         """Makes seeded inputs that differ in kind, those at the edge of what there is among them.
 
@@ -49,10 +53,19 @@ class StockRowsANEConfig(StockANEConfig):
         """
         raise NotImplementedError
 
+    def program_rows(self, count: int, shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
+        """The same inputs as the program takes them, where it does itself what a processor does."""
+        return self.make_rows(count, shapes, seed)
+
     def programs(self, form: ExportForm) -> tuple[ProgramSpec, ...]:
         """See `ANEConfig.programs`."""
         inputs = tuple(
-            ValueSpec(name, (form.batch_size, *shape), "int32" if name == "attention_mask" else "float32")
+            ValueSpec(
+                name,
+                (form.batch_size, *shape),
+                "int32" if name == "attention_mask" else "float32",
+                image=self.image_layout(name, form),
+            )
             for name, shape in self.input_shapes(form).items()
         )
         names = [field.in_package for field in task_row(self.task, modality=self.MODALITY).fields]
@@ -70,4 +83,4 @@ class StockRowsANEConfig(StockANEConfig):
         """See `ANEConfig.function_inputs`."""
         shapes = {value.name: value.shape or () for value in function.inputs}
         ((rows,),) = {shape[:1] for shape in shapes.values()}
-        return self.make_rows(rows, {name: shape[1:] for name, shape in shapes.items()}, seed)
+        return self.program_rows(rows, {name: shape[1:] for name, shape in shapes.items()}, seed)

@@ -16,6 +16,7 @@ COMPUTE_UNITS = ("cpu_and_ne", "all", "cpu_and_gpu", "cpu_only")
 METHODS = ("auto", "handwritten", "graph")
 KV_CACHES = ("state", "io", "none")
 LAYOUTS = ("native", "swift-transformers", "anemll")
+IMAGE_INPUTS = ("image", "tensor")
 POOLING_MODES = ("mean", "cls", "lasttoken")
 NO_POOLING = "none"
 """Asks for hidden states also where the checkpoint's own files ask for a pooling."""
@@ -72,6 +73,9 @@ class ExportForm:
             passes over the graph of the original, `"auto"` by the former where there is one.
         image_size: Height and width of images in pixels; None takes what the checkpoint's image processor or
             configuration says. A single number may be given for a square.
+        image_input: What a program of images takes: `"image"` one of Core ML's, of eight bits a channel, which the
+            program normalises, or `"tensor"` numbers that the image processor has normalised. None takes the former
+            where the image processor does what a program can.
         audio_length: Samples of a sound, or frames where the model takes spectrograms; None takes what the
             checkpoint's feature extractor or configuration says, else a few seconds.
         context_length: Tokens that a language model's cache holds, those of the prompt and those that follow; None
@@ -127,6 +131,13 @@ class ExportForm:
         metavar="N",
         several=True,
     )
+    image_input: str | None = _option(
+        None,
+        "what a program of images takes: image (one of Core ML's, CVPixelBuffer in apps, normalised in the program) or "
+        "tensor (numbers that the image processor has normalised) (default: image, where the processor does no more "
+        "than scale and shift each channel)",
+        choices=IMAGE_INPUTS,
+    )
     audio_length: int | None = _option(
         None,
         "samples of a sound, or frames where the model takes spectrograms (default: what the checkpoint says, else "
@@ -176,6 +187,7 @@ class ExportForm:
         object.__setattr__(self, "sequence_length", self._rows_of_tokens())
         _check_number("batch size", self.batch_size, MAX_BATCH)
         object.__setattr__(self, "image_size", _image_size(self.image_size))
+        self._check_image_input()
         if self.audio_length is not None:
             _check_number("audio length", self.audio_length, MAX_AUDIO)
         if self.precision not in PRECISIONS:
@@ -200,6 +212,15 @@ class ExportForm:
                 "cache holds, or --kv-cache none for whole rows"
             )
         return ()
+
+    def _check_image_input(self) -> None:
+        if self.image_input not in (None, *IMAGE_INPUTS):
+            raise UnsupportedModelError(f"image input {self.image_input!r} is not one of {', '.join(IMAGE_INPUTS)}")
+        if self.image_input == "image" and self.batch_size != 1:
+            raise ShapeError(
+                f"an image of Core ML's is one, batch size {self.batch_size} was asked for; leave --batch-size out, or "
+                "give --image-input tensor"
+            )
 
     def _check_pooling(self) -> None:
         if self.pooling not in (None, NO_POOLING, *POOLING_MODES):

@@ -13,8 +13,9 @@ from optimum_ane.package.form import ExportForm
 from optimum_ane.package.json_entries import COUNT, WORD, read_entries
 from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE_SUFFIX
 from optimum_ane.package.manifest_version_1 import version_2_of
+from optimum_ane.package.normalization import Normalization
 
-FORMAT_VERSION, MINOR_VERSION = 2, 3
+FORMAT_VERSION, MINOR_VERSION = 2, 4
 """A later minor version may have entries that this one does not know; they are passed over."""
 
 _MAX_PROGRAMS, _MAX_FUNCTIONS = 64, 64
@@ -143,6 +144,8 @@ class TextEntry:
 class ImageEntry:
     """How images become inputs: (value · rescale_factor − mean) / std for each channel, of 0 to 255.
 
+    That is the image processor's affair, unless there is a `normalization`, which the program computes.
+
     Attributes:
         height: In pixels.
         width: In pixels.
@@ -150,6 +153,8 @@ class ImageEntry:
         rescale_factor: What a value is multiplied by; None where the package does not say, or nothing is.
         mean: Of each channel; empty where the package does not say, or nothing is normalised.
         std: Of each channel; likewise.
+        normalization: What the program does to an image that it takes as one of Core ML's; None where it takes
+            tensors that are normalised.
     """
 
     height: int = field(metadata=COUNT)
@@ -158,6 +163,7 @@ class ImageEntry:
     rescale_factor: float | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    normalization: Normalization | None = None
 
 
 @dataclass(frozen=True)

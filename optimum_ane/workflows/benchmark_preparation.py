@@ -74,8 +74,14 @@ class BenchmarkedPackage:
         if lengths and self.manifest.modality != "text":
             raise InputError(f"the rows of {self.path} are no texts; leave out --sequence-length")
         forms = [
-            # A Core ML classifier takes one row.
-            replace(own, batch_size=rows, sequence_length=(length,), class_labels=own.class_labels and rows == 1)
+            # A Core ML classifier takes one row, and so does a program of Core ML's images.
+            replace(
+                own,
+                batch_size=rows,
+                sequence_length=(length,),
+                class_labels=own.class_labels and rows == 1,
+                image_input="tensor" if own.image_input == "image" and rows > 1 else own.image_input,
+            )
             for rows in (*batch_sizes,) or (own.batch_size,)
             for length in (*lengths,) or own.sequence_length
         ]
@@ -220,7 +226,8 @@ def make_stock(package: BenchmarkedPackage, form: ExportForm, inputs: Inputs, fo
     """
     assert package.manifest is not None
     assert package.checkpoint is not None
-    form = replace(form, pooling=NO_POOLING, normalize=False, class_labels=False)
+    image_input = None if form.image_input is None else "tensor"
+    form = replace(form, pooling=NO_POOLING, normalize=False, class_labels=False, image_input=image_input)
     is_text = package.manifest.modality == "text"
     rows = {name: value.reshape(-1, value.shape[-1]) if is_text else value for name, value in inputs.items()}
     with temporary_files_in(folder):
@@ -230,7 +237,16 @@ def make_stock(package: BenchmarkedPackage, form: ExportForm, inputs: Inputs, fo
     model.save(str(output / MLPACKAGE))
     package.checkpoint.config.save_pretrained(output)
     program = ProgramEntry(Path(MLPACKAGE).stem, (FunctionEntry("main"),), form.precision, form.compute_units)
-    replace(package.manifest, form=form, programs=(program,), compression=None, method=_STOCK, files={}).write(output)
+    image = package.manifest.image
+    replace(
+        package.manifest,
+        form=form,
+        programs=(program,),
+        image=None if image is None else replace(image, normalization=None),
+        compression=None,
+        method=_STOCK,
+        files={},
+    ).write(output)
     return output
 
 

@@ -23,6 +23,7 @@ from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.anemll import AnemllANEConfig
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
+from optimum_ane.exporters.stock_image import StockImageANEConfig
 from optimum_ane.exporters.swift_transformers import NAME_ENTRY, SwiftTransformersANEConfig
 from optimum_ane.package.deployment_targets import ios_target
 from optimum_ane.package.environment import machine_kind, tool_versions
@@ -310,6 +311,8 @@ def export_checkpoint(
     asked, form = form, ane_config.complete(form, processor).pinned()
     if form.image_size != asked.image_size:
         checkpoint.notes.append(f"image size: {' × '.join(map(str, form.image_size or ()))} pixels")
+    if form.image_input != asked.image_input:
+        checkpoint.notes.append(_image_input_note(ane_config))
     if form.audio_length != asked.audio_length:
         checkpoint.notes.append(f"audio length: {form.audio_length}; --audio-length takes another")
     ane_config.check(form)
@@ -459,6 +462,14 @@ def _tokenizer_of(
     if loaded is None:
         raise CheckpointError(f"{tokenizer} holds no tokenizer; give a directory or a Hub id that does")
     return loaded
+
+
+def _image_input_note(ane_config: ANEConfig) -> str:
+    """What the programs take, where that was not asked for."""
+    assert isinstance(ane_config, StockImageANEConfig)
+    if ane_config.normalization is None:
+        return f"image input: tensor, since {ane_config.why_tensors}"
+    return f"image input: image, {ane_config.normalization.layout}, normalised in the program"
 
 
 def _complete(form: ExportForm, checkpoint: Checkpoint) -> ExportForm:

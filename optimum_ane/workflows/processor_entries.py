@@ -21,7 +21,15 @@ def image_entry(form: ExportForm, ane_config: ANEConfig, processor: Processor | 
     is_normalized = getattr(processor, "do_normalize", False)
     mean, std = (_numbers(getattr(processor, name, None)) if is_normalized else () for name in _OF_CHANNELS)
     height, width = form.image_size
-    return ImageEntry(height, width, ane_config.channels, None if factor is None else float(factor), mean, std)
+    return ImageEntry(
+        height,
+        width,
+        ane_config.channels,
+        None if factor is None else float(factor),
+        mean,
+        std,
+        ane_config.normalization,
+    )
 
 
 def audio_entry(form: ExportForm, processor: Processor | None) -> AudioEntry:

@@ -426,6 +426,7 @@ def _convertible(
         outputs=tuple(value.name for value in function.outputs),
         states={value.name: value.shape or () for value in function.states},
         other_shapes={value.name: value.other_shapes for value in function.inputs if value.other_shapes},
+        images={value.name: value.image for value in function.inputs if value.image},
         meanings=MEANINGS,
     )
 

@@ -33,6 +33,7 @@ class ConvertibleFunction:
         outputs: The names of what the module returns, in order.
         states: What the function keeps between predictions, float16: shapes by the names of the module's buffers.
         other_shapes: Further shapes that inputs may have, by name.
+        images: Colour layouts of the inputs that are Core ML's images, by name: (1, channels, height, width) each.
         meanings: A sentence for each input, output and state, and for `classLabel` and `classLabel_probs` of a
             classifier; names that are not there are passed by.
     """
@@ -43,6 +44,7 @@ class ConvertibleFunction:
     outputs: Sequence[str]
     states: Mapping[str, Sequence[int]] = field(default_factory=dict)
     other_shapes: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
     meanings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -123,5 +125,6 @@ def _convert(
         class_labels=class_labels,
         states=function.states,
         other_shapes=function.other_shapes,
+        images=function.images,
         conversion=conversion,
     )

@@ -44,6 +44,7 @@ def convert(
     class_labels: Sequence[str] | None = None,
     states: Mapping[str, Sequence[int]] | None = None,
     other_shapes: Mapping[str, Sequence[Sequence[int]]] | None = None,
+    images: Mapping[str, str] | None = None,
     conversion: Conversion = HANDWRITTEN,
 ) -> Any:
     """Converts a captured module to an ML Program and saves it, its function called `main`.
@@ -61,6 +62,7 @@ def convert(
         class_labels: Makes it a Core ML classifier with these labels.
         states: What the function keeps between predictions, float16: shapes by the names of the module's buffers.
         other_shapes: Further shapes that inputs may have, by name.
+        images: Colour layouts of the inputs that are Core ML's images, by name.
         conversion: How it was captured; says which translations and passes it gets.
 
     Returns:
@@ -78,7 +80,12 @@ def convert(
     kept = [ct.StateType(ct.TensorType(shape=tuple(s), dtype=np.float16), name=n) for n, s in (states or {}).items()]
     is_classifier = class_labels is not None
     arguments = {
-        "inputs": [_input(name, value, (other_shapes or {}).get(name, ())) for name, value in inputs.items()],
+        "inputs": [
+            _image(name, value, (images or {})[name])
+            if name in (images or {})
+            else _input(name, value, (other_shapes or {}).get(name, ()))
+            for name, value in inputs.items()
+        ],
         "outputs": [ct.TensorType(name=name) for name in names],
         "states": kept or None,
         "classifier_config": classifier,
@@ -130,6 +137,10 @@ class _Places(logging.Handler):
         name = None if match is None else read_name(match["value"].rsplit("/", 1)[-1])
         if name is not None:
             self.last = name.module
+
+
+def _image(name: str, value: Tensor, layout: str) -> ct.ImageType:
+    return ct.ImageType(name=name, shape=tuple(value.shape), color_layout=getattr(ct.colorlayout, layout))
 
 
 def _input(name: str, value: Tensor, other_shapes: Sequence[Sequence[int]]) -> ct.TensorType:

@@ -7,6 +7,7 @@ from optimum_ane.targets.coreml.passes.cast_to_float16 import cast_to_float16
 from optimum_ane.targets.coreml.passes.clamp_for_float16 import clamp_for_float16
 from optimum_ane.targets.coreml.passes.decompose_attention import decompose_attention
 from optimum_ane.targets.coreml.passes.fold_layer_norm_affine import fold_layer_norm_affine
+from optimum_ane.targets.coreml.passes.fold_normalization import fold_normalization
 from optimum_ane.targets.coreml.passes.fold_rotation_sign import fold_rotation_sign
 from optimum_ane.targets.coreml.passes.fold_scale_backwards import fold_scale_backwards
 from optimum_ane.targets.coreml.passes.forget_output_types import forget_output_types
@@ -24,6 +25,7 @@ __all__ = [
     "clamp_for_float16",
     "decompose_attention",
     "fold_layer_norm_affine",
+    "fold_normalization",
     "fold_rotation_sign",
     "fold_scale_backwards",
     "forget_output_types",
@@ -156,6 +158,9 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
         # Among whole norms, whose constants are no others, and before what makes weights of them.
         pipeline.insert_pass(place, "optimum_ane::clamp_for_float16")
         pipeline.insert_pass(place, "optimum_ane::rms_norm_as_layer_norm")
+    # Before coremltools makes one operation, a batch norm, of the two that normalise.
+    pipeline.insert_pass(pipeline.passes.index("common::const_elimination") + 1, "optimum_ane::fold_normalization")
+    pipeline.set_options("optimum_ane::fold_normalization", {"precision": precision})
     return pipeline
 
 

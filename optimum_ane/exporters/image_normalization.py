@@ -85,14 +85,11 @@ def _distance(found: Normalization, pixels: np.ndarray, values: np.ndarray, scal
 
 def _ask(processor: Processor, pixels: np.ndarray) -> np.ndarray:
     """What a processor makes of one image of the exported size, (channels, height, width)."""
-    from PIL import Image
-
     name = type(processor).__name__
     channels = pixels.shape[0]
-    image = Image.fromarray(pixels[0] if channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     options: dict[str, Any] = {flag: False for flag in _SHAPING if hasattr(processor, flag)}
     try:
-        given = processor(image, return_tensors="np", **options)[PIXEL_VALUES]
+        given = processor(picture(pixels), return_tensors="np", **options)[PIXEL_VALUES]
     except Exception as error:  # processors raise whatever an image sets off
         raise UnsupportedModelError(
             f"{name} cannot be run on an image of {pixels.shape[1]} × {pixels.shape[2]} pixels and {channels} "
@@ -105,3 +102,12 @@ def _ask(processor: Processor, pixels: np.ndarray) -> np.ndarray:
             f"pixels and {channels} channels, even where it is to leave its size alone"
         )
     return values[0]
+
+
+def picture(pixels: np.ndarray) -> Any:
+    """PIL's image of numbers (channels, height, width), uint8: grey of one channel, RGB of three, else the numbers."""
+    from PIL import Image
+
+    if len(pixels) not in (1, 3):
+        return pixels
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from optimum_ane.errors import UnsupportedModelError
-from optimum_ane.exporters.image_normalization import PIXEL_VALUES, ask_normalization
+from optimum_ane.exporters.image_normalization import PIXEL_VALUES, ask_normalization, picture
 from optimum_ane.exporters.stock_rows import StockRowsANEConfig
 from optimum_ane.nn.pixel_normalization import PixelNormalization
 from optimum_ane.tasks import Modality
@@ -63,7 +63,7 @@ class StockImageANEConfig(StockRowsANEConfig):
         return self._with_input(form if form.image_size is not None else self._with_size(form, processor), processor)
 
     def _with_size(self, form: ExportForm, processor: Processor | None) -> ExportForm:
-        size = _size_of(processor) or _as_size(_of_vision(self._config, "image_size"))
+        size = _size_of(processor, self.channels) or _as_size(_of_vision(self._config, "image_size"))
         if size is None:
             raise UnsupportedModelError(
                 f"neither an image processor nor the configuration of {self._config.model_type} says how large images "
@@ -164,7 +164,7 @@ def _of_vision(config: Any, name: str) -> Any:
     return value if value is not None else getattr(getattr(config, "vision_config", None), name, None)
 
 
-def _size_of(processor: Any) -> tuple[int, int] | None:
+def _size_of(processor: Any, channels: int) -> tuple[int, int] | None:
     """Height and width of what an image processor makes of images; None where these depend on the image.
 
     It is asked, on two images of other proportions: what its entries mean differs from one to the next.
@@ -174,7 +174,9 @@ def _size_of(processor: Any) -> tuple[int, int] | None:
     sizes = set()
     for height, width in _ASKED:
         try:
-            pixels = processor(np.zeros((height, width, 3), np.uint8), return_tensors="np")[PIXEL_VALUES]
+            pixels = processor(picture(np.zeros((channels, height, width), np.uint8)), return_tensors="np")[
+                PIXEL_VALUES
+            ]
         except Exception as error:  # processors raise whatever an entry sets off
             raise UnsupportedModelError(
                 f"{type(processor).__name__} cannot be run on an image of {height} × {width} pixels "

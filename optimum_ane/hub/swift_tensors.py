@@ -1,4 +1,7 @@
-"""The Swift of a card for images and sounds: a type that takes their numbers as tensors, already processed."""
+"""The Swift of a card for images and sounds: what is done with the outputs, and a type that takes processed numbers.
+
+Packages that take images have another type around it, that of `swift_images`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from math import prod
 from optimum_ane.hub.card_package import CardPackage
 from optimum_ane.hub.markdown import swift_string
 from optimum_ane.hub.swift import load_model
+from optimum_ane.hub.swift_images import image_snippet
 from optimum_ane.package.manifest import ImageEntry, TensorEntry
 
 _FRAME = """\
@@ -134,11 +138,14 @@ def _labels(package: CardPackage) -> str:
 
 def _snippet(package: CardPackage, kind: str, task: str, call: str, constants: str) -> str:
     manifest, function = package.manifest, package.default_function
+    type_name = f"{package.task.modality.title()}{kind}"
+    if manifest.image is not None and manifest.image.normalization is not None:
+        return image_snippet(package, type_name, task, call, constants)
     rows = function.inputs[0].shape[0]
     count = prod(function.inputs[0].shape[1:])
     dtypes = {tensor.dtype for tensor in function.outputs if tensor.shape}
     return _FRAME.format(
-        type_name=f"{package.task.modality.title()}{kind}",
+        type_name=type_name,
         constants=constants,
         mlpackage=manifest.programs[0].path,
         load_model=load_model(manifest.programs[0]),

@@ -133,9 +133,9 @@ class ExportForm:
     )
     image_input: str | None = _option(
         None,
-        "what a program of images takes: image (one of Core ML's, CVPixelBuffer in apps, normalised in the program) or "
-        "tensor (numbers that the image processor has normalised) (default: image, where the processor does no more "
-        "than scale and shift each channel)",
+        "what a program of images takes: image (one of Core ML's, a CVPixelBuffer in apps, which the program "
+        "normalises) or tensor (numbers that the image processor has normalised) (default: image, where the processor "
+        "does no more than scale and shift each channel)",
         choices=IMAGE_INPUTS,
     )
     audio_length: int | None = _option(
@@ -218,8 +218,8 @@ class ExportForm:
             raise UnsupportedModelError(f"image input {self.image_input!r} is not one of {', '.join(IMAGE_INPUTS)}")
         if self.image_input == "image" and self.batch_size != 1:
             raise ShapeError(
-                f"an image of Core ML's is one, batch size {self.batch_size} was asked for; leave --batch-size out, or "
-                "give --image-input tensor"
+                f"an image of Core ML's is one, batch size {self.batch_size} was asked for; leave --batch-size out, "
+                "or give --image-input tensor"
             )
 
     def _check_pooling(self) -> None:

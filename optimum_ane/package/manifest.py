@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from optimum_ane.errors import CheckpointError, PackageError
 from optimum_ane.package.form import ExportForm
@@ -155,6 +155,8 @@ class ImageEntry:
         std: Of each channel; likewise.
         normalization: What the program does to an image that it takes as one of Core ML's; None where it takes
             tensors that are normalised.
+        fit: How images of other proportions get that size: `"fill"` stretched, `"crop"` cut off at both ends, `"pad"`
+            filled up; empty where the package does not say.
     """
 
     height: int = field(metadata=COUNT)
@@ -164,6 +166,7 @@ class ImageEntry:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     normalization: Normalization | None = None
+    fit: Literal["fill", "crop", "pad", ""] = ""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ Layout = Literal["RGB", "BGR", "GRAYSCALE"]
 """Core ML's names of the colours of an image of eight bits a channel, in the order of its channels."""
 
 _CHANNELS = {"RGB": 3, "BGR": 3, "GRAYSCALE": 1}
-_ROUNDING = 1 / 1024
-"""How far from a whole number of eight bits a value may be that was normalised in float32, in steps of them."""
+_ROUNDING = 0.5
+"""Numbers are rounded to whole ones: by so much any may change, also to one from 0 to 255."""
 
 
 @dataclass(frozen=True)

@@ -144,14 +144,12 @@ def _scale(convolution: Operation, factor: np.ndarray, left: np.ndarray) -> None
     scaled = weight * factor[channel][:, :, None, None]
     shift = (scaled.sum((2, 3)) * left[channel]).sum(1)
     with scope_of(convolution):
-        parameters = {
-            "weight": mb.const(
-                val=scaled.astype(np.float32), name=f"{convolution.weight.name}_scaled", before_op=convolution
-            )
-        }
+        parameters = {"weight": _constant(scaled, f"{convolution.weight.name}_scaled", convolution)}
         if shift.any():
             before = 0.0 if convolution.bias is None else convolution.bias.val
-            parameters["bias"] = mb.const(
-                val=(before + shift).astype(np.float32), name=f"{convolution.name}_shifted_bias", before_op=convolution
-            )
+            parameters["bias"] = _constant(before + shift, f"{convolution.name}_shifted", convolution)
     convolution.set_inputs(**parameters)
+
+
+def _constant(value: np.ndarray, name: str, reader: Operation) -> Var:
+    return mb.const(val=value.astype(np.float32), name=name, before_op=reader)

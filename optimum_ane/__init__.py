@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ANEModelForSemanticSegmentation,
         ANEModelForSequenceClassification,
         ANEModelForTokenClassification,
+        ANEModelForZeroShotImageClassification,
     )
     from optimum_ane.version import __version__
     from optimum_ane.workflows.convert_to_ane import convert_to_ane
@@ -50,6 +51,7 @@ _HOMES = {
     "ANEModelForSemanticSegmentation": "modeling",
     "ANEModelForSequenceClassification": "modeling",
     "ANEModelForTokenClassification": "modeling",
+    "ANEModelForZeroShotImageClassification": "modeling",
     "__version__": "version",
     "convert_to_ane": "workflows.convert_to_ane",
     "export": "workflows.export",
@@ -72,6 +74,7 @@ __all__ = [
     "ANEModelForSemanticSegmentation",
     "ANEModelForSequenceClassification",
     "ANEModelForTokenClassification",
+    "ANEModelForZeroShotImageClassification",
     "__version__",
     "convert_to_ane",
     "export",

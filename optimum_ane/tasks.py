@@ -13,8 +13,8 @@ from typing import Any, Literal
 Per = Literal["row", "token", "vocabulary"]
 """What an output has numbers for: each row, each token of a row, or each word of the vocabulary at each token."""
 
-Modality = Literal["text", "image", "audio"]
-"""What the rows of a package are."""
+Modality = Literal["text", "image", "audio", "image-text"]
+"""What the rows of a package are; `"image-text"` are texts and images, each with a program of its own."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +232,23 @@ TASKS: Mapping[str, Task] = {
             pipeline_tag="token-classification",
             has_pipeline=True,
             has_labels=True,
+        ),
+        Task(
+            name="zero-shot-image-classification",
+            model_class="ANEModelForZeroShotImageClassification",
+            auto_class="AutoModelForZeroShotImageClassification",
+            fields=(
+                OutputField("logits_per_image", "row"),
+                OutputField("text_embeds", "row"),
+                OutputField("image_embeds", "row"),
+            ),
+            output_class="transformers.models.clip.modeling_clip:CLIPOutput",
+            evaluator=None,
+            swift="optimum_ane.hub.swift_dual_encoder:zero_shot",
+            python="optimum_ane.hub.python_tasks:ZERO_SHOT_IMAGE_CLASSIFICATION",
+            pipeline_tag="zero-shot-image-classification",
+            has_pipeline=True,
+            modality="image-text",
         ),
     )
 }

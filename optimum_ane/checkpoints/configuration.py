@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from optimum.exporters.tasks import TasksManager
+from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from optimum_ane.access_tokens import check_stored_token
 from optimum_ane.checkpoints.configuration_checks import check_entries
@@ -117,6 +118,8 @@ def resolve_task(task: str, config: PretrainedConfig) -> str:
     model_class = getattr(transformers, architectures[0], None) if architectures else None
     if not isinstance(model_class, type) or not issubclass(model_class, transformers.PreTrainedModel):
         raise UnsupportedModelError(f"config.json names no known class (architectures: {architectures}); give --task")
+    if model_class.__name__ in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES.values():
+        return "zero-shot-image-classification"  # what makes pairs of encoders of use; Optimum says feature extraction
     return infer_task(model_class)
 
 

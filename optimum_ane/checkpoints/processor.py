@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
 """A processor has one of them."""
-_AUTO_CLASSES = {"image": "AutoImageProcessor", "audio": "AutoFeatureExtractor"}
+_AUTO_CLASSES = {
+    "image": "AutoImageProcessor",
+    "image-text": "AutoImageProcessor",
+    "audio": "AutoFeatureExtractor",
+}
 
 
 def load_processor(model: str, modality: Modality, hub: HubOptions) -> Processor | None:

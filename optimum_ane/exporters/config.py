@@ -142,9 +142,12 @@ def check_options(form: ExportForm, modality: Modality) -> None:
     """
     default = ExportForm()
     for kind, names in _OPTIONS_OF.items():
-        given = [name for name in names if kind != modality and getattr(form, name) != getattr(default, name)]
+        is_of_others = kind not in modality.split("-")
+        given = [name for name in names if is_of_others and getattr(form, name) != getattr(default, name)]
         if given:
-            rows = {"text": "rows of tokens", "image": "images", "audio": "sounds"}
+            rows = {
+                "text": "rows of tokens", "image": "images", "audio": "sounds", "image-text": "texts and images",
+            }  # fmt: skip
             raise UnsupportedModelError(
                 f"--{given[0].replace('_', '-')} is for {rows[kind]}, and this checkpoint takes {rows[modality]} for "
                 f"{form.task}; leave it out"
@@ -232,9 +235,10 @@ class ANEConfig(ExporterConfig, ABC):
         """Makes seeded inputs of one function, of the declared shapes and types, in the order of its arguments."""
         raise NotImplementedError
 
-    def host_constants(self) -> Mapping[str, str]:
-        """Values of the checkpoint that belong to no program: the name in the manifest, by that of the weight.
+    def host_constants(self, original: nn.Module) -> Mapping[str, float]:
+        """Values of the checkpoint that belong to no program and that the model class computes with, by name.
 
-        They count as used when the weights are loaded, and the model class computes with them.
+        Raises:
+            UnsupportedModelError: The original lacks what the model class needs.
         """
         return {}

@@ -51,13 +51,14 @@ class StockANEConfig(ANEConfig):
 
     def forward_arguments(self) -> Sequence[str]:
         """The arguments of the forward of the task's model; none where transformers has no model of it."""
-        return _arguments(self._config, self.task)
+        model_class = original_class(self._config, self.task)
+        return () if model_class is None else tuple(inspect.signature(model_class.forward).parameters)
 
 
-def _arguments(config: PretrainedConfig, task: str) -> tuple[str, ...]:
+def original_class(config: PretrainedConfig, task: str) -> type[nn.Module] | None:
+    """The class of transformers that a checkpoint is of for a task; None where there is none."""
     auto_class = TasksManager.get_model_class_for_task(task, model_type=config.model_type)
     found = auto_class._model_mapping.get(type(config), None)
     classes = found if isinstance(found, tuple | list) else [found]
     named = [each for each in classes if each is not None and each.__name__ in (config.architectures or ())]
-    model_class = next(iter(named), classes[0])
-    return () if model_class is None else tuple(inspect.signature(model_class.forward).parameters)
+    return next(iter(named), classes[0])

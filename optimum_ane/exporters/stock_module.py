@@ -51,12 +51,16 @@ class StockModule(nn.Module):
 
     def call(self, *values: Tensor) -> Any:
         """Calls the original with the program's inputs; gives its `ModelOutput`."""
+        return self.model(**self.arguments(values), **self.constants)
+
+    def arguments(self, values: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The original's arguments, of the program's inputs."""
         if self.adds_choices:
             values = tuple(value.unsqueeze(1) for value in values)
         arguments = dict(zip(self.inputs, values, strict=True))
         for name, module in self.prepare.items():
             arguments[name] = module(arguments[name])
-        return self.model(**arguments, **self.constants)
+        return arguments
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Gives the outputs, of the shapes that the original gives them."""

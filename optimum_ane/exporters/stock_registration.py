@@ -8,6 +8,7 @@ from transformers.models.auto import configuration_auto, modeling_auto
 
 from optimum_ane.exporters.config import ANEConfig, register_graph
 from optimum_ane.exporters.decoder import DecoderANEConfig
+from optimum_ane.exporters.dual_encoder import DualEncoderANEConfig
 from optimum_ane.exporters.stock_audio import StockAudioANEConfig
 from optimum_ane.exporters.stock_image import StockImageANEConfig
 from optimum_ane.exporters.stock_text import StockTextANEConfig
@@ -54,8 +55,11 @@ def _register_images() -> None:
     """Of model types that are of text too, feature extraction is of text."""
     for task, names in _IMAGE_TASKS.items():
         _register(StockImageANEConfig, names.keys() - _NOT_OF_TRANSFORMERS, task)
-    of_images = modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES.keys() | set().union(*_IMAGE_TASKS.values())
-    others = set().union(*_OF_TEXT, _NOT_OF_TRANSFORMERS)
+    of_both = modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES.keys()
+    _register(DualEncoderANEConfig, of_both, "zero-shot-image-classification")
+    towers = {name for name in modeling_auto.MODEL_MAPPING_NAMES if name.endswith("_vision_model")}
+    of_images = modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES.keys() | towers | set().union(*_IMAGE_TASKS.values())
+    others = set().union(*_OF_TEXT, of_both, _NOT_OF_TRANSFORMERS)
     _register(
         StockImageANEConfig, (of_images & modeling_auto.MODEL_MAPPING_NAMES.keys()) - others, "feature-extraction"
     )

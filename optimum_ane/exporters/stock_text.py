@@ -61,6 +61,15 @@ class StockTextANEConfig(TextANEConfig, StockANEConfig):
                     f"the forward of {self._config.model_type} takes no {name}: padded rows could not be told from "
                     "full ones, and a program has rows of one length"
                 )
+        self.check_length(form)
+
+    def check_length(self, form: ExportForm) -> None:
+        """Refuses more tokens than the checkpoint has positions for.
+
+        Raises:
+            ShapeError: The message holds both numbers.
+            UnsupportedModelError: The configuration does not say how many words there are.
+        """
         if not isinstance(getattr(self.text_config, "vocab_size", None), int):
             raise UnsupportedModelError(f"the configuration of {self._config.model_type} states no vocab_size")
         positions = getattr(self.text_config, "max_position_embeddings", None)

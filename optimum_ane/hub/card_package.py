@@ -122,7 +122,8 @@ class CardPackage:
         """What a row is, for a reader: `"rows of 128 tokens"`, or `"images of 224 × 224 pixels"`."""
         image, audio = self.manifest.image, self.manifest.audio
         if image is not None:
-            return f"images of {image.height} × {image.width} pixels"
+            images = f"images of {image.height} × {image.width} pixels"
+            return images if self.manifest.text is None else f"texts of {self.lengths} tokens and {images}"
         if audio is not None:
             if not self._is_of_samples:
                 return f"sounds of {audio.length} frames"
@@ -142,7 +143,8 @@ class CardPackage:
         """The extents of a row, for a table: `"128"`, or `"224 × 224"`."""
         image, audio = self.manifest.image, self.manifest.audio
         if image is not None:
-            return f"{image.height} × {image.width}"
+            extents = f"{image.height} × {image.width}"
+            return extents if self.manifest.text is None else f"{self.lengths}; {extents}"
         return self.lengths if audio is None else str(audio.length)
 
     @property

@@ -8,8 +8,11 @@ from optimum_ane.hub.markdown import python_string
 from optimum_ane.hub.python_tasks import CACHED_TEXT_GENERATION, CHAT
 from optimum_ane.tasks import resolve
 
-_READERS = {"text": ("AutoTokenizer", "tokenizer"), "image": ("AutoImageProcessor", "processor")} | {
-    "audio": ("AutoFeatureExtractor", "processor")
+_READERS = {
+    "text": ("AutoTokenizer", "tokenizer"),
+    "image": ("AutoImageProcessor", "processor"),
+    "image-text": ("AutoTokenizer", "tokenizer"),
+    "audio": ("AutoFeatureExtractor", "processor"),
 }
 """What makes inputs: its class in transformers, and what the snippet calls it."""
 
@@ -36,15 +39,18 @@ def python_snippet(package: CardPackage, repo_id: str | None) -> str:
     if manifest.form.has_cache and "chat_template.jinja" in manifest.files:
         lines = CHAT
     body = lines.format(
+        place=place,
         text=python_string(prompt + EXAMPLE_TEXT),
         other=python_string(prompt + OTHER_TEXT),
         masked=python_string(example_with_mask(package)),
         products="cosine similarities" if manifest.form.normalize else "dot products",
     )
-    imported = f"{reader}, pipeline" if task.has_pipeline or manifest.form.has_cache else reader
+    names = [reader, "AutoImageProcessor"] if task.modality == "image-text" else [reader]
+    if task.has_pipeline or manifest.form.has_cache:
+        names.append("pipeline")
     return f"""\
 from optimum_ane import {task.model_class}
-from transformers import {imported}
+from transformers import {", ".join(sorted(names))}
 
 model = {task.model_class}.from_pretrained({arguments})
 {name} = {reader}.from_pretrained({place})

@@ -62,6 +62,13 @@ OBJECT_DETECTION = """\
 detect = pipeline("object-detection", model=model, image_processor=processor)
 print(detect("photo.jpg"))"""
 
+ZERO_SHOT_IMAGE_CLASSIFICATION = """\
+processor = AutoImageProcessor.from_pretrained({place})
+classify = pipeline(
+    "zero-shot-image-classification", model=model, tokenizer=tokenizer, image_processor=processor
+)
+print(classify("photo.jpg", candidate_labels=["cat", "dog", "bird"]))"""
+
 IMAGE_SEGMENTATION = """\
 segment = pipeline("image-segmentation", model=model, image_processor=processor)
 print([part["label"] for part in segment("photo.jpg")])"""

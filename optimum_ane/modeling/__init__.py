@@ -4,6 +4,7 @@ from optimum_ane.modeling.audio import ANEModelForAudioClassification, ANEModelF
 from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.causal_lm import ANEModelForCausalLM
 from optimum_ane.modeling.custom import ANEModelForCustomTasks
+from optimum_ane.modeling.dual_encoder import ANEModelForZeroShotImageClassification
 from optimum_ane.modeling.image import (
     ANEModelForDepthEstimation,
     ANEModelForImageClassification,
@@ -38,6 +39,7 @@ __all__ = [
     "ANEModelForSemanticSegmentation",
     "ANEModelForSequenceClassification",
     "ANEModelForTokenClassification",
+    "ANEModelForZeroShotImageClassification",
     "model_class_of",
 ]
 

@@ -84,6 +84,10 @@ class ANEImageModel(ANERowsModel):
             InputError: The images have another size than the package takes, hold NaN or infinity, or values that no
                 image gives where the program normalises.
         """
+        return self._answer({_PIXELS: self._pixels(pixel_values)}, output_hidden_states, return_dict)
+
+    def _pixels(self, pixel_values: Tensor | np.ndarray) -> Tensor:
+        """Images as the program takes them, after a look at their size and their numbers."""
         values = torch.as_tensor(pixel_values)
         if values.ndim != 4 or tuple(values.shape[-2:]) != self.image_size:
             height, width = self.image_size
@@ -93,8 +97,7 @@ class ANEImageModel(ANERowsModel):
                 "with another --image-size"
             )
         check_numbers(_PIXELS, values)
-        values = self._as_taken(values)
-        return self._answer({_PIXELS: values}, output_hidden_states, return_dict)
+        return self._as_taken(values)
 
     def _as_taken(self, values: Tensor) -> Tensor:
         """What the program takes for normalised values, (N, channels, height, width), on their device."""

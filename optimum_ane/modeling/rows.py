@@ -44,8 +44,7 @@ class ANERowsModel(ANEModel):
     ) -> ModelOutput | tuple[Any, ...]:
         """Runs rows, (N, …) each and of the program's shapes; gives transformers' output class on their device."""
         device = next(iter(inputs.values())).device
-        arrays = {name: _array(inputs[name], spec) for name, spec in self._session.inputs.items()}
-        outputs, hidden = run_fixed_rows(self._session, arrays, with_hidden_states=bool(output_hidden_states))
+        outputs, hidden = self._run(inputs, with_hidden_states=bool(output_hidden_states))
         task = task_row(self.task, modality=self.modality)
         fields: dict[str, Any] = {
             field.name: torch.from_numpy(outputs[field.in_package]).to(device) for field in task.fields
@@ -54,6 +53,13 @@ class ANERowsModel(ANEModel):
             fields["hidden_states"] = tuple(torch.from_numpy(state).to(device) for state in hidden)
         answer = resolve(task.output_class)(**fields)
         return answer if return_dict is not False else answer.to_tuple()
+
+    def _run(
+        self, inputs: Mapping[str, Tensor], *, with_hidden_states: bool = False
+    ) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+        """Runs rows, (N, …) each and of the program's shapes; gives float32 outputs by their names in the package."""
+        arrays = {name: _array(inputs[name], spec) for name, spec in self._session.inputs.items()}
+        return run_fixed_rows(self._session, arrays, with_hidden_states=with_hidden_states)
 
 
 def check_numbers(name: str, values: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes import Session
 from optimum_ane.tasks import POOLED, TASKS, resolve
 
+_IDS_AND_MASK = frozenset(["input_ids", "attention_mask"])
 _TABLES = {"input_ids": ("vocab_size", "words"), "token_type_ids": ("type_vocab_size", "token types")}
 """The entry of a configuration that says how many rows the table of an input has, and what they are."""
 
@@ -33,10 +34,12 @@ class ANETextModel(ANEModel):
 
     main_input_name = "input_ids"
     input_modalities = ("text",)
+    _required: ClassVar[frozenset[str]] = _IDS_AND_MASK
 
     def __init__(self, sessions: Mapping[str, Session], config: PretrainedConfig, manifest: Manifest) -> None:
         super().__init__(sessions, config, manifest)
-        self._functions = _by_length(sessions["model"] if "model" in sessions else next(iter(sessions.values())))
+        session = sessions["model"] if "model" in sessions else next(iter(sessions.values()))
+        self._functions = _by_length(session, self._required)
 
     @property
     def sequence_length(self) -> int:
@@ -184,16 +187,16 @@ class ANEModelForMultipleChoice(ANETextModel):
         return {"logits": outputs["logits"].reshape(shape[:2])}, hidden
 
 
-def _by_length(session: Session) -> list[FixedLength]:
+def _by_length(session: Session, required: frozenset[str] = _IDS_AND_MASK) -> list[FixedLength]:
     """The functions of a program by the length of their rows, ascending."""
     functions = [session if name == session.function_name else session.function(name) for name in session.functions]
     found = []
     for function in functions:
-        required, known = {"input_ids", "attention_mask"}, {"attention_mask", *_TABLES}
+        known = {"attention_mask", *_TABLES}
         if not required <= function.inputs.keys() <= known:
             raise PackageError(
                 f"function {function.function_name} takes {', '.join(function.inputs)}; a text encoder takes "
-                "input_ids and attention_mask, and perhaps token_type_ids"
+                f"{' and '.join(sorted(required, reverse=True))}, and perhaps {' or '.join(sorted(known - required))}"
             )
         shapes = {spec.shape for spec in function.inputs.values()}
         if len(shapes) > 1 or any(len(shape) != 2 or min(shape) < 1 for shape in shapes):

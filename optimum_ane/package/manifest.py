@@ -248,9 +248,9 @@ class Manifest:
 
     @property
     def modality(self) -> str:
-        """What the rows are: `"text"`, `"image"` or `"audio"`."""
+        """What the rows are: `"text"`, `"image"`, `"audio"`, or `"image-text"` for texts and images."""
         if self.image is not None:
-            return "image"
+            return "image" if self.text is None else "image-text"
         return "text" if self.audio is None else "audio"
 
     @property

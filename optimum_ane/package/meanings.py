@@ -19,6 +19,8 @@ MEANINGS = {
     "logits": "Scores before softmax or sigmoid.",
     "last_hidden_state": "The last layer's hidden state at each position.",
     "sentence_embedding": "One vector for the whole text.",
+    "text_embeds": "A vector of length 1 for each text, to be multiplied with those of images.",
+    "image_embeds": "A vector of length 1 for each image, to be multiplied with those of texts.",
     "pred_boxes": "A box for each query: centre x, centre y, width and height, as parts of the image's extents.",
     "predicted_depth": "Distance of each point, in the units of the checkpoint.",
     "start_logits": "Score of each token as the first of the answer.",

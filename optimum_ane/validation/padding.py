@@ -30,7 +30,7 @@ def likeness_without_padding(
         model: The original.
         reference: What it answered to the examples.
         examples: Batches of keyword arguments. Rows that are padded on the left are passed by, since models count the
-            padding as positions; so are images and sounds.
+            padding as positions; so are images and sounds, and texts that are compared with images.
         fields: The fields of its output.
 
     Returns:
@@ -39,7 +39,7 @@ def likeness_without_padding(
     """
     least: list[float] = []
     for index, batch in enumerate(examples):
-        if "input_ids" not in batch:
+        if "attention_mask" not in batch or "pixel_values" in batch:
             continue
         mask = batch["attention_mask"].flatten(0, -2)
         lengths, width = mask.sum(-1).tolist(), mask.shape[-1]

@@ -105,8 +105,8 @@ class PackageDraft:
 
     @property
     def compares_layers(self) -> bool:
-        """Whether the states between layers are compared too; language models with a cache give none."""
-        return not self.form.has_cache
+        """Whether the states between layers are compared too; caches and pairs of encoders give none."""
+        return not self.form.has_cache and self.manifest.modality != "image-text"
 
     def release_original(self) -> None:
         """Lets go of the original; it is loaded again when it is asked for."""

@@ -23,6 +23,7 @@ from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.anemll import AnemllANEConfig
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
+from optimum_ane.exporters.dual_encoder import DualEncoderANEConfig
 from optimum_ane.exporters.stock_image import StockImageANEConfig
 from optimum_ane.exporters.swift_transformers import NAME_ENTRY, SwiftTransformersANEConfig
 from optimum_ane.package.deployment_targets import ios_target
@@ -305,8 +306,8 @@ def export_checkpoint(
     form = _complete(form, checkpoint)
     checks.limits.check_task(form.task)
     ane_config = _configure(checkpoint, form)
-    is_text = ane_config.MODALITY == "text"
-    tokenizer = checkpoint.tokenizer if is_text else None
+    is_text, has_text = ane_config.MODALITY == "text", "text" in ane_config.MODALITY
+    tokenizer = checkpoint.tokenizer if has_text else None
     processor = checkpoint.processor(ane_config.MODALITY)
     asked, form = form, ane_config.complete(form, processor).pinned()
     if form.image_size != asked.image_size:
@@ -324,10 +325,10 @@ def export_checkpoint(
         recipe.check_target(ios_target(form.target), "the export")
     evaluator, rows = _load_rows(checks.dataset, checkpoint, form, ane_config.MODALITY)
     if tokenizer is not None:
-        check_tokenizer(tokenizer, getattr(checkpoint.config, "vocab_size", None))
-    elif is_text:
+        check_tokenizer(tokenizer, getattr(checkpoint.config.get_text_config(), "vocab_size", None))
+    elif has_text:
         checkpoint.notes.append(_NO_TOKENIZER)
-    elif processor is None:
+    if processor is None and not is_text:
         checkpoint.notes.append(_NO_PROCESSOR)
     draft = PackageDraft(
         directory=output,
@@ -438,7 +439,7 @@ def _configure(checkpoint: Checkpoint, form: ExportForm) -> ANEConfig:
     config_class = _OF_CLIENTS.get(form.layout, config_class)
     ane_config = config_class(config, form.task)
     modality = ane_config.MODALITY
-    given: Any = checkpoint.tokenizer if modality == "text" else checkpoint.processor(modality)
+    given: Any = checkpoint.tokenizer if "text" in modality else checkpoint.processor(modality)
     if given is not None:
         # A feature extractor names a mask that it may be told not to give.
         is_masked = getattr(given, "return_attention_mask", True)
@@ -466,10 +467,11 @@ def _tokenizer_of(
 
 def _image_input_note(ane_config: ANEConfig) -> str:
     """What the programs take, where that was not asked for."""
-    assert isinstance(ane_config, StockImageANEConfig)
-    if ane_config.normalization is None:
-        return f"image input: tensor, since {ane_config.why_tensors}"
-    return f"image input: image, {ane_config.normalization.layout}, normalised in the program"
+    images = ane_config.images if isinstance(ane_config, DualEncoderANEConfig) else ane_config
+    assert isinstance(images, StockImageANEConfig)
+    if images.normalization is None:
+        return f"image input: tensor, since {images.why_tensors}"
+    return f"image input: image, {images.normalization.layout}, normalised in the program"
 
 
 def _complete(form: ExportForm, checkpoint: Checkpoint) -> ExportForm:
@@ -575,8 +577,8 @@ def _manifest(
         ),
         programs=(),
         labels=labels,
-        text=_text(checkpoint, form) if ane_config.MODALITY == "text" else None,
-        image=image_entry(form, ane_config, processor) if ane_config.MODALITY == "image" else None,
+        text=_text(checkpoint, form) if "text" in ane_config.MODALITY else None,
+        image=image_entry(form, ane_config, processor) if "image" in ane_config.MODALITY else None,
         audio=audio_entry(form, processor) if ane_config.MODALITY == "audio" else None,
         method=ane_config.METHOD,
         versions={"optimum-ane": __version__} | tool_versions(),
@@ -586,7 +588,7 @@ def _manifest(
 def _text(checkpoint: Checkpoint, form: ExportForm) -> TextEntry:
     embedding = checkpoint.sentence_transformers if form.pools else None
     return TextEntry(
-        padding_id=getattr(checkpoint.config, "pad_token_id", None) or 0,
+        padding_id=getattr(checkpoint.config.get_text_config(), "pad_token_id", None) or 0,
         prompts={} if embedding is None else embedding.prompts,
         default_prompt=None if embedding is None else embedding.default_prompt_name,
     )

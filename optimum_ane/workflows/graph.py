@@ -80,6 +80,7 @@ def take_original(draft: PackageDraft) -> None:
     original = draft.original_part()
     for program in draft.programs:
         stage.keep_module(draft, program, ane_config.wrap(original, program))
+    draft.manifest = replace(draft.manifest, constants=dict(ane_config.host_constants(original)))
     draft.report.left_out = draft.checkpoint.left_out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from optimum_ane.exporters.dual_encoder import DualEncoderANEConfig
 from optimum_ane.exporters.stock_image import StockImageANEConfig
 from optimum_ane.package.manifest import AudioEntry, ImageEntry
 
@@ -15,7 +16,8 @@ _OF_CHANNELS = ("image_mean", "image_std")
 
 def image_entry(form: ExportForm, ane_config: ANEConfig, processor: Processor | None) -> ImageEntry:
     """Describes images; what the processor does not do, or does not say, is left open."""
-    assert isinstance(ane_config, StockImageANEConfig)
+    images = ane_config.images if isinstance(ane_config, DualEncoderANEConfig) else ane_config
+    assert isinstance(images, StockImageANEConfig)
     assert form.image_size is not None
     factor = getattr(processor, "rescale_factor", None) if getattr(processor, "do_rescale", False) else None
     is_normalized = getattr(processor, "do_normalize", False)
@@ -24,11 +26,11 @@ def image_entry(form: ExportForm, ane_config: ANEConfig, processor: Processor | 
     return ImageEntry(
         height,
         width,
-        ane_config.channels,
+        images.channels,
         None if factor is None else float(factor),
         mean,
         std,
-        ane_config.normalization,
+        images.normalization,
     )
 
 

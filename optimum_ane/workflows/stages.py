@@ -425,6 +425,7 @@ def _convertible(
         inputs=draft.ane_config.function_inputs(function),
         outputs=tuple(value.name for value in function.outputs),
         states={value.name: value.shape or () for value in function.states},
+        float32_outputs=[value.name for value in function.outputs if value.dtype == "float32"],
         other_shapes={value.name: value.other_shapes for value in function.inputs if value.other_shapes},
         images={value.name: value.image for value in function.inputs if value.image},
         meanings=MEANINGS,

@@ -20,7 +20,7 @@ def count_model_types():
 
 
 def test_the_readme_counts_the_model_types_of_each_task():
-    row = re.compile(r"^\| `([\w-]+)` \| (text|image|sound)s \| `(\w+)` \| (\d+) \|$", re.MULTILINE)
+    row = re.compile(r"^\| `([\w-]+)` \| (text|image|sound|image-text)s \| `(\w+)` \| (\d+) \|$", re.MULTILINE)
     rows = row.findall(README.read_text())
     kinds = {"sound": "audio"}
     stated = {(task, kinds.get(kind, kind), model_class): int(count) for task, kind, model_class, count in rows}
@@ -32,6 +32,6 @@ def test_a_model_type_takes_rows_of_one_kind_for_a_task():
     tasks = graph_tasks()
     kinds = {
         model_type: {get_ane_config_class(model_type, task, "graph").MODALITY for task in tasks[model_type]}
-        for model_type in ("llama", "vit", "wav2vec2", "clip")
+        for model_type in ("llama", "vit", "wav2vec2", "yolos")
     }
-    assert kinds == {"llama": {"text"}, "vit": {"image"}, "wav2vec2": {"audio"}, "clip": {"image"}}
+    assert kinds == {"llama": {"text"}, "vit": {"image"}, "wav2vec2": {"audio"}, "yolos": {"image"}}

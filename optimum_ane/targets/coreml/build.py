@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ class ConvertibleFunction:
         states: What the function keeps between predictions, float16: shapes by the names of the module's buffers.
         other_shapes: Further shapes that inputs may have, by name.
         images: Colour layouts of the inputs that are Core ML's images, by name: (1, channels, height, width) each.
+        float32_outputs: Those of the outputs that leave the program as float32 whatever it computes in.
         meanings: A sentence for each input, output and state, and for `classLabel` and `classLabel_probs` of a
             classifier; names that are not there are passed by.
     """
@@ -45,6 +46,7 @@ class ConvertibleFunction:
     states: Mapping[str, Sequence[int]] = field(default_factory=dict)
     other_shapes: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
+    float32_outputs: Collection[str] = ()
     meanings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -126,5 +128,6 @@ def _convert(
         states=function.states,
         other_shapes=function.other_shapes,
         images=function.images,
+        float32_outputs=function.float32_outputs,
         conversion=conversion,
     )

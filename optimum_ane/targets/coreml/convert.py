@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ def convert(
     states: Mapping[str, Sequence[int]] | None = None,
     other_shapes: Mapping[str, Sequence[Sequence[int]]] | None = None,
     images: Mapping[str, str] | None = None,
+    float32_outputs: Collection[str] = (),
     conversion: Conversion = HANDWRITTEN,
 ) -> Any:
     """Converts a captured module to an ML Program and saves it, its function called `main`.
@@ -63,6 +64,7 @@ def convert(
         states: What the function keeps between predictions, float16: shapes by the names of the module's buffers.
         other_shapes: Further shapes that inputs may have, by name.
         images: Colour layouts of the inputs that are Core ML's images, by name.
+        float32_outputs: Names of outputs that are float32 whatever the precision; others have its type.
         conversion: How it was captured; says which translations and passes it gets.
 
     Returns:
@@ -86,7 +88,7 @@ def convert(
             else _input(name, value, (other_shapes or {}).get(name, ()))
             for name, value in inputs.items()
         ],
-        "outputs": [ct.TensorType(name=name) for name in names],
+        "outputs": [ct.TensorType(name=n, dtype=np.float32 if n in float32_outputs else None) for n in names],
         "states": kept or None,
         "classifier_config": classifier,
         "minimum_deployment_target": ct.target[minimum_deployment_target],

@@ -28,7 +28,7 @@ MOVES = frozenset(
     }
 )
 """Operations that move numbers of any type, whose first parameter is what they move."""
-ARITHMETIC = frozenset({"add", "sub", "mul", "silu"})
+ARITHMETIC = frozenset({"add", "sub", "mul", "silu", "gelu"})
 """Operations that torch computes of fp16 in float32, and rounds once."""
 _MOVED = ("x", "values")
 _WRITTEN = 1

@@ -36,7 +36,8 @@ def attention(k, q, v, mask, order=range(HEADS), axis=1, second_mask=None, flipp
         key, query, value = (cut[index] for cut in pieces)
         scores = mb.einsum(values=(key, query), equation="bkhc,bchq->bkhq")
         added = second_mask if second_mask is not None and index == 1 else mask
-        scores = mb.add(x=added, y=scores) if flipped else mb.add(x=scores, y=added)
+        if added is not None:
+            scores = mb.add(x=added, y=scores) if flipped else mb.add(x=scores, y=added)
         weights.append(mb.softmax(x=scores, axis=axis))
         results.append(mb.einsum(values=(value, weights[-1]), equation="bchk,bkhq->bchq"))
     return mb.concat(values=results, axis=1), weights
@@ -81,6 +82,20 @@ def test_the_result_has_the_same_bits_and_is_an_attention(tmp_path, precision, d
     np.testing.assert_allclose(next(iter(first.values())), expected.numpy(), atol=tolerance)
 
 
+@pytest.mark.parametrize("precision", ["program", "float32"])
+def test_heads_without_a_mask_are_joined_as_well(tmp_path, precision):
+    given = {name: value for name, value in arrays().items() if name != "mask"}
+    path = save_program(tmp_path / "a.mlpackage", lambda k, q, v: attention(k, q, v, None)[0], given)
+    session, fewer = joined(path, precision)
+    assert fewer == 3 + 3 * HEADS
+    first, *others = answers(session, given)
+    assert_same_bits(first, others)
+    k, q, v = (torch.from_numpy(given[name]).double() for name in ("k", "q", "v"))
+    scores = torch.einsum("knc,ncq->nkq", k[0, :, 0].view(KEYS, HEADS, WIDTH), q[0, :, 0].view(HEADS, WIDTH, QUERIES))
+    expected = torch.einsum("nck,nkq->ncq", v[0, :, 0].view(HEADS, WIDTH, KEYS), scores.softmax(1))
+    np.testing.assert_allclose(next(iter(first.values())), expected.reshape(1, -1, 1, QUERIES).numpy(), atol=5e-3)
+
+
 @pytest.mark.parametrize("at_once", [1, 2 * KEYS * QUERIES, 10**9])
 def test_few_heads_at_a_time_give_the_same(tmp_path, at_once, monkeypatch):
     monkeypatch.setattr(heads, "SCORES_AT_ONCE", at_once)
@@ -102,6 +117,7 @@ LEFT_ALONE = {
     "heads in another order": lambda k, q, v, mask: attention(k, q, v, mask, order=(1, 0, 2))[0],
     "heads left out": lambda k, q, v, mask: attention(k, q, v, mask, order=(0, 1))[0],
     "a softmax over queries": lambda k, q, v, mask: attention(k, q, v, mask, axis=3)[0],
+    "a mask for one head alone": lambda k, q, v, mask: attention(k, q, v, None, second_mask=mask)[0],
     "another mask for one head": lambda k, q, v, mask: attention(k, q, v, mask, second_mask=mb.mul(x=mask, y=mask))[0],
 }
 

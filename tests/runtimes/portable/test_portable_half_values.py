@@ -33,6 +33,19 @@ def given(rows):
     return {name: RNG.standard_normal((1, rows, 48)).astype(np.float16) for name in ("x", "y")}
 
 
+@pytest.mark.parametrize("mode", ["EXACT", "TANH_APPROXIMATION", "SIGMOID_APPROXIMATION"])
+def test_gelu_of_fp16_is_that_of_float32_rounded_once(tmp_path, mode):
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    values = {"x": every[np.isfinite(every)][None, 1:]}  # an odd number of them
+
+    def build(x):
+        return mb.gelu(x=mb.mul(x=x, y=np.float16(1)), mode=mode)
+
+    session = PortableSession(save_program(tmp_path / "g.mlpackage", build, values))
+    seen, unseen = (next(iter(session.predict(values).values())) for _ in range(2))
+    np.testing.assert_array_equal(seen.view(np.uint16), unseen.view(np.uint16))
+
+
 @pytest.mark.parametrize("rows", [40])
 def test_the_same_bits_whether_anybody_looks_or_not(tmp_path, rows):
     session = PortableSession(save_program(tmp_path / "h.mlpackage", gated, given(rows)))

@@ -7,6 +7,8 @@ and what is done to each number by itself is done to all heads at once. So every
     head 1: einsum ─► add mask ─► softmax ─► einsum ─┐
     head 2: einsum ─► add mask ─► softmax ─► einsum ─┼─► concat
     …                                                ┘
+
+Where nothing is masked, as of images, there is no addition.
 """
 
 from __future__ import annotations
@@ -26,26 +28,26 @@ SCORES_AT_ONCE = 2**18
 """Elements of the scores that are computed together: 1 MiB, which stays in a core's cache."""
 
 
-def _together_of(count: int, rounds: bool) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+def _together_of(count: int, rounds: bool) -> Callable[..., Tensor]:
     """Returns the function of an attention's heads together.
 
     It takes keys (1, K, 1, heads · C), queries (1, heads · C, 1, Q), values (1, heads · V, 1, K), each before it is
-    cut into heads, and what is added to the scores, (1, K or 1, 1, Q or 1); it gives what the concatenation gives,
-    (1, heads · V, 1, Q), not yet rounded.
+    cut into heads, and what is added to the scores, if anything is, (1, K or 1, 1, Q or 1); it gives what the
+    concatenation gives, (1, heads · V, 1, Q), not yet rounded.
 
     Args:
         count: How many heads there are.
         rounds: Whether what lies between is rounded to fp16.
     """
 
-    def attend(keys: Tensor, queries: Tensor, values: Tensor, added: Tensor) -> Tensor:
-        if any(each.shape[0] != 1 or each.shape[2] != 1 for each in (keys, queries, values, added)):
+    def attend(keys: Tensor, queries: Tensor, values: Tensor, *added: Tensor) -> Tensor:
+        if any(each.shape[0] != 1 or each.shape[2] != 1 for each in (keys, queries, values, *added)):
             raise ValueError("the program states one row, and there are several")
         key = keys[0, :, 0].unflatten(1, (count, -1)).permute(1, 2, 0).unbind()  # (C, K) each
         query = queries[0, :, 0].unflatten(0, (count, -1)).mT.unbind()  # (Q, C) each
         value = values[0, :, 0].unflatten(0, (count, -1)).mT.unbind()  # (K, V) each
         length, targets, width = keys.shape[1], queries.shape[3], values.shape[1]
-        mask = added.permute(0, 2, 3, 1)[0]  # (1, Q or 1, K or 1)
+        masks = [each.permute(0, 2, 3, 1)[0] for each in added]  # (1, Q or 1, K or 1)
         result = torch.empty(targets, width)
         columns = result.unflatten(1, (count, -1)).unbind(1)
         step = max(1, SCORES_AT_ONCE // (length * targets))
@@ -54,7 +56,9 @@ def _together_of(count: int, rounds: bool) -> Callable[[Tensor, Tensor, Tensor, 
             scores = torch.empty(len(key[part]), targets, length)
             for out, a, b in zip(scores.unbind(), query[part], key[part], strict=True):
                 torch.mm(a, b, out=out)
-            scores = rounded(rounded(scores, rounds).add_(mask), rounds)
+            scores = rounded(scores, rounds)
+            for mask in masks:
+                scores = rounded(scores.add_(mask), rounds)
             weights = rounded(torch.softmax(scores, -1), rounds)
             for out, a, b in zip(columns[part], weights.unbind(), value[part], strict=True):
                 torch.mm(a, b, out=out)
@@ -79,11 +83,11 @@ def find_heads(pattern: Pattern, *, rounds: bool) -> Iterator[Fusion]:
 
 @dataclass(frozen=True)
 class _Head:
-    nodes: tuple[Node, Node, Node, Node]
+    nodes: tuple[Node, ...]
     key: Value
     query: Value
     value: Value
-    added: Value
+    added: Value | None
 
 
 def _head(result: Operand, pattern: Pattern) -> _Head | None:
@@ -91,16 +95,28 @@ def _head(result: Operand, pattern: Pattern) -> _Head | None:
     last = pattern.only_for(result, "einsum")
     value, weights = _product(last)
     softmax = pattern.only_for(weights, "softmax")
-    add = pattern.only_for(softmax.inputs.get("x"), "add") if softmax is not None else None
-    if last is None or softmax is None or add is None or number(softmax, "axis") not in (1, -3):
+    if last is None or softmax is None or number(softmax, "axis") not in (1, -3):
         return None
-    for scores, other in (("x", "y"), ("y", "x")):
-        first, added = pattern.only_for(add.inputs.get(scores), "einsum"), add.inputs.get(other)
+    for scores, between, added in _scores(softmax, pattern):
+        first = pattern.only_for(scores, "einsum")
         key, query = _product(first)
         read = [each for each in (key, query, value) if isinstance(each, Value) and pattern.uses(each) == 1]
-        if first is not None and len(read) == 3 and isinstance(added, Value):
-            return _Head((first, add, softmax, last), read[0], read[1], read[2], added)
+        if first is not None and len(read) == 3:
+            return _Head((first, *between, softmax, last), read[0], read[1], read[2], added)
     return None
+
+
+def _scores(softmax: Node, pattern: Pattern) -> Iterator[tuple[Operand | None, tuple[Node, ...], Value | None]]:
+    """What may be the scores before a softmax, the operations between, and what is added to them."""
+    given = softmax.inputs.get("x")
+    add = pattern.only_for(given, "add")
+    if add is None:
+        yield given, (), None
+        return
+    for scores, other in (("x", "y"), ("y", "x")):
+        added = add.inputs.get(other)
+        if isinstance(added, Value):
+            yield add.inputs.get(scores), (add,), added
 
 
 def _product(node: Node | None) -> tuple[Operand | None, Operand | None]:
@@ -127,8 +143,9 @@ def _together(concat: Node, heads: list[_Head], pattern: Pattern, rounds: bool) 
     type_ = common_type(*(value for node in nodes for value in node.outputs))
     if type_ is None or number(concat, "interleave"):
         return None
-    operands = [each for each in (*sources, added) if isinstance(each, Value) and _is_of_one_row(each)]
-    if len(operands) < 4:
+    given = (*sources, *([] if added is None else [added]))
+    operands = [each for each in given if isinstance(each, Value) and _is_of_one_row(each)]
+    if len(operands) < len(given):
         return None
     call = _together_of(len(heads), rounds and type_ == "float16")
     return Fusion(tuple(nodes), tuple(operands), call)

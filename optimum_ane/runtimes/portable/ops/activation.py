@@ -16,13 +16,14 @@ builtin("softsign", F.softsign, "x")
 
 @op("gelu")
 def gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
-    """Returns x · Φ(x), or one of its two approximations."""
+    """Returns x · Φ(x), or one of its two approximations; of fp16 it is computed in float32 and rounded once."""
     if mode == "EXACT":
         return F.gelu(x)
     if mode == "TANH_APPROXIMATION":
         return F.gelu(x, approximate="tanh")
     if mode == "SIGMOID_APPROXIMATION":
-        return x * torch.sigmoid(1.702 * x)
+        wide = x.float()
+        return (wide * torch.sigmoid(1.702 * wide)).to(x.dtype)
     raise ValueError(f"unknown mode {mode!r}")
 
 

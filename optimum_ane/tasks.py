@@ -57,6 +57,8 @@ class Task:
             Of text Apple documents `bertQA` alone: a BERT that answers questions, for which Xcode has a tokenizer of
             its own. For text classification there is none (the classifiers of the table take images), so that
             nothing is written there.
+        image_preview: What Xcode's preview of packages of it is that take images; empty where there is none. Source:
+            see `metadata.PREVIEW_TYPE`.
         has_choices: Whether transformers' inputs have an axis of choices, (N, choices, S).
         modality: What its rows are.
     """
@@ -73,6 +75,7 @@ class Task:
     has_pipeline: bool = False
     has_labels: bool = False
     xcode_previews: Mapping[str, str] = field(default_factory=dict)
+    image_preview: str = ""
     has_choices: bool = False
     modality: Modality = "text"
 
@@ -105,6 +108,7 @@ TASKS: Mapping[str, Task] = {
             python="optimum_ane.hub.python_tasks:DEPTH_ESTIMATION",
             pipeline_tag="depth-estimation",
             has_pipeline=True,
+            image_preview="depthEstimation",
             modality="image",
         ),
         Task(
@@ -142,6 +146,7 @@ TASKS: Mapping[str, Task] = {
             pipeline_tag="image-classification",
             has_pipeline=True,
             has_labels=True,
+            image_preview="imageClassifier",
             modality="image",
         ),
         Task(
@@ -156,6 +161,7 @@ TASKS: Mapping[str, Task] = {
             pipeline_tag="image-segmentation",
             has_pipeline=True,
             has_labels=True,
+            image_preview="imageSegmenter",
             modality="image",
         ),
         Task(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optimum_ane.package.meanings import MEANINGS
+from optimum_ane.package.meanings import meaning_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +38,7 @@ class ValueSpec:
     @property
     def meaning(self) -> str:
         """One sentence for a person."""
-        return MEANINGS[self.name]
+        return meaning_of(self.name, self.image)
 
 
 @dataclass(frozen=True)

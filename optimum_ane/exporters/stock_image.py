@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 
 from optimum_ane.errors import UnsupportedModelError
-from optimum_ane.exporters.image_normalization import PIXEL_VALUES, ask_normalization, picture
+from optimum_ane.exporters.image_normalization import PIXEL_VALUES, ask_normalization
+from optimum_ane.exporters.image_size import size_of
 from optimum_ane.exporters.stock_rows import StockRowsANEConfig
 from optimum_ane.nn.pixel_normalization import PixelNormalization
 from optimum_ane.tasks import Modality
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from optimum_ane.package.manifest import Manifest
     from optimum_ane.package.normalization import Normalization
 
-_ASKED = ((360, 480), (640, 400))
-"""Heights and widths of the images that a processor is asked about."""
 _GREY, _SPREAD = 127.5, 85.0
 """What numbers of about −1 to 1, times strengths of up to 1.5, become of eight bits."""
 
@@ -63,7 +61,7 @@ class StockImageANEConfig(StockRowsANEConfig):
         return self._with_input(form if form.image_size is not None else self._with_size(form, processor), processor)
 
     def _with_size(self, form: ExportForm, processor: Processor | None) -> ExportForm:
-        size = _size_of(processor, self.channels) or _as_size(_of_vision(self._config, "image_size"))
+        size = size_of(processor, self.channels) or _as_size(_of_vision(self._config, "image_size"))
         if size is None:
             raise UnsupportedModelError(
                 f"neither an image processor nor the configuration of {self._config.model_type} says how large images "
@@ -162,28 +160,6 @@ def _of_vision(config: Any, name: str) -> Any:
     """An entry of a configuration, or of its part about images."""
     value = getattr(config, name, None)
     return value if value is not None else getattr(getattr(config, "vision_config", None), name, None)
-
-
-def _size_of(processor: Any, channels: int) -> tuple[int, int] | None:
-    """Height and width of what an image processor makes of images; None where these depend on the image.
-
-    It is asked, on two images of other proportions: what its entries mean differs from one to the next.
-    """
-    if processor is None:
-        return None
-    sizes = set()
-    for height, width in _ASKED:
-        try:
-            pixels = processor(picture(np.zeros((channels, height, width), np.uint8)), return_tensors="np")[
-                PIXEL_VALUES
-            ]
-        except Exception as error:  # processors raise whatever an entry sets off
-            raise UnsupportedModelError(
-                f"{type(processor).__name__} cannot be run on an image of {height} × {width} pixels "
-                f"({type(error).__name__}: {error}); give --image-size, or mend preprocessor_config.json"
-            ) from error
-        sizes.add(tuple(np.shape(pixels)[-2:]))
-    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _as_size(value: Any) -> tuple[int, int] | None:

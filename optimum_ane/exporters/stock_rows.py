@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from optimum_ane.exporters.class_labels import class_labels_of
 from optimum_ane.exporters.programs import FunctionSpec, ProgramSpec, ValueSpec
 from optimum_ane.exporters.stock import StockANEConfig
 from optimum_ane.exporters.text import MAIN
@@ -71,7 +72,8 @@ class StockRowsANEConfig(StockANEConfig):
         names = [field.in_package for field in task_row(self.task, modality=self.MODALITY).fields]
         outputs = tuple(ValueSpec(name, None, form.precision) for name in names)
         function = FunctionSpec(MAIN, inputs, outputs)
-        return (ProgramSpec("model", (function,), form.precision, form.compute_units),)
+        labels = class_labels_of(self._config) if form.class_labels else None
+        return (ProgramSpec("model", (function,), form.precision, form.compute_units, labels),)
 
     def examples(self, form: ExportForm, seed: int = 0) -> tuple[dict[str, Tensor], ...]:
         """See `ANEConfig.examples`: one batch, of rows of every kind."""

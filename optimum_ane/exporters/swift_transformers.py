@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 CLIENT_NAMES = {"input_ids": "inputIds", "attention_mask": "attentionMask"}
 """The client's names of inputs, by ours."""
 
-NAME_ENTRY = "co.huggingface.exporters.name"
+EXPORTERS = "co.huggingface.exporters"
+"""What the names of the metadata of huggingface/exporters begin with, which apps read."""
+
+NAME_ENTRY = f"{EXPORTERS}.name"
 """Metadata that names the repository of the tokenizer, for apps that hand none to the client."""
 
 

@@ -10,9 +10,9 @@ import torch
 from optimum.utils import NormalizedTextConfig
 
 from optimum_ane.errors import ShapeError, UnsupportedModelError
+from optimum_ane.exporters.class_labels import class_labels_of
 from optimum_ane.exporters.config import ANEConfig
 from optimum_ane.exporters.programs import FunctionSpec, ProgramSpec, ValueSpec
-from optimum_ane.package.problem_types import SINGLE_LABEL, problem_type_of
 from optimum_ane.tasks import TASKS, compared_fields
 
 if TYPE_CHECKING:
@@ -70,23 +70,12 @@ class TextANEConfig(ANEConfig):
             # The longest is the default: it takes what a caller who does not choose may give.
             for length in reversed(form.sequence_length)
         )
-        labels = self._class_labels() if form.class_labels else None
+        labels = class_labels_of(self._config) if form.class_labels else None
         return (ProgramSpec("model", functions, form.precision, form.compute_units, labels),)
 
     def view(self, form: ExportForm, length: int) -> Callable[[nn.Module], nn.Module]:
         """What is traced of a program's module for one length; see `FunctionSpec.view`."""
         raise NotImplementedError
-
-    def _class_labels(self) -> tuple[str, ...]:
-        config = self._config
-        labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
-        if problem_type_of(config) != SINGLE_LABEL or len(labels) < 2:
-            raise UnsupportedModelError(
-                "class labels need one label of two or more per row; this checkpoint does regression or multi-label"
-            )
-        if len(set(labels)) < len(labels):
-            raise UnsupportedModelError(f"two labels of config.json are equal: {', '.join(labels)}")
-        return labels
 
     @property
     def padding_id(self) -> int:

@@ -35,6 +35,8 @@ _TASK_NAMES = {
     "sequence-classification": "text-classification",
 }
 """Other names that people know of tasks: those of transformers' pipelines and of its classes."""
+_TASKS_OF_CLASSIFIERS = ("image-classification", "text-classification")
+"""Those whose packages may be Core ML classifiers."""
 AS_LIMITS_ALLOW = 0
 """The number of chunks that `"auto"` stands for, until the checkpoint's layers are known."""
 MAX_LENGTH, MAX_BATCH, MAX_LENGTHS, MAX_PIXELS, MAX_AUDIO, MAX_CHUNKS = 1 << 20, 1 << 16, 64, 1 << 14, 1 << 24, 64
@@ -111,7 +113,11 @@ class ExportForm:
     compute_units: str = _option(
         "cpu_and_ne", "default when the package is loaded, recorded in ane_config.json", choices=COMPUTE_UNITS
     )
-    class_labels: bool = _option(False, "make it a Core ML classifier with the checkpoint's own labels")
+    class_labels: bool = _option(
+        False,
+        "make it a Core ML classifier with the checkpoint's own labels (of images, Vision then gives "
+        "VNClassificationObservation)",
+    )
     pooling: str | None = _option(
         None,
         "sentence embeddings in place of hidden states (feature-extraction; default: what a sentence-transformers "
@@ -233,8 +239,10 @@ class ExportForm:
     def _check_classifier(self) -> None:
         if not self.class_labels:
             return
-        if self.task not in (AUTO, "text-classification"):
-            raise UnsupportedModelError(f"class labels are for the task text-classification, not for {self.task}")
+        if self.task not in (AUTO, *_TASKS_OF_CLASSIFIERS):
+            raise UnsupportedModelError(
+                f"class labels are for the tasks {' and '.join(_TASKS_OF_CLASSIFIERS)}, not for {self.task}"
+            )
         if self.batch_size != 1:
             raise ShapeError(f"a Core ML classifier takes one row, batch size {self.batch_size} was asked for")
         if len(self.sequence_length) > 1:

@@ -31,3 +31,16 @@ MEANINGS = {
     "classLabel": "The most probable label.",
     "classLabel_probs": "The probability of each label.",
 }
+"""By the names of tensors."""
+
+
+def meaning_of(name: str, image: str = "") -> str:
+    """What an input or output means; empty where nothing is known of it.
+
+    Args:
+        name: In the program.
+        image: The colour layout of an input that is one of Core ML's images; empty for tensors.
+    """
+    if image:
+        return f"Image of the exported size, {image}, eight bits a channel; the program normalises it itself."
+    return MEANINGS.get(name, "")

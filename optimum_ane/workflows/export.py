@@ -23,9 +23,7 @@ from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.anemll import AnemllANEConfig
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
-from optimum_ane.exporters.dual_encoder import DualEncoderANEConfig
-from optimum_ane.exporters.stock_image import StockImageANEConfig
-from optimum_ane.exporters.swift_transformers import NAME_ENTRY, SwiftTransformersANEConfig
+from optimum_ane.exporters.swift_transformers import SwiftTransformersANEConfig
 from optimum_ane.package.deployment_targets import ios_target
 from optimum_ane.package.environment import machine_kind, tool_versions
 from optimum_ane.package.form import NO_POOLING, ExportForm, form_from_options
@@ -33,7 +31,6 @@ from optimum_ane.package.manifest import Manifest, SourceEntry, TextEntry
 from optimum_ane.package.report import ExportReport
 from optimum_ane.package.staging import check_output, staged
 from optimum_ane.progress import Stages
-from optimum_ane.targets.coreml.metadata import PREVIEW_TYPE, Metadata
 from optimum_ane.tasks import TASKS, Modality
 from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.version import __version__
@@ -44,7 +41,8 @@ from optimum_ane.workflows.command_line import python_call
 from optimum_ane.workflows.decoder import DecoderExport
 from optimum_ane.workflows.draft import PackageDraft, Stage, run_stages
 from optimum_ane.workflows.memory_check import check_memory
-from optimum_ane.workflows.processor_entries import audio_entry, image_entry
+from optimum_ane.workflows.processor_entries import audio_entry, image_config_of, image_entry, sized_processor
+from optimum_ane.workflows.program_metadata import describe_program
 
 if TYPE_CHECKING:
     from torch import nn
@@ -317,6 +315,9 @@ def export_checkpoint(
     if form.audio_length != asked.audio_length:
         checkpoint.notes.append(f"audio length: {form.audio_length}; --audio-length takes another")
     ane_config.check(form)
+    if "image" in ane_config.MODALITY and processor is not None:
+        processor, note = sized_processor(form, ane_config, processor)
+        checkpoint.notes += [note] if note else []
     if is_text:
         check_memory(checkpoint.config, form)
     programs = ane_config.programs(form)
@@ -467,8 +468,7 @@ def _tokenizer_of(
 
 def _image_input_note(ane_config: ANEConfig) -> str:
     """What the programs take, where that was not asked for."""
-    images = ane_config.images if isinstance(ane_config, DualEncoderANEConfig) else ane_config
-    assert isinstance(images, StockImageANEConfig)
+    images = image_config_of(ane_config)
     if images.normalization is None:
         return f"image input: tensor, since {images.why_tensors}"
     return f"image input: image, {images.normalization.layout}, normalised in the program"
@@ -492,48 +492,16 @@ def _complete(form: ExportForm, checkpoint: Checkpoint) -> ExportForm:
 
 
 def _convert(draft: PackageDraft) -> None:
-    stage.convert(draft, _metadata(draft))
+    stage.convert(draft, describe_program(draft))
 
 
 def _convert_by_graph(draft: PackageDraft, checks: ExportChecks) -> None:
     compare = graph.compare_with_original if checks.validate else None
-    graph.convert(draft, _metadata(draft), checks.psnr_threshold, compare)
+    graph.convert(draft, describe_program(draft), checks.psnr_threshold, compare)
 
 
 def _convert_decoder(draft: PackageDraft, decoder: DecoderExport, checks: ExportChecks) -> None:
-    decoder.convert(draft, _metadata(draft), checks.psnr_threshold, is_compared=checks.validate)
-
-
-def _metadata(draft: PackageDraft) -> Metadata:
-    checkpoint, form = draft.checkpoint, draft.form
-    source = checkpoint.source
-    labels = draft.manifest.labels
-    made = "written for" if draft.ane_config.METHOD == "handwritten" else "made by graph for"
-    return Metadata(
-        short_description=f"{checkpoint.config.model_type} for {form.task}, {made} the Apple Neural Engine; "
-        f"converted from {source.name} by optimum-ane.",
-        author=source.author or "unknown",
-        license=source.license or "unknown",
-        version=source.revision or "1.0",
-        entries={
-            "source_model": source.name,
-            "source_revision": source.revision,
-            "task": form.task,
-            "sequence_length": ",".join(map(str, form.sequence_length)) or None,
-            "context_length": form.context_length,
-            "prefill_length": form.prefill_length,
-            "image_size": " × ".join(map(str, form.image_size)) if form.image_size else None,
-            "audio_length": form.audio_length,
-            "batch_size": form.batch_size,
-            "pooling": form.pooling,
-            "tokenizer_class": None if draft.tokenizer is None else type(draft.tokenizer).__name__,
-            "processor_class": None if draft.processor is None else type(draft.processor).__name__,
-            "labels": _json(labels) if labels else None,
-            "optimum_ane_version": __version__,
-            NAME_ENTRY: source.name if form.layout == "swift-transformers" and source.is_hub else None,
-            PREVIEW_TYPE: TASKS[form.task].xcode_previews.get(checkpoint.config.model_type),
-        },
-    )
+    decoder.convert(draft, describe_program(draft), checks.psnr_threshold, is_compared=checks.validate)
 
 
 def _compress(draft: PackageDraft, recipe: Recipe) -> None:
@@ -545,12 +513,6 @@ def _write(draft: PackageDraft) -> None:
     stage.write_configuration(draft)
     write_client_files(draft)
     stage.write_package(draft)
-
-
-def _json(labels: tuple[str, ...]) -> str:
-    import json
-
-    return json.dumps(list(labels), ensure_ascii=False)
 
 
 def _manifest(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.exporters.dual_encoder import DualEncoderANEConfig
+from optimum_ane.exporters.image_size import fit_of, with_size
 from optimum_ane.exporters.stock_image import StockImageANEConfig
 from optimum_ane.package.manifest import AudioEntry, ImageEntry
 
@@ -14,10 +16,16 @@ if TYPE_CHECKING:
 _OF_CHANNELS = ("image_mean", "image_std")
 
 
-def image_entry(form: ExportForm, ane_config: ANEConfig, processor: Processor | None) -> ImageEntry:
-    """Describes images; what the processor does not do, or does not say, is left open."""
+def image_config_of(ane_config: ANEConfig) -> StockImageANEConfig:
+    """What is stated of images; of a pair of encoders, that of the one that takes them."""
     images = ane_config.images if isinstance(ane_config, DualEncoderANEConfig) else ane_config
     assert isinstance(images, StockImageANEConfig)
+    return images
+
+
+def image_entry(form: ExportForm, ane_config: ANEConfig, processor: Processor | None) -> ImageEntry:
+    """Describes images; what the processor does not do, or does not say, is left open."""
+    images = image_config_of(ane_config)
     assert form.image_size is not None
     factor = getattr(processor, "rescale_factor", None) if getattr(processor, "do_rescale", False) else None
     is_normalized = getattr(processor, "do_normalize", False)
@@ -31,7 +39,25 @@ def image_entry(form: ExportForm, ane_config: ANEConfig, processor: Processor | 
         mean,
         std,
         images.normalization,
+        fit_of(processor, images.channels),
     )
+
+
+def sized_processor(form: ExportForm, ane_config: ANEConfig, processor: Processor) -> tuple[Processor, str]:
+    """The image processor that goes into a package, which makes images of the exported size.
+
+    Returns:
+        It, and what there is to say of it; nothing where it is the checkpoint's own.
+    """
+    assert form.image_size is not None
+    height, width = form.image_size
+    try:
+        sized = with_size(processor, (height, width), image_config_of(ane_config).channels)
+    except UnsupportedModelError as error:
+        return processor, f"warning: {error}"
+    if sized is processor:
+        return processor, ""
+    return sized, f"image processor: set to {height} × {width} pixels"
 
 
 def audio_entry(form: ExportForm, processor: Processor | None) -> AudioEntry:

@@ -31,7 +31,7 @@ from optimum_ane.package.environment import peak_memory
 from optimum_ane.package.files import hash_files
 from optimum_ane.package.layout import EXPORT_REPORT, GENERATION_CONFIG
 from optimum_ane.package.manifest import FunctionEntry, ProgramEntry, TensorEntry
-from optimum_ane.package.meanings import MEANINGS
+from optimum_ane.package.meanings import MEANINGS, meaning_of
 from optimum_ane.package.report import measure_sizes
 from optimum_ane.progress import row_progress
 from optimum_ane.runtimes import Session, TensorSpec
@@ -428,7 +428,7 @@ def _convertible(
         float32_outputs=[value.name for value in function.outputs if value.dtype == "float32"],
         other_shapes={value.name: value.other_shapes for value in function.inputs if value.other_shapes},
         images={value.name: value.image for value in function.inputs if value.image},
-        meanings=MEANINGS,
+        meanings=MEANINGS | {value.name: value.meaning for value in function.inputs if value.image},
     )
 
 
@@ -448,4 +448,4 @@ def _function_entries(session: Session) -> tuple[FunctionEntry, ...]:
 
 
 def _tensor_entries(specs: Iterable[TensorSpec]) -> tuple[TensorEntry, ...]:
-    return tuple(TensorEntry(spec.name, spec.shape, spec.dtype, MEANINGS.get(spec.name, "")) for spec in specs)
+    return tuple(TensorEntry(spec.name, spec.shape, spec.dtype, meaning_of(spec.name, spec.image)) for spec in specs)

@@ -14,6 +14,10 @@ https://apple.github.io/coremltools/docs-guides/source/xcode-model-preview-types
 """
 
 
+PREVIEW_PARAMETERS = "com.apple.coreml.model.preview.params"
+"""What the preview of a segmenter needs to know: JSON with `labels`, and `colors` as hexadecimal numbers."""
+
+
 @dataclass(frozen=True)
 class Metadata:
     """What a program says of itself.

@@ -30,7 +30,7 @@ The list is YAML; scripts/zoo.yaml is one:
         task: text-classification
         # All that follows may be left out:
         revision: main            # branch, tag or commit; pin a commit for packages that never change
-        sequence_lengths: [128, 64]       # one package for each …
+        sequence_lengths: [128, 64]       # of texts: one package for each …
         compress: [none, int8]            # … with each recipe: a name, or a file: ./recipe.yaml
         first_at_root: true       # the first package at the repository's root, the others in subfolders: seq64-int8
         repository: "{org}/{name}-ane"
@@ -39,6 +39,8 @@ The list is YAML; scripts/zoo.yaml is one:
         minimum_deployment_target: iOS16
         compute_units: cpu_and_ne
         class_labels: false       # a Core ML classifier
+        context_length: 2048      # of language models; with prefill_length, kv_cache, chunks and layout
+        image_size: [392, 518]    # of images: height and width; with image_input
         pooling: mean             # sentence embeddings, with feature-extraction
         normalize: true
         psnr_threshold: 50        # dB

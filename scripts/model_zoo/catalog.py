@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import string
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from model_zoo.strict_yaml import ListError, Section, read_yaml
 from optimum_ane.errors import ANEError
-from optimum_ane.package.form import ExportForm
+from optimum_ane.package.form import GENERATION, ExportForm
 
 NO_COMPRESSION = "none"
 REPOSITORY = "{org}/{name}-ane"
@@ -70,7 +71,8 @@ class Model:
         revision: Branch, tag or commit on the Hub; None is the default branch.
         architecture: The checkpoint's `model_type`.
         form: What the packages share of their form; its length is the first of `sequence_lengths`.
-        sequence_lengths: One package for each, in tokens.
+        sequence_lengths: One package for each, in tokens; None stands for the only package of models whose rows have
+            no length to choose: language models with a cache, images, sounds.
         compress: One package for each recipe of compression; `"none"` stores the weights as they are.
         psnr_threshold: dB; None is the export's own.
         evaluation: A dataset to score on.
@@ -85,7 +87,7 @@ class Model:
     revision: str | None
     architecture: str
     form: ExportForm
-    sequence_lengths: tuple[int, ...]
+    sequence_lengths: tuple[int | None, ...]
     compress: tuple[str, ...]
     psnr_threshold: float | None
     evaluation: Evaluation | None
@@ -100,14 +102,14 @@ class Job:
 
     Attributes:
         model: The entry of the list.
-        sequence_length: In tokens.
+        sequence_length: In tokens; None where there is none to choose.
         recipe: Of compression; None for none.
         repository: Where to publish; None for nowhere.
         subfolder: Where in that repository; empty for the root.
     """
 
     model: Model
-    sequence_length: int
+    sequence_length: int | None
     recipe: str | None
     repository: str | None
     subfolder: str
@@ -115,13 +117,15 @@ class Job:
     @property
     def form(self) -> ExportForm:
         """What the export is asked for."""
-        return replace(self.model.form, sequence_length=(self.sequence_length,))
+        length = self.sequence_length
+        return self.model.form if length is None else replace(self.model.form, sequence_length=(length,))
 
     @property
     def variant(self) -> str:
-        """The package among those of its model: `seq128`, or `seq128-int8`."""
-        recipe = "" if self.recipe is None else f"-{Path(self.recipe).stem}"
-        return f"seq{self.sequence_length}{recipe}"
+        """The package among those of its model: `seq128`, `seq128-int8`, or without a length `float16` and `int8`."""
+        length = [] if self.sequence_length is None else [f"seq{self.sequence_length}"]
+        recipe = [] if self.recipe is None else [Path(self.recipe).stem]
+        return "-".join(length + recipe or [self.model.form.precision])
 
     @property
     def id(self) -> str:
@@ -149,7 +153,9 @@ def read_catalog(path: Path) -> list[Model]:
         section.only((*_OWN_KEYS, *_SHARED_KEYS))
         if name in models:
             raise section.error("another model has this name", "name")
-        models[name] = _read_model(section if defaults is None else section.with_defaults(defaults), name)
+        has_lengths = "sequence_lengths" in section
+        whole = section if defaults is None else section.with_defaults(defaults)
+        models[name] = _read_model(whole, name, has_lengths)
     return list(models.values())
 
 
@@ -194,14 +200,22 @@ def _expand(model: Model, org: str) -> str:
     return repository
 
 
-def _read_model(section: Section, name: str) -> Model:
-    from optimum_ane.exporters.config import supported_tasks
-
+def _read_model(section: Section, name: str, has_lengths: bool) -> Model:
+    """Reads an entry; `has_lengths` says whether `sequence_lengths` stands in it, and not among the defaults alone."""
     if not _NAME.fullmatch(name):
         raise section.error(f"{name!r} is no name; letters, digits, '.', '_' and '-' make one, 80 at most", "name")
-    architecture = section.text("architecture", _architectures())
-    task = section.text("task", supported_tasks()[architecture])
-    lengths = section.wholes("sequence_lengths", (128,))
+    tasks = _tasks()
+    architecture = section.text("architecture")
+    if architecture not in tasks:
+        near = difflib.get_close_matches(architecture, tasks, 1)
+        meant = f"; did you mean {near[0]}?" if near else "; `optimum-cli export ane --list` shows what is"
+        raise section.error(f"{architecture!r} is no model type that can be exported{meant}", "architecture")
+    task = section.text("task", tasks[architecture])
+    lengths: tuple[int | None, ...] = (None,)
+    if _takes_lengths(section, architecture, task):
+        lengths = section.wholes("sequence_lengths", (128,))
+    elif has_lengths:
+        raise section.error(f"{architecture} for {task} has no rows of tokens of a length", "sequence_lengths")
     return Model(
         name=name,
         model=_path_or_id(section, "model", section.text("model"), is_directory=True),
@@ -218,32 +232,50 @@ def _read_model(section: Section, name: str) -> Model:
     )
 
 
-def _architectures() -> tuple[str, ...]:
+def _tasks() -> dict[str, tuple[str, ...]]:
+    """The tasks of each model type, written by hand or by graph."""
     import optimum_ane.models  # noqa: F401 - registers them
-    from optimum_ane.exporters.config import supported_tasks
+    from optimum_ane.exporters.config import graph_tasks, supported_tasks
 
-    return tuple(supported_tasks())
+    by_hand, by_graph = supported_tasks(), graph_tasks()
+    return {
+        model_type: tuple(sorted({*by_hand.get(model_type, ()), *by_graph.get(model_type, ())}))
+        for model_type in sorted(by_hand.keys() | by_graph.keys())
+    }
 
 
-def _form(section: Section, task: str, lengths: tuple[int, ...]) -> ExportForm:
+def _takes_lengths(section: Section, architecture: str, task: str) -> bool:
+    """Whether the packages have rows of tokens of one length."""
+    from optimum_ane.exporters.config import get_ane_config_class
+
+    if task == GENERATION:
+        return section.optional_text("kv_cache") == "none"
+    return "text" in get_ane_config_class(architecture, task, "auto").MODALITY
+
+
+def _form(section: Section, task: str, lengths: tuple[int | None, ...]) -> ExportForm:
     """The form of the first package; all of them are checked."""
-    options = {entry.name: _option(section, entry.name, entry.default) for entry in _FORM_FIELDS}
+    options = {entry.name: _option(section, entry) for entry in _FORM_FIELDS}
     given = {name: value for name, value in options.items() if value is not None}
     _check_target(section, given.get("minimum_deployment_target"))
     try:
-        forms = [ExportForm(task=task, sequence_length=(length,), **given) for length in lengths]
+        form = ExportForm(task=task, **given)
+        forms = [form if length is None else replace(form, sequence_length=(length,)) for length in lengths]
     except ANEError as error:
         raise section.error(str(error)) from error
     return forms[0]
 
 
-def _option(section: Section, name: str, default: Any) -> Any:
-    """The value of a key, of the type that its default has; None where it is not there."""
-    if name not in section:
+def _option(section: Section, entry: Field) -> Any:
+    """The value of the key of an option, of the option's type; None where it is not there."""
+    if entry.name not in section:
         return None
-    if isinstance(default, bool):
-        return section.flag(name)
-    return section.whole(name) if isinstance(default, int) else section.optional_text(name)
+    if isinstance(entry.default, bool):
+        return section.flag(entry.name)
+    if entry.metadata.get("several"):
+        return section.extents(entry.name)
+    is_number = isinstance(entry.default, int) or entry.metadata.get("type") is int
+    return section.whole(entry.name) if is_number else section.optional_text(entry.name)
 
 
 def _check_target(section: Section, name: str | None) -> None:

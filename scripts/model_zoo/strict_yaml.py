@@ -103,6 +103,12 @@ class Section:
         values = self._several(key, list(default))
         return tuple(self._checked_whole(value, key, 1) for value in values)
 
+    def extents(self, key: str) -> tuple[int, ...]:
+        """One whole number or a list of them, which may be equal."""
+        value = self._values[key]
+        values = value if isinstance(value, list) else [value]
+        return tuple(self._checked_whole(each, key, 1) for each in values)
+
     def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
         """One or more different texts."""
         values = self._several(key, list(default))

@@ -11,7 +11,7 @@ from model_zoo.catalog import make_jobs, read_catalog
 from model_zoo.strict_yaml import ListError
 
 from optimum_ane.compression.recipes import get_recipe
-from optimum_ane.exporters.config import supported_tasks
+from optimum_ane.exporters.config import graph_tasks, supported_tasks
 from optimum_ane.package.form import ExportForm
 
 GOOD = """\
@@ -31,14 +31,27 @@ def read(tmp_path, text):
 
 def test_the_shipped_list_names_supported_architectures_tasks_and_recipes():
     models = read_catalog(zoo.LIST)
-    supported = supported_tasks()
+    by_hand, by_graph = supported_tasks(), graph_tasks()
     for model in models:
-        assert model.form.task in supported[model.architecture]
+        assert model.form.task in {*by_hand.get(model.architecture, ()), *by_graph.get(model.architecture, ())}
         assert all(name == "none" or get_recipe(name) for name in model.compress)
         assert not model.model.startswith("/")
-    for task in ("text-classification", "token-classification", "question-answering", "feature-extraction"):
+    for task in (
+        "text-classification",
+        "token-classification",
+        "question-answering",
+        "feature-extraction",
+        "text-generation",
+        "image-classification",
+        "object-detection",
+        "image-segmentation",
+        "depth-estimation",
+        "zero-shot-image-classification",
+    ):
         assert any(model.form.task == task for model in models)
-    embedders = [model for model in models if model.form.task == "feature-extraction"]
+    embedders = [
+        model for model in models if model.form.task == "feature-extraction" and model.form.image_size is None
+    ]
     assert all(model.form.pools and model.form.normalize for model in embedders)
     assert {"bge", "gte", "e5", "minilm"} <= {part for model in embedders for part in re.split("[-_]", model.name)}
     jobs = make_jobs(models, "org")
@@ -67,7 +80,7 @@ def test_every_option_of_the_exports_form_may_stand_in_the_list(tmp_path):
     (model,) = read(tmp_path, text)
     assert model.form == ExportForm(task="feature-extraction", **options)
     named = {entry.name for entry in fields(ExportForm)}
-    of_other_rows = {"image_size", "audio_length"}
+    of_other_rows = {"image_input", "image_size", "audio_length"}
     of_language_models = {"context_length", "prefill_length", "kv_cache", "chunks", "layout"}
     assert named == options.keys() | of_other_rows | of_language_models | {"task", "sequence_length", "class_labels"}
 
@@ -93,6 +106,24 @@ def test_each_length_and_recipe_is_a_package_the_first_at_the_root(tmp_path):
     assert (job.repository, job.subfolder) == ("me/ane-one", "seq128")
 
 
+LANGUAGE_MODEL = GOOD.replace("bert", "llama").replace("text-classification", "text-generation")
+DETECTOR = GOOD.replace("bert", "yolos").replace("text-classification", "object-detection")
+
+
+def test_packages_without_a_length_of_rows_are_told_apart_by_their_weights(tmp_path):
+    """Lengths among the defaults are for those that have rows of tokens."""
+    defaults = "defaults: {sequence_lengths: [64, 32], compress: [none, int8]}\n"
+    (model,) = read(tmp_path, defaults + LANGUAGE_MODEL + "    context_length: 256\n    chunks: auto\n")
+    jobs = make_jobs([model], "me")
+    assert [(job.id, job.subfolder) for job in jobs] == [("one/float16", ""), ("one/int8", "int8")]
+    assert {job.form for job in jobs} == {ExportForm(task="text-generation", context_length=256, chunks="auto")}
+    (model,) = read(tmp_path, DETECTOR + "    image_size: [512, 512]\n    image_input: tensor\n")
+    (job,) = make_jobs([model], "me")
+    assert job.form == ExportForm(task="object-detection", image_size=(512, 512), image_input="tensor")
+    (model,) = read(tmp_path, defaults + LANGUAGE_MODEL + "    kv_cache: none\n")
+    assert model.sequence_lengths == (64, 32)
+
+
 def test_paths_are_relative_to_the_list(tmp_path):
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "dev.tsv").write_text("")
@@ -109,13 +140,17 @@ def test_paths_are_relative_to_the_list(tmp_path):
         (GOOD + "    color: red\n", 6, "unknown key 'color'. Allowed: architecture, audio_length, batch_size"),
         (GOOD + "    task: fill-mask\n", 6, "the key 'task' is there twice, first in line 5"),
         (GOOD + GOOD.partition("\n")[2], 6, "another model has this name"),
-        (GOOD.replace("bert", "gpt2"), 4, "architecture: 'gpt2' is not one of albert, bert, camembert"),
+        (GOOD.replace("bert", "brt"), 4, "architecture: 'brt' is no model type that can be exported; did you mean b"),
         (GOOD.replace("text-", "image-"), 5, "task: 'image-classification' is not one of feature-extraction, "),
         (GOOD.replace("    task: text-classification\n", ""), 2, "model 'one': 'task' is missing: one of"),
         (GOOD.replace("    model: org/one\n", ""), 2, "'model' is missing"),
         (GOOD.replace("one", "../one", 1), 2, "'../one' is no name"),
         (GOOD.replace("org/one", "./nowhere"), 3, "there is no directory"),
         (GOOD + "    sequence_lengths: 128\n", 6, "128 is a number; a list with one value or more is expected"),
+        (LANGUAGE_MODEL + "    sequence_lengths: [64]\n", 6, "llama for text-generation has no rows of tokens"),
+        (DETECTOR + "    sequence_lengths: [64]\n", 6, "yolos for object-detection has no rows of tokens"),
+        (DETECTOR + "    image_size: [512, wide]\n", 6, "'wide' is not a whole number from 1 on"),
+        (LANGUAGE_MODEL + "    context_length: long\n", 6, "'long' is not a whole number from 1 on"),
         (GOOD + "    sequence_lengths: []\n", 6, "is empty; a list with one value or more is expected"),
         (GOOD + "    sequence_lengths: [64, 64]\n", 6, "64 is there twice"),
         (GOOD + "    sequence_lengths: [0]\n", 6, "0 is not a whole number from 1 on"),

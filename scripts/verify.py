@@ -33,6 +33,7 @@ MEASUREMENTS = {
     "lengths": "a package of several lengths: size, accuracy, speed",
     "graph": "DistilBERT by its graph beside the hand-written module",
     "vit_digits": "a ViT by its graph beside PyTorch, image by image",
+    "image_inputs": "images in against the image processor's own values in, all normalisations",
     "plain_modules": "modules of diffusers and timm, and one of our own, by example inputs",
     "optimize": "stock packages rewritten for the engine",
     "coverage": "architectures by graph: the counts of docs/coverage.json",

@@ -87,6 +87,7 @@ def _values(packages: Sequence[CardPackage], repo_id: str | None, license: str |
         "deployment_target": manifest.form.target,
         "systems": main.systems,
         "tensors": tensors(main),
+        "image_input": card_values.image_input(main),
         "labels": ", ".join(map(code, main.labels)),
         "functions": function_rows(main),
         "default_function": code(main.default_function.name),

@@ -19,6 +19,33 @@ def size(package: CardPackage) -> str:
     return "–" if size is None else f"{size / 1e6:.1f} MB"
 
 
+_FITS = {
+    "fill": "stretched to that size",
+    "crop": "scaled until it covers that size, and cut off at both ends",
+    "pad": "scaled into that size, and filled up",
+    "": "resized",
+}
+"""What an image processor does to images of other proportions, by `ImageEntry.fit`."""
+
+
+def image_input(package: CardPackage) -> str:
+    """What a package does with an image, and what it leaves to the caller; empty for packages that take none."""
+    image = package.manifest.image
+    if image is None:
+        return ""
+    fit = _FITS.get(image.fit, _FITS[""])
+    if image.normalization is None:
+        return (
+            f"The caller makes the numbers: an image {fit}, {image.height} × {image.width} pixels, and normalised as "
+            "the processor's files say."
+        )
+    return (
+        f"The image has eight bits a channel, {image.normalization.layout}, and {image.height} × {image.width} "
+        f"pixels. Resizing is the caller's: the checkpoint's processor has images {fit}. Normalising is the "
+        "package's: nothing is divided or subtracted before it."
+    )
+
+
 def decibels(ratio: float | None) -> str:
     """A PSNR."""
     if ratio is None:

@@ -1,4 +1,4 @@
-"""The card's picture: accuracy lost against size, or where the operations are predicted to run."""
+"""The card's picture: accuracy lost against size, or where the operations are predicted to run; the way of images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from optimum_ane.charts import BLUE, DEVICE_COLORS, INK, PAPER, chart_style
 from optimum_ane.hub.card_functions import VERDICTS, named_functions, operations_by_verdict
 from optimum_ane.hub.card_package import CardPackage
 from optimum_ane.hub.card_values import drop_interval
+from optimum_ane.hub.input_picture import HEIGHT, draw_input, takes_images
 from optimum_ane.hub.markdown import plain
 from optimum_ane.package.metric_format import drop_unit
 
@@ -22,11 +23,14 @@ _MAX_NAME = 28
 
 def caption(packages: Sequence[CardPackage]) -> str | None:
     """What the picture shows, for those who do not see it; None where there is nothing to show."""
+    parts = []
+    if packages and takes_images(_main(packages).manifest):
+        parts.append("What becomes of an image, and who does it")
     if _scored(packages):
-        return "Size of each package, and what it loses in accuracy"
-    if _placed(packages):
-        return "Operations by the device that they are predicted to run on"
-    return None
+        parts.append("Size of each package, and what it loses in accuracy")
+    elif _placed(packages):
+        parts.append("Operations by the device that they are predicted to run on")
+    return "; ".join(parts) or None
 
 
 def make_picture(packages: Sequence[CardPackage]) -> bytes | None:
@@ -39,22 +43,35 @@ def make_picture(packages: Sequence[CardPackage]) -> bytes | None:
         The same bytes for the same packages and the same matplotlib; None where there is nothing to show.
     """
     scored, placed = _scored(packages), _placed(packages)
-    if not scored and not placed:
+    heights = [HEIGHT] if packages and takes_images(_main(packages).manifest) else []
+    if scored or placed:
+        heights.append(3.6 if scored else 1.5 + 0.42 * len(placed))
+    if not heights:
         return None
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with chart_style():
-        height = 3.6 if scored else 1.5 + 0.42 * len(placed)
-        figure = Figure(figsize=(7.2, height), facecolor=PAPER, layout="constrained")
-        axes = figure.add_subplot(facecolor=PAPER)
-        if scored:
-            _draw_scores(axes, scored)
-        else:
-            _draw_devices(axes, placed)
+        figure = Figure(figsize=(7.2, sum(heights)), facecolor=PAPER, layout="constrained")
+        parts = list(figure.subfigures(len(heights), height_ratios=heights, squeeze=False)[:, 0])
+        for part in parts:
+            part.set_facecolor(PAPER)
+        if scored or placed:
+            axes = parts.pop().add_subplot(facecolor=PAPER)
+            if scored:
+                _draw_scores(axes, scored)
+            else:
+                _draw_devices(axes, placed)
+        if parts:
+            draw_input(parts[0].add_subplot(), _main(packages).manifest)
         buffer = io.BytesIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
+
+
+def _main(packages: Sequence[CardPackage]) -> CardPackage:
+    """The package that a card describes."""
+    return min(packages, key=lambda package: package.path)
 
 
 def _scored(packages: Sequence[CardPackage]) -> list[CardPackage]:

@@ -1,4 +1,4 @@
-"""A ViT by its graph, images as tensors, beside the original on every image of a folder for each class."""
+"""A ViT by its graph, with images in, beside the original on every image of a folder for each class."""
 
 from __future__ import annotations
 

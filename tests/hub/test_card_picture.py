@@ -1,5 +1,6 @@
 """The picture of a card: what it shows, and that the same packages give the same bytes."""
 
+import dataclasses
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -9,6 +10,8 @@ from card_packages import ACCURACY, RESIDENCY, changed, plain_package
 from optimum_ane.charts import BLUE, PAPER
 from optimum_ane.hub.card import make_card
 from optimum_ane.hub.picture import make_picture
+from optimum_ane.package.manifest import FunctionEntry, ImageEntry, ProgramEntry, TensorEntry
+from optimum_ane.package.normalization import Normalization
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -108,3 +111,34 @@ def test_names_of_strangers_are_drawn_and_nothing_more(scored):
     root = ElementTree.fromstring(picture)
     assert not list(root.iter(f"{SVG}script"))
     assert not [node for node in root.iter() if "script" in str(node.tag)]
+
+
+def of_images(package, normalization, fit="crop"):
+    """The same package, of images."""
+    pixels = TensorEntry("pixel_values", (1, 3, 40, 72), "float32", "")
+    function = FunctionEntry("main", (pixels,), (TensorEntry("logits", (1, 2), "float16", ""),))
+    form = dataclasses.replace(package.manifest.form, task="image-classification", image_size=(40, 72))
+    manifest = dataclasses.replace(
+        package.manifest,
+        form=form,
+        programs=(ProgramEntry("model", (function,)),),
+        image=ImageEntry(40, 72, 3, normalization=normalization, fit=fit),
+        text=None,
+    )
+    return dataclasses.replace(package, manifest=manifest)
+
+
+def test_of_images_the_way_into_the_package_is_drawn(package):
+    taken = of_images(package, Normalization("BGR", (1.0,) * 3, (0.0,) * 3))
+    words = words_of(make_picture([taken]))
+    assert {"any image", "40 × 72 pixels", "scaled, middle cropped", "from BGR of 8 bits", "logits"} <= set(words)
+    assert {"your app, or Vision", "this package"} <= set(words)
+    assert "![What becomes of an image, and who does it](card.svg)" in make_card([taken], repo_id="org/model")
+    assert make_picture([taken]) == make_picture([taken])
+
+
+def test_of_tensors_the_app_normalises(package):
+    taken = changed(of_images(package, None, fit=""), report={"residency": RESIDENCY})
+    words = words_of(make_picture([taken]))
+    assert {"to 3 × 40 × 72 floats", "your app", "Neural Engine: 391"} <= set(words)
+    assert "your app, or Vision" not in words

@@ -134,6 +134,13 @@ def test_swift_of_a_classifier_reads_observations_of_vision(classifier):
     assert not re.search(r"\{[a-z_]+\}", swift)
 
 
+def test_the_card_says_who_does_what(classifier):
+    card = (classifier[1] / "README.md").read_text()
+    assert "eight bits a channel, RGB, and 16 × 32 pixels. Resizing is the caller's" in card
+    assert "scaled until it covers that size, and cut off at both ends" in card
+    assert "![What becomes of an image, and who does it" in card
+
+
 def test_a_package_of_before_has_tensors(tmp_path, classifier):
     """Version 2.3 of the manifest knew no images but as tensors."""
     _, path = classifier

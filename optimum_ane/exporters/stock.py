@@ -39,7 +39,12 @@ class StockANEConfig(ANEConfig):
         task = task_row(self.task, modality=self.MODALITY)
         outputs = [field.name for field in task.fields]
         module = StockModule(
-            original, self.input_names, outputs, adds_choices=task.has_choices, prepare=self.prepare(program)
+            original,
+            self.input_names,
+            outputs,
+            adds_choices=task.has_choices,
+            prepare=self.prepare(program),
+            finish=self.finish(program),
         )
         shortest = min(program.functions, key=lambda function: function.inputs[0].shape or ())
         module.learn_layers(self.function_inputs(shortest))
@@ -48,6 +53,10 @@ class StockANEConfig(ANEConfig):
     def prepare(self, program: ProgramSpec) -> Mapping[str, nn.Module]:
         """What a program does to its inputs before the original's own graph, by the inputs' names."""
         return {}
+
+    def finish(self, program: ProgramSpec) -> nn.Module | None:
+        """What makes a program's further outputs of those of the original; None where it has none."""
+        return None
 
     def forward_arguments(self) -> Sequence[str]:
         """The arguments of the forward of the task's model; none where transformers has no model of it."""

@@ -11,7 +11,9 @@ import torch
 from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.exporters.image_normalization import PIXEL_VALUES, ask_normalization
 from optimum_ane.exporters.image_size import size_of
+from optimum_ane.exporters.programs import ProgramSpec, ValueSpec
 from optimum_ane.exporters.stock_rows import StockRowsANEConfig
+from optimum_ane.nn.image_outputs import ClassMap, DepthImage, Detections
 from optimum_ane.nn.pixel_normalization import PixelNormalization
 from optimum_ane.tasks import Modality
 
@@ -19,11 +21,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from optimum_ane.exporters.config import Processor
-    from optimum_ane.exporters.programs import ProgramSpec
     from optimum_ane.package.form import ExportForm
     from optimum_ane.package.manifest import Manifest
     from optimum_ane.package.normalization import Normalization
 
+_FURTHER_OUTPUTS = {
+    "depth-estimation": (ValueSpec("depth", None, "float16", image="GRAYSCALE_FLOAT16"),),
+    "image-segmentation": (ValueSpec("class_map", None, "int32"),),
+    "object-detection": (ValueSpec("confidence", None, "float32"), ValueSpec("coordinates", None, "float32")),
+}
+FURTHER_NAMES = tuple(value.name for values in _FURTHER_OUTPUTS.values() for value in values)
+"""Outputs that are made for apps, which the model classes do not read."""
 _GREY, _SPREAD = 127.5, 85.0
 """What numbers of about −1 to 1, times strengths of up to 1.5, become of eight bits."""
 
@@ -104,6 +112,22 @@ class StockImageANEConfig(StockRowsANEConfig):
             return {}
         assert self.normalization is not None
         return {name: PixelNormalization(self.normalization.scale, self.normalization.bias) for name in names}
+
+    def further_outputs(self, form: ExportForm) -> tuple[ValueSpec, ...]:
+        """See `StockRowsANEConfig.further_outputs`."""
+        return _FURTHER_OUTPUTS[self.task] if form.postprocess else ()
+
+    def finish(self, program: ProgramSpec) -> nn.Module | None:
+        """See `StockANEConfig.finish`."""
+        (function,) = program.functions
+        (pixels,) = function.inputs
+        if not {value.name for value in function.outputs} & {*FURTHER_NAMES}:
+            return None
+        assert pixels.shape is not None
+        size = (pixels.shape[-2], pixels.shape[-1])
+        if self.task == "object-detection":
+            return Detections(self._config.num_labels)
+        return ClassMap(size) if self.task == "image-segmentation" else DepthImage(size)
 
     def check(self, form: ExportForm) -> None:
         """See `ANEConfig.check`."""

@@ -22,6 +22,7 @@ class StockModule(nn.Module):
         adds_choices: Whether its inputs have an axis of choices, (N, choices, S), that those of the program lack.
         constants: Further arguments of every call.
         prepare: Modules that are called on inputs before the original sees them, by the inputs' names.
+        finish: Makes further outputs of those of the original; takes them in order, and gives a tuple.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class StockModule(nn.Module):
         adds_choices: bool = False,
         constants: Mapping[str, Any] | None = None,
         prepare: Mapping[str, nn.Module] | None = None,
+        finish: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.adds_choices = adds_choices
         self.prepare = nn.ModuleDict({**(prepare or {})})
+        self.finish = finish
         self.constants = {**_without_cache(model), **(constants or {})}
         self.sentence_pooling: SentencePooling | None = None
         """Set before the capture to make the graph's output a sentence embedding: (B, C) of the first output."""
@@ -66,6 +69,8 @@ class StockModule(nn.Module):
         """Gives the outputs, of the shapes that the original gives them."""
         answer = self.call(*values)
         outputs = tuple(answer[name] for name in self.outputs)
+        if self.finish is not None:
+            return (*outputs, *self.finish(*outputs))
         if self.sentence_pooling is None:
             return outputs
         hidden, mask = outputs[0], values[self.inputs.index("attention_mask")]

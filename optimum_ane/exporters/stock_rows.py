@@ -41,6 +41,10 @@ class StockRowsANEConfig(StockANEConfig):
         """The colour layout of an input that is one of Core ML's images; empty for tensors."""
         return ""
 
+    def further_outputs(self, form: ExportForm) -> tuple[ValueSpec, ...]:
+        """What a program gives beside the fields of the task's output; see `StockANEConfig.finish`."""
+        return ()
+
     def make_rows(self, count: int, shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
         """Makes seeded inputs that differ in kind, those at the edge of what there is among them.
 
@@ -70,7 +74,7 @@ class StockRowsANEConfig(StockANEConfig):
             for name, shape in self.input_shapes(form).items()
         )
         names = [field.in_package for field in task_row(self.task, modality=self.MODALITY).fields]
-        outputs = tuple(ValueSpec(name, None, form.precision) for name in names)
+        outputs = (*(ValueSpec(name, None, form.precision) for name in names), *self.further_outputs(form))
         function = FunctionSpec(MAIN, inputs, outputs)
         labels = class_labels_of(self._config) if form.class_labels else None
         return (ProgramSpec("model", (function,), form.precision, form.compute_units, labels),)

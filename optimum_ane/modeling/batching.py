@@ -81,17 +81,18 @@ def run_rows(
 
 
 def run_fixed_rows(
-    session: Session, inputs: Mapping[str, np.ndarray], *, with_hidden_states: bool = False
+    session: Session, inputs: Mapping[str, np.ndarray], outputs: Collection[str], *, with_hidden_states: bool = False
 ) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
     """Runs rows of the one shape that a function takes, batch by batch, and puts the answers in order.
 
     Args:
         session: The function.
         inputs: (N, …) each, all that the function takes, of its types.
+        outputs: Names of those that are wanted.
         with_hidden_states: Whether the hidden states are returned, which Core ML does not give.
 
     Returns:
-        Float32 outputs by name, (N, …), and the hidden states, (N, S, C) each.
+        The outputs by name, float32 (N, …), and the hidden states, (N, S, C) each.
     """
     rows = len(next(iter(inputs.values())))
     collected = _Collected(rows, None)
@@ -102,7 +103,11 @@ def run_fixed_rows(
         count = next(iter(wide.inputs.values())).shape[0]
         own, left = left[:count], left[count:]
         batch = {name: _filled(inputs[name][own], spec.shape) for name, spec in wide.inputs.items()}
-        _collect(wide.predict(batch, intermediates=patterns), wide, own, (), with_hidden_states, collected)
+        answer = wide.predict(batch, intermediates=patterns)
+        for name in outputs:
+            collected.put(name, own, np.asarray(answer[name]), is_per_token=False)
+        if with_hidden_states:
+            _collect_hidden(answer, own, collected)
         if not left.size:
             return collected.outputs, [collected.hidden[index] for index in sorted(collected.hidden)]
 
@@ -187,7 +192,12 @@ def _collect(
     for name, spec in session.outputs.items():
         if spec.dtype.startswith("float"):
             collected.put(name, own, np.asarray(answer[name]), name in per_token)
+    if with_hidden_states:
+        _collect_hidden(answer, own, collected)
+
+
+def _collect_hidden(answer: Mapping[str, np.ndarray], own: np.ndarray, collected: _Collected) -> None:
     for name, value in answer.items():
-        match = _HIDDEN_STATE.fullmatch(name) if with_hidden_states else None
+        match = _HIDDEN_STATE.fullmatch(name)
         if match is not None and value.ndim in (3, 4):
             collected.put_hidden(int(match[1]), own, value)

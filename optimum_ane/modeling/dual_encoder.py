@@ -52,6 +52,7 @@ class _Images(ANEImageModel):
     """The program of images."""
 
     task = _TASK
+    _wanted = ("image_embeds",)
 
     def encode(self, pixel_values: Tensor) -> np.ndarray:
         """The vectors of images, float32 (N, C)."""

@@ -59,7 +59,12 @@ class ANERowsModel(ANEModel):
     ) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
         """Runs rows, (N, …) each and of the program's shapes; gives float32 outputs by their names in the package."""
         arrays = {name: _array(inputs[name], spec) for name, spec in self._session.inputs.items()}
-        return run_fixed_rows(self._session, arrays, with_hidden_states=with_hidden_states)
+        return run_fixed_rows(self._session, arrays, self._wanted, with_hidden_states=with_hidden_states)
+
+    @property
+    def _wanted(self) -> tuple[str, ...]:
+        """The outputs that are read, by their names in the package."""
+        return tuple(field.in_package for field in task_row(self.task, modality=self.modality).fields)
 
 
 def check_numbers(name: str, values: Tensor) -> None:

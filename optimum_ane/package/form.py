@@ -37,6 +37,7 @@ _TASK_NAMES = {
 """Other names that people know of tasks: those of transformers' pipelines and of its classes."""
 _TASKS_OF_CLASSIFIERS = ("image-classification", "text-classification")
 """Those whose packages may be Core ML classifiers."""
+_TASKS_WITH_POSTPROCESSING = ("depth-estimation", "image-segmentation", "object-detection")
 AS_LIMITS_ALLOW = 0
 """The number of chunks that `"auto"` stands for, until the checkpoint's layers are known."""
 MAX_LENGTH, MAX_BATCH, MAX_LENGTHS, MAX_PIXELS, MAX_AUDIO, MAX_CHUNKS = 1 << 20, 1 << 16, 64, 1 << 14, 1 << 24, 64
@@ -71,6 +72,9 @@ class ExportForm:
         pooling: Give one vector per row in place of the hidden states; feature extraction only. None takes what the
             checkpoint's own files say, `"none"` hidden states in any case.
         normalize: Divide that vector by its Euclidean norm.
+        postprocess: Give, beside the outputs of the original, what apps read of them: `class_map` (height, width) of
+            image segmentation, `confidence` (boxes, labels) and `coordinates` (boxes, 4) of object detection, `depth`
+            of depth estimation, an image of float16. For one image at once.
         method: How the programs are made: `"handwritten"` by a module that is written for the engine, `"graph"` by
             passes over the graph of the original, `"auto"` by the former where there is one.
         image_size: Height and width of images in pixels; None takes what the checkpoint's image processor or
@@ -130,6 +134,11 @@ class ExportForm:
         "how it is made: handwritten (of a module that is written for the engine), graph (by passes over the graph of "
         "the original), or auto: handwritten where the architecture has a module for the task, else graph",
         choices=METHODS,
+    )
+    postprocess: bool = _option(
+        False,
+        "also give what apps read: class_map of image-segmentation, the best class of each point of the image; "
+        "confidence and coordinates of object-detection; depth of depth-estimation, as an image",
     )
     image_size: tuple[int, ...] | None = _option(
         None,
@@ -204,6 +213,7 @@ class ExportForm:
             raise UnsupportedModelError(f"method {self.method!r} is not one of {', '.join(METHODS)}")
         self._check_pooling()
         self._check_classifier()
+        self._check_postprocessing()
         self._check_language_model()
         self._check_target()
 
@@ -250,6 +260,17 @@ class ExportForm:
                 "a Core ML classifier has one function, and several sequence lengths need several; leave out "
                 "--class-labels (class_labels), or export one length"
             )
+
+    def _check_postprocessing(self) -> None:
+        if not self.postprocess:
+            return
+        if self.task not in (AUTO, *_TASKS_WITH_POSTPROCESSING):
+            raise UnsupportedModelError(
+                f"--postprocess is for the tasks {', '.join(_TASKS_WITH_POSTPROCESSING)}, not for {self.task}; leave "
+                "it out"
+            )
+        if self.batch_size != 1:
+            raise ShapeError(f"--postprocess is for one image at once, batch size {self.batch_size} was asked for")
 
     def _check_language_model(self) -> None:
         given: Any = self.chunks

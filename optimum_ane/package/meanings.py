@@ -23,6 +23,9 @@ MEANINGS = {
     "image_embeds": "A vector of length 1 for each image, to be multiplied with those of texts.",
     "pred_boxes": "A box for each query: centre x, centre y, width and height, as parts of the image's extents.",
     "predicted_depth": "Distance of each point, in the units of the checkpoint.",
+    "class_map": "The best class of each point of the image, by its number.",
+    "confidence": "The probability of each label of each box.",
+    "coordinates": "Centre x, centre y, width and height of each box, as parts of the image's extents.",
     "start_logits": "Score of each token as the first of the answer.",
     "end_logits": "Score of each token as the last of the answer.",
     "position_ids": "Position of each token.",
@@ -39,8 +42,10 @@ def meaning_of(name: str, image: str = "") -> str:
 
     Args:
         name: In the program.
-        image: The colour layout of an input that is one of Core ML's images; empty for tensors.
+        image: The colour layout where it is one of Core ML's images; empty for tensors.
     """
+    if image == "GRAYSCALE_FLOAT16":
+        return f"{MEANINGS['predicted_depth'][:-1]}, as an image of one channel of float16."
     if image:
         return f"Image of the exported size, {image}, eight bits a channel; the program normalises it itself."
     return MEANINGS.get(name, "")

@@ -87,10 +87,10 @@ def preview_entries(manifest: Manifest) -> dict[str, str | None]:
 
 
 def _is_previewed(task: Task, manifest: Manifest) -> bool:
-    """Whether a program is what Xcode's preview of its task takes: an image, and of a classifier labels besides."""
+    """Whether a program is what Xcode's preview of its task takes: an image in, and labels, a map or an image out."""
     takes_images = manifest.image is not None and manifest.image.normalization is not None
-    is_labelled = task.image_preview != "imageClassifier" or manifest.form.class_labels
-    return bool(task.image_preview) and takes_images and is_labelled
+    gives_it = manifest.form.class_labels if task.image_preview == "imageClassifier" else manifest.form.postprocess
+    return bool(task.image_preview) and takes_images and gives_it
 
 
 def _colors(labels: Sequence[str]) -> list[str]:

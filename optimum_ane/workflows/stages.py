@@ -427,7 +427,7 @@ def _convertible(
         states={value.name: value.shape or () for value in function.states},
         float32_outputs=[value.name for value in function.outputs if value.dtype == "float32"],
         other_shapes={value.name: value.other_shapes for value in function.inputs if value.other_shapes},
-        images={value.name: value.image for value in function.inputs if value.image},
+        images={value.name: value.image for value in (*function.inputs, *function.outputs) if value.image},
         meanings=MEANINGS | {value.name: value.meaning for value in function.inputs if value.image},
     )
 

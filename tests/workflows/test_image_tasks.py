@@ -1,5 +1,6 @@
 """Detection, segmentation and depth: a package for each, alone and inside transformers' pipelines."""
 
+import coremltools as ct
 import numpy as np
 import pytest
 import torch
@@ -28,9 +29,12 @@ from optimum_ane import (
     ANEModelForSemanticSegmentation,
     export,
 )
-from optimum_ane.errors import InputError
+from optimum_ane.errors import InputError, ShapeError, UnsupportedModelError
 from optimum_ane.hub.card_package import read_card_package
 from optimum_ane.hub.swift import swift_snippet
+from optimum_ane.package.form import ExportForm
+from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.targets.coreml.metadata import PREVIEW_TYPE
 
 LABELS = {0: "cat", 1: "dog", 2: "bird"}
 YOLOS = YolosConfig(
@@ -100,7 +104,7 @@ def make_model(model_class, config):
 
 def exported(folder, original, processor, task):
     """The package's directory, and its processor."""
-    result = export(original, folder / "out", task=task, processor=processor, quiet=True)
+    result = export(original, folder / "out", task=task, processor=processor, postprocess=True, quiet=True)
     return result.path, type(processor).from_pretrained(result.path)
 
 
@@ -129,6 +133,22 @@ def test_a_detector_finds_what_the_original_finds(yolos, caplog):
         assert one["score"] == pytest.approx(other["score"], abs=0.005)
         assert all(abs(one["box"][side] - other["box"][side]) <= 1 for side in other["box"])
     assert "is not supported" not in caplog.text
+
+
+def predict_photo(path, height, width):
+    """What the program gives for an image of its size, as an app calls it, and the image."""
+    image = PHOTO.resize((width, height))
+    return PortableSession(path / "model.mlpackage").predict({"pixel_values": image}), image
+
+
+def test_a_detector_gives_confidences_and_coordinates(yolos):
+    original, path, processor = yolos
+    outputs, image = predict_photo(path, 32, 48)
+    expected = original(**processor(image, return_tensors="pt"))
+    assert outputs["confidence"].shape == (7, len(LABELS))
+    assert np.allclose(outputs["confidence"], expected.logits.softmax(-1)[0, :, :-1], atol=1e-3)
+    assert np.allclose(outputs["coordinates"], expected.pred_boxes[0], atol=1e-3)
+    assert {outputs[name].dtype for name in ("confidence", "coordinates")} == {np.dtype("float32")}
 
 
 def test_masks_of_padding_are_refused(yolos):
@@ -168,6 +188,14 @@ def test_a_segmenter_gives_each_point_its_class(tmp_path, caplog):
         assert (np.asarray(one["mask"]) == np.asarray(other["mask"])).mean() > 0.99
     assert "is not supported" not in caplog.text
     assert "scores.shape[1], scores.shape[2]" in swift_snippet(read_card_package("", path))
+    outputs, image = predict_photo(path, 64, 96)
+    (expected,) = processor.post_process_semantic_segmentation(
+        original(**processor(image, return_tensors="pt")), target_sizes=[(64, 96)]
+    )
+    assert outputs["class_map"].dtype == np.int32
+    assert len(expected.unique()) > 1
+    assert (outputs["class_map"] == expected.numpy()).mean() > 0.99
+    assert preview_of(path) == "imageSegmenter"
 
 
 def test_depth_is_measured_as_the_original_measures_it(tmp_path):
@@ -180,3 +208,25 @@ def test_depth_is_measured_as_the_original_measures_it(tmp_path):
     assert theirs["predicted_depth"].std() > 0.01
     assert psnr(theirs["predicted_depth"], ours["predicted_depth"]) > 50
     assert "depth.shape[0], depth.shape[1]" in swift_snippet(read_card_package("", path))
+    outputs, image = predict_photo(path, 28, 42)
+    expected = original(**processor(image, return_tensors="pt")).predicted_depth[0]
+    assert outputs["depth"].mode == "F"
+    assert psnr(expected, torch.from_numpy(np.array(outputs["depth"]))) > 50
+    assert preview_of(path) == "depthEstimation"
+
+
+def preview_of(path):
+    specification = ct.utils.load_spec(str(path / "model.mlpackage"))
+    return specification.description.metadata.userDefined[PREVIEW_TYPE]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"task": "image-classification"}, UnsupportedModelError, "postprocess is for the tasks depth-estimation, "),
+        ({"task": "object-detection", "batch_size": 2}, ShapeError, "batch size 2 was asked for"),
+    ],
+)
+def test_what_cannot_be_processed_further(options, error, says):
+    with pytest.raises(error, match=says):
+        ExportForm(postprocess=True, **options)

@@ -33,7 +33,8 @@ class ConvertibleFunction:
         outputs: The names of what the module returns, in order.
         states: What the function keeps between predictions, float16: shapes by the names of the module's buffers.
         other_shapes: Further shapes that inputs may have, by name.
-        images: Colour layouts of the inputs that are Core ML's images, by name: (1, channels, height, width) each.
+        images: Colour layouts of the inputs and outputs that are Core ML's images, by name: (1, channels, height,
+            width) each.
         float32_outputs: Those of the outputs that leave the program as float32 whatever it computes in.
         meanings: A sentence for each input, output and state, and for `classLabel` and `classLabel_probs` of a
             classifier; names that are not there are passed by.

@@ -63,7 +63,7 @@ def convert(
         class_labels: Makes it a Core ML classifier with these labels.
         states: What the function keeps between predictions, float16: shapes by the names of the module's buffers.
         other_shapes: Further shapes that inputs may have, by name.
-        images: Colour layouts of the inputs that are Core ML's images, by name.
+        images: Colour layouts of the inputs and outputs that are Core ML's images, by name.
         float32_outputs: Names of outputs that are float32 whatever the precision; others have its type.
         conversion: How it was captured; says which translations and passes it gets.
 
@@ -88,7 +88,7 @@ def convert(
             else _input(name, value, (other_shapes or {}).get(name, ()))
             for name, value in inputs.items()
         ],
-        "outputs": [ct.TensorType(name=n, dtype=np.float32 if n in float32_outputs else None) for n in names],
+        "outputs": [_output(name, (images or {}).get(name), name in float32_outputs) for name in names],
         "states": kept or None,
         "classifier_config": classifier,
         "minimum_deployment_target": ct.target[minimum_deployment_target],
@@ -143,6 +143,12 @@ class _Places(logging.Handler):
 
 def _image(name: str, value: Tensor, layout: str) -> ct.ImageType:
     return ct.ImageType(name=name, shape=tuple(value.shape), color_layout=getattr(ct.colorlayout, layout))
+
+
+def _output(name: str, image: str | None, is_float32: bool) -> ct.TensorType | ct.ImageType:
+    if image is not None:
+        return ct.ImageType(name=name, color_layout=getattr(ct.colorlayout, image))
+    return ct.TensorType(name=name, dtype=np.float32 if is_float32 else None)
 
 
 def _input(name: str, value: Tensor, other_shapes: Sequence[Sequence[int]]) -> ct.TensorType:

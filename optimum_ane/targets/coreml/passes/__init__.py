@@ -6,6 +6,7 @@ from optimum_ane.targets.coreml.passes.carry_layer_norm_rounding import carry_la
 from optimum_ane.targets.coreml.passes.cast_to_float16 import cast_to_float16
 from optimum_ane.targets.coreml.passes.clamp_for_float16 import clamp_for_float16
 from optimum_ane.targets.coreml.passes.decompose_attention import decompose_attention
+from optimum_ane.targets.coreml.passes.fold_constants import fold_constants
 from optimum_ane.targets.coreml.passes.fold_layer_norm_affine import fold_layer_norm_affine
 from optimum_ane.targets.coreml.passes.fold_normalization import fold_normalization
 from optimum_ane.targets.coreml.passes.fold_rotation_sign import fold_rotation_sign
@@ -24,6 +25,7 @@ __all__ = [
     "cast_to_float16",
     "clamp_for_float16",
     "decompose_attention",
+    "fold_constants",
     "fold_layer_norm_affine",
     "fold_normalization",
     "fold_rotation_sign",
@@ -130,6 +132,8 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
         engine_layout: Whether the program is rewritten into the engine's layout.
     """
     pipeline = pass_pipeline(precision, is_classifier)
+    # What is made of constants is one for all passes, those that match patterns among them.
+    pipeline.insert_pass(0, "optimum_ane::fold_constants")
     place = pipeline.passes.index("common::dedup_op_and_var_names") + 1
     if engine_layout:
         # After the fusions, which know a stock module's operations, and before the cast, so that a norm's rounding is

@@ -21,6 +21,7 @@ _DETAILS = (
     "choices_column",
     "max_samples",
     "stride",
+    "image_column",
 )
 
 _WHAT_COLUMNS_HOLD = """\
@@ -34,7 +35,9 @@ what is read:
   fill-mask             the text alone
   text-generation       the text alone; all texts are read as one, with an empty line between them
   multiple-choice       --text-column the context, --text-pair-column what choices start with, --choices-column,
-                        --label-column the right choice, from 0"""
+                        --label-column the right choice, from 0
+  image-classification  a folder with a folder of images for each class, named as the checkpoint names the class; or
+                        --image-column and --label-column of a .parquet file or a Hub dataset"""
 
 
 def add_dataset_arguments(
@@ -56,9 +59,9 @@ def add_dataset_arguments(
         dataset_flag,
         dest="dataset",
         required=required,
-        metavar="FILE|ID",
-        help="a .tsv (no quoting), .csv, .jsonl, .parquet or .txt file (of plain text, each paragraph a row), or a "
-        "dataset on the Hub, such as glue",
+        metavar="FILE|FOLDER|ID",
+        help="a .tsv (no quoting), .csv, .jsonl, .parquet or .txt file (of plain text, each paragraph a row), a "
+        "folder of images, or a dataset on the Hub, such as glue or imagenet-1k",
     )
     group.add_argument(
         "--dataset-config",
@@ -77,7 +80,13 @@ def add_dataset_arguments(
         metavar="NAME|NUMBER[,…]",
         help="the column of lists of choices, or one column for each choice, with commas between",
     )
-    group.add_argument("--max-samples", type=_positive, metavar="N", help="use only the first N rows")
+    group.add_argument("--image-column", metavar="NAME|NUMBER", help="the column of images")
+    group.add_argument(
+        "--max-samples",
+        type=_positive,
+        metavar="N",
+        help="use only the first N rows; of a folder, of each class in turn",
+    )
     group.add_argument(
         "--stride",
         type=_positive,
@@ -132,6 +141,7 @@ def dataset_spec_from_args(args: Namespace) -> DatasetSpec | None:
         max_samples=args.max_samples,
         choices_columns=None if args.choices_column is None else tuple(args.choices_column.split(",")),
         stride=args.stride,
+        image_column=args.image_column,
     )
 
 

@@ -28,6 +28,7 @@ if the drop is larger than --max-accuracy-drop, or a language model's limits are
   feature-extraction    Spearman's and Pearson's correlation of cosines with similarities (STS-B)
   fill-mask             top-1 and top-5 accuracy and pseudo-perplexity of four tokens a text, masked one at a time
   multiple-choice       accuracy
+  image-classification  top-1 accuracy, and top-5 of more than five labels
   text-generation       top-1 and top-5 accuracy and perplexity of each token of the texts, read as one in windows of
                         the package's context; the KL divergence of the next-token distributions of original and
                         package in nats, and how often their likeliest token is the same
@@ -39,6 +40,8 @@ examples:
   optimum-cli ane evaluate ner/ --dataset conll.jsonl
   optimum-cli ane evaluate qa/ --dataset rajpurkar/squad --max-samples 500
   optimum-cli ane evaluate llm/ --dataset book.txt --max-perplexity-increase 0.5 --max-kl 0.003
+  optimum-cli ane evaluate vit/ --dataset images/ --max-accuracy-drop 0.3
+  optimum-cli ane evaluate vit/ --dataset imagenet-1k --max-samples 1000
   optimum-cli ane evaluate out/ --dataset dev.tsv --no-reference --output report.json"""
 
     @classmethod

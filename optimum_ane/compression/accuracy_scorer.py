@@ -12,9 +12,10 @@ from torch import Tensor
 
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
+from optimum_ane.evaluation.preprocessors import load_preprocessor
 from optimum_ane.evaluation.reference import load_reference
 from optimum_ane.evaluation.report import AccuracyReport
-from optimum_ane.modeling.package_configuration import load_config, load_tokenizer
+from optimum_ane.modeling.package_configuration import load_config
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.progress import row_progress
 from optimum_ane.runtimes.portable import PortableSession
@@ -90,7 +91,7 @@ class AccuracyScorer:
         self._config = load_config(directory)
         self._evaluator = get_evaluator(self._manifest.form.task, self._config, self._manifest.modality)
         self._evaluator.check_pooling(self._manifest.form.pooling)
-        self._tokenizer = load_tokenizer(directory)
+        self._preprocessor = load_preprocessor(directory, self._manifest.modality)
         self._examples = self._evaluator.load(spec)
         if with_reference:
             original = load_reference(reference, self._manifest, self._config, trust_remote_code=trust_remote_code)
@@ -114,7 +115,7 @@ class AccuracyScorer:
             return self._evaluator.compare(
                 self._original,
                 self._model(session),
-                self._tokenizer,
+                self._preprocessor,
                 self._examples,
                 sequence_length=self._manifest.form.longest,
                 runtime=session.runtime,

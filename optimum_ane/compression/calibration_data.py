@@ -13,7 +13,8 @@ import numpy as np
 from optimum_ane.errors import CompressionError
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
-from optimum_ane.modeling.package_configuration import load_config, load_tokenizer
+from optimum_ane.evaluation.preprocessors import load_preprocessor
+from optimum_ane.modeling.package_configuration import load_config
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.problem_types import SINGLE_LABEL, problem_type_of
 
@@ -29,7 +30,8 @@ class Calibration:
     """What a package is run on.
 
     Attributes:
-        batches: One array (B, S), int32, for each input, for each prediction; B and S are the package's.
+        batches: One array for each input, for each prediction: (B, S), int32, of tokens; (B, channels, height, width),
+            float32, of images. B, S, height and width are the package's.
         name: What reports call it.
         digest: SHA-256 of all arrays.
     """
@@ -40,10 +42,10 @@ class Calibration:
 
 
 def calibration_of_dataset(directory: Path, spec: DatasetSpec, rows: int = DEFAULT_ROWS, seed: int = 0) -> Calibration:
-    """Tokenises some rows of a dataset as a package takes them. Labels are read to find the columns, and not used.
+    """Makes inputs of some rows of a dataset as a package takes them. Labels are read to find columns, and not used.
 
     Args:
-        directory: The package's directory, with its tokenizer.
+        directory: The package's directory, with its tokenizer or image processor.
         spec: The dataset.
         rows: How many rows, drawn at random; all of a smaller dataset.
         seed: Which ones.
@@ -56,16 +58,27 @@ def calibration_of_dataset(directory: Path, spec: DatasetSpec, rows: int = DEFAU
     evaluator = get_evaluator(manifest.form.task, load_config(directory), manifest.modality)
     examples = evaluator.load(spec)
     order = np.random.default_rng(seed).permutation(len(examples))[:rows]
-    tokenizer = load_tokenizer(directory)
-    encoded = evaluator.inputs(tokenizer, examples, order.tolist(), manifest.form.longest)
+    preprocessor = load_preprocessor(directory, manifest.modality)
+    encoded = evaluator.inputs(preprocessor, examples, order.tolist(), manifest.form.longest)
     # A row of the dataset may give several, such as each of its choices.
-    count = min(rows, len(encoded["input_ids"]))
-    blank = np.zeros((count, manifest.form.longest), np.int32)
-    arrays = {
-        entry.name: encoded[entry.name][:count].numpy().astype(np.int32) if entry.name in encoded else blank
-        for entry in manifest.functions[0].inputs
-    }
+    count = min(rows, len(next(iter(encoded.values()))))
+    given = {name: value[:count].numpy() for name, value in encoded.items()}
+    arrays = _pixels(manifest, given) if manifest.modality == "image" else _tokens(manifest, given, count)
     return _batched(arrays, manifest.form.batch_size, f"{count} rows of {examples.name}")
+
+
+def _tokens(manifest: Manifest, given: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    blank = np.zeros((count, manifest.form.longest), np.int32)
+    return {entry.name: given.get(entry.name, blank).astype(np.int32) for entry in manifest.functions[0].inputs}
+
+
+def _pixels(manifest: Manifest, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Images as the program takes them: of 0 to 255 where it normalises them itself."""
+    normalization = None if manifest.image is None else manifest.image.normalization
+    return {
+        name: (value if normalization is None else normalization.invert(value, name)).astype(np.float32)
+        for name, value in given.items()
+    }
 
 
 def calibration_of_random_tokens(directory: Path, rows: int = DEFAULT_ROWS, seed: int = 0) -> Calibration:

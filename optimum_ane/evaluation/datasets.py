@@ -17,6 +17,7 @@ COLUMN_OPTIONS = {
     "text_pair_column": "--text-pair-column",
     "label_column": "--label-column",
     "choices_columns": "--choices-column",
+    "image_column": "--image-column",
 }
 """The fields of `DatasetSpec` that name columns, with their options on the command line."""
 
@@ -31,7 +32,8 @@ class DatasetSpec:
     What the columns hold depends on the task: see the evaluator's own file, or `optimum-cli ane evaluate --help`.
 
     Attributes:
-        dataset: Path of a `.tsv`, `.csv`, `.jsonl`, `.parquet` or `.txt` file, or the id of a dataset on the Hub.
+        dataset: Path of a `.tsv`, `.csv`, `.jsonl`, `.parquet` or `.txt` file, of a folder of images, or the id of a
+            dataset on the Hub.
         config: Config of a Hub dataset, such as `sst2` of `glue`; with a local file, the GLUE task whose metric
             is used, or the version of SQuAD's.
         split: Split of a Hub dataset; by default `validation`, and `validation_matched` for GLUE's mnli.
@@ -41,6 +43,7 @@ class DatasetSpec:
         max_samples: Use only the first so many rows.
         choices_columns: The choices: one column that holds lists, or one column for each choice.
         stride: For language models, how many tokens further each window begins; by default as far as it can be.
+        image_column: The images.
     """
 
     dataset: str
@@ -52,6 +55,7 @@ class DatasetSpec:
     max_samples: int | None = None
     choices_columns: tuple[str, ...] | None = None
     stride: int | None = None
+    image_column: str | None = None
 
     def __post_init__(self) -> None:
         if not self.dataset:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from optimum_ane.errors import DatasetError, UnsupportedModelError
+from optimum_ane.errors import DatasetError, UnsupportedModelError, ValidationError
 from optimum_ane.evaluation.bootstrap import CONFIDENCE, RESAMPLES, ResampledScore, drop_interval
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.features import Encoded, F, collate
@@ -45,8 +46,13 @@ class Examples(ABC):
 
     def digest(self) -> str:
         """SHA-256 of the rows: the same, the same scores."""
+        return self._hash_fields()
+
+    def _hash_fields(self, leave_out: Sequence[str] = ()) -> str:
         found = hashlib.sha256()
         for entry in fields(self):
+            if entry.name in leave_out:
+                continue
             value = getattr(self, entry.name)
             if isinstance(value, np.ndarray):
                 found.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
@@ -86,7 +92,8 @@ class Evaluator(ABC, Generic[E, F, A]):
     """Scores a package on a dataset, beside the original.
 
     A task's own evaluator says how rows become inputs, what is kept of the outputs, and what the metrics are. The
-    type parameters are its examples, its features (rows of inputs) and its answers.
+    type parameters are its examples, its features (rows of inputs) and its answers. What makes inputs is a
+    preprocessor: see `evaluation.preprocessors`.
 
     Attributes:
         config: The checkpoint's configuration.
@@ -99,6 +106,12 @@ class Evaluator(ABC, Generic[E, F, A]):
     """What the outputs are called in reports."""
     if_missing: ClassVar[str] = "load the model with the class of its task"
     """What to do if a model lacks an output."""
+    axes: ClassVar[Mapping[str, int]] = {}
+    """How many axes an output has for one row, by field; 1 where it is not said."""
+    has_tokens: ClassVar[bool] = True
+    """Whether rows are tokens, of which the package takes so many."""
+    needs_original: ClassVar[bool] = False
+    """Whether what is right is what the original answers, since nothing else says it."""
 
     def __init__(self, config: Any) -> None:
         """Takes the checkpoint's configuration, a `PretrainedConfig`."""
@@ -129,15 +142,28 @@ class Evaluator(ABC, Generic[E, F, A]):
         """
 
     @abstractmethod
-    def encode(self, tokenizer: Any, examples: E, rows: Sequence[int], sequence_length: int) -> Encoded[F]:
+    def encode(self, preprocessor: Any, examples: E, rows: Sequence[int], sequence_length: int) -> Encoded[F]:
         """Makes a model's inputs of some rows.
 
         Args:
-            tokenizer: The checkpoint's tokenizer.
+            preprocessor: The checkpoint's tokenizer, for texts.
             examples: The dataset.
             rows: Which rows, from 0.
-            sequence_length: Most tokens of a feature.
+            sequence_length: Most tokens of a feature; says nothing to images.
         """
+
+    def collate(self, preprocessor: Any, features: Sequence[F], length: int | None = None) -> dict[str, Tensor]:
+        """Makes one batch of features.
+
+        Args:
+            preprocessor: Knows the ids and the side of the padding, of texts.
+            features: N features, all with the same number of choices.
+            length: Tokens to pad to; None pads to the longest.
+
+        Returns:
+            By transformers' names, (N, …) each.
+        """
+        return collate(preprocessor, features, length)
 
     @abstractmethod
     def answers(self, features: Sequence[F], outputs: Sequence[Outputs]) -> Iterable[A]:
@@ -147,6 +173,18 @@ class Evaluator(ABC, Generic[E, F, A]):
             features: One batch.
             outputs: The outputs of each feature.
         """
+
+    def answers_beside(
+        self, features: Sequence[F], outputs: Sequence[Outputs], expected: Sequence[Outputs] | None
+    ) -> Iterable[A]:
+        """Takes from outputs what scoring needs, where the original's tell what is right.
+
+        Args:
+            features: One batch.
+            outputs: The outputs of each feature.
+            expected: The original's outputs of each, which are `outputs` for the original itself; None without it.
+        """
+        return self.answers(features, outputs)
 
     @abstractmethod
     def score(self, examples: E, answers: Sequence[A]) -> Scores:
@@ -164,33 +202,43 @@ class Evaluator(ABC, Generic[E, F, A]):
         self,
         reference: Model | None,
         candidate: Model,
-        tokenizer: Any,
+        preprocessor: Any,
         examples: E,
         *,
         sequence_length: int,
         runtime: str,
         progress: Progress = silent,
     ) -> AccuracyReport:
-        """Scores a package, and the original on the same tokens.
+        """Scores a package, and the original on the same inputs.
 
         Args:
             reference: The original in PyTorch, in float32 and on the CPU, pooled as the package is; None scores the
                 package alone.
             candidate: The package.
-            tokenizer: The checkpoint's tokenizer.
+            preprocessor: What makes inputs: the checkpoint's tokenizer, for texts; the package's own image processor
+                for images, so that both are judged on the same pixels.
             examples: The dataset, from `load`.
-            sequence_length: Length of the package, in tokens; longer rows are cut, or read in windows.
+            sequence_length: Length of the package, in tokens; longer rows are cut, or read in windows. Says nothing to
+                images.
             runtime: Which runtime executes the package, for the report.
             progress: Is called with (rows done, rows in all) after each batch.
 
         Raises:
-            ValidationError: Outputs that are missing, of the wrong shape, or not finite.
+            ValidationError: Outputs that are missing, of the wrong shape, or not finite; or no original, where that
+                says what is right.
             DatasetError: The labels do not fit the outputs, or there is nothing to score.
         """
+        if self.needs_original and reference is None:
+            raise ValidationError(
+                f"{self.task} is scored against the original, which says what is right; leave out --no-reference, and "
+                "name the original with --reference where it is not found"
+            )
         count = len(examples)
-        encoded = self._encode_all(tokenizer, examples, sequence_length)
-        reader = OutputReader(self.fields, self.if_missing, self.answers)
-        both = run_models(reader, reference, candidate, tokenizer, encoded, count, progress)
+        encoded = self._encode_all(preprocessor, examples, sequence_length)
+        reader = OutputReader(
+            self.fields, self.axes, self.if_missing, partial(self.collate, preprocessor), self.answers_beside
+        )
+        both = run_models(reader, reference, candidate, encoded, count, progress)
         if not both.package.answers:
             raise DatasetError(f"{examples.name}: no row gives anything to score; take another dataset")
         package = self.score(examples, both.package.answers)
@@ -209,7 +257,7 @@ class Evaluator(ABC, Generic[E, F, A]):
             metric_config=examples.metric_config,
             label_mapping=examples.label_mapping,
             problem_type=self.problem_type,
-            sequence_length=sequence_length,
+            sequence_length=sequence_length if self.has_tokens else None,
             runtime=runtime,
             primary_metric=package.primary,
             package=_model_score(package, both.package, count),
@@ -228,27 +276,30 @@ class Evaluator(ABC, Generic[E, F, A]):
             outputs=self.outputs,
         )
 
-    def inputs(self, tokenizer: Any, examples: E, rows: Sequence[int], sequence_length: int) -> dict[str, Tensor]:
+    def inputs(self, preprocessor: Any, examples: E, rows: Sequence[int], sequence_length: int) -> dict[str, Tensor]:
         """Some rows as a package takes them, without their labels.
 
         Args:
-            tokenizer: The checkpoint's tokenizer.
+            preprocessor: See `compare`.
             examples: The dataset.
             rows: Which rows, from 0.
             sequence_length: Length of the package, in tokens.
 
         Returns:
-            int64 (M, sequence_length) each; choices are rows of their own.
+            Of texts int64 (M, sequence_length) each; choices are rows of their own. Of images what the processor
+            gives, (M, …) each.
 
         Raises:
             DatasetError: The rows give nothing to run.
         """
-        features = self.encode(tokenizer, examples, rows, sequence_length).features
+        features = self.encode(preprocessor, examples, rows, sequence_length).features
         if not features:
             raise DatasetError(f"{examples.name}: no row gives anything to run; take another dataset")
-        padded = [collate(tokenizer, [feature], sequence_length) for feature in features]
+        padded = [self.collate(preprocessor, [feature], sequence_length) for feature in features]
+        has_choices = features[0].choices is not None
         return {
-            name: torch.cat([inputs[name].reshape(-1, sequence_length) for inputs in padded]) for name in padded[0]
+            name: torch.cat([inputs[name].flatten(0, 1) if has_choices else inputs[name] for inputs in padded])
+            for name in padded[0]
         }
 
     @property
@@ -256,10 +307,10 @@ class Evaluator(ABC, Generic[E, F, A]):
         """What a text classifier predicts, by transformers' own name; None for other tasks."""
         return None
 
-    def _encode_all(self, tokenizer: Any, examples: E, sequence_length: int) -> Iterator[Encoded[F]]:
+    def _encode_all(self, preprocessor: Any, examples: E, sequence_length: int) -> Iterator[Encoded[F]]:
         for start in range(0, len(examples), BATCH_SIZE):
             rows = range(start, min(start + BATCH_SIZE, len(examples)))
-            yield self.encode(tokenizer, examples, rows, sequence_length)
+            yield self.encode(preprocessor, examples, rows, sequence_length)
 
 
 def get_evaluator(task: str, config: Any, modality: str = "text") -> Evaluator:
@@ -287,7 +338,7 @@ def get_evaluator_class(task: str, modality: str = "text") -> type[Evaluator]:
     row = task_row(task, modality=modality)
     if row.evaluator is None:
         scored = ", ".join(name for name, each in TASKS.items() if each.evaluator is not None)
-        rows = {"text": "texts", "image": "images", "audio": "sounds"}[row.modality]
+        rows = {"audio": "sounds", "image": "images"}.get(row.modality, "texts")
         raise UnsupportedModelError(
             f"datasets of {rows} for {task} are not read in this version; scored are {scored}. How closely the "
             f"package follows the original is measured at each export, and {row.model_class} answers as that does"

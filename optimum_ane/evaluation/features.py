@@ -17,19 +17,20 @@ class Feature:
     A row of a dataset may give several: each of its two sentences, each window of a long text, each masked token.
 
     Attributes:
-        inputs: Without padding, by transformers' names: S integers each, or a list of such lists, one for each choice.
+        inputs: Without padding, by transformers' names: S integers each, or a list of such lists, one for each choice;
+            of images a tensor each.
         row: The dataset's row that it was made from, from 0.
         positions: int64 (K,), the tokens whose outputs are scored, where the task has outputs for each token.
     """
 
-    inputs: Mapping[str, list[Any]]
+    inputs: Mapping[str, Any]
     row: int
     positions: np.ndarray | None = None
 
     @property
     def choices(self) -> int | None:
         """How many choices there are; None where the task has none."""
-        ids = self.inputs["input_ids"]
+        ids = self.inputs.get("input_ids")
         return len(ids) if ids and isinstance(ids[0], list) else None
 
 

@@ -366,6 +366,34 @@ class ParquetFile:
         except (pyarrow.ArrowException, ValueError, OSError) as error:
             raise self._damaged(error, row + 1) from error
 
+    @property
+    def row_count(self) -> int:
+        """How many rows there are."""
+        return int(self._metadata.num_rows)
+
+    def group_starts(self) -> tuple[int, ...]:
+        """The first row of each row group, from 0."""
+        sizes = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
+        return tuple(sum(sizes[:group]) for group in range(len(sizes)))
+
+    def read_group(self, group: int, column: str) -> Any:
+        """The values of a column in one row group, as a pyarrow ChunkedArray.
+
+        What repeats is held once, so that no more is held than `_PARQUET_GROUP_BYTES`.
+
+        Raises:
+            DatasetError: The group is too large, or damaged.
+        """
+        import pyarrow
+        import pyarrow.parquet
+
+        self._check_sizes([column])
+        try:
+            with pyarrow.parquet.ParquetFile(self._path, read_dictionary=self._text_leaves([column])) as file:
+                return file.read_row_group(group, columns=[column]).column(column)
+        except (pyarrow.ArrowException, ValueError, OSError) as error:
+            raise self._damaged(error, self.group_starts()[group] + 1) from error
+
     def _text_leaves(self, columns: Sequence[str]) -> list[str]:
         """Paths of the columns' texts in the file, those inside lists and structures included."""
         schema = self._metadata.schema

@@ -56,6 +56,24 @@ class HubTable:
         names = getattr(feature, "names", None)
         return None if names is None else tuple(names)
 
+    @property
+    def row_count(self) -> int:
+        """How many rows there are."""
+        return len(self._data)
+
+    def image_files(self, column: str) -> Any:
+        """The rows with a column of images as the files that they are, `{"bytes": …, "path": …}`, not opened.
+
+        Raises:
+            DatasetError: The column holds no images.
+        """
+        import datasets
+
+        if not isinstance(self._data.features[column], datasets.Image):
+            what = "the column holds no images, as `datasets` declares them"
+            raise dataset_error(self.name, what, "name another one with --image-column", column=column)
+        return self._data.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """Yields each row's 1-based number and its values in the order of `columns`."""
         row = 0

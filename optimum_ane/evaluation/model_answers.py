@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from optimum_ane.errors import ValidationError
-from optimum_ane.evaluation.features import Encoded, F, batched, collate
+from optimum_ane.evaluation.features import Encoded, F, batched
 from optimum_ane.evaluation.running_psnr import RunningPSNR
 from optimum_ane.progress import Progress
 from optimum_ane.tasks import OutputField
 from optimum_ane.validation.comparison import Model
 
 BATCH_SIZE = 16
-"""Rows a call. The original pads each batch to its longest row; a package runs its own fixed batch inside a call."""
+"""Rows a call. The original pads a batch of texts to its longest; a package runs its own fixed batch inside a call."""
 
 A = TypeVar("A")
 
@@ -30,17 +30,22 @@ Outputs = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class OutputReader(Generic[F, A]):
-    """What a task reads of a model's outputs.
+    """What a task gives to models, and what it reads of their outputs.
 
     Attributes:
         fields: The output fields that are read.
+        axes: How many axes a field has for one row, where it has numbers for each row.
         if_missing: What to do if a model lacks one of them.
-        answers: Takes one batch of features with their outputs to answers, in a form that takes little memory.
+        collate: Makes a model's inputs of one batch of features.
+        answers: Takes one batch of features with their outputs, and with the original's outputs of them where it was
+            run, to answers in a form that takes little memory.
     """
 
     fields: tuple[OutputField, ...]
+    axes: Mapping[str, int]
     if_missing: str
-    answers: Callable[[Sequence[F], Sequence[Outputs]], Iterable[A]]
+    collate: Callable[[Sequence[F]], dict[str, Tensor]]
+    answers: Callable[[Sequence[F], Sequence[Outputs], Sequence[Outputs] | None], Iterable[A]]
 
 
 @dataclass
@@ -49,7 +54,7 @@ class ModelAnswers(Generic[A]):
 
     Attributes:
         answers: Of every feature, as the evaluator keeps them.
-        seconds: Spent in the model, tokenisation excluded.
+        seconds: Spent in the model, without what makes its inputs.
         batch_size: Most features it was called with at once.
     """
 
@@ -79,18 +84,16 @@ def run_models(
     reader: OutputReader[F, A],
     reference: Model | None,
     candidate: Model,
-    tokenizer: Any,
     encoded: Iterator[Encoded[F]],
     rows: int,
     progress: Progress,
 ) -> BothAnswers[A]:
-    """Runs the package, and the original on the same tokens.
+    """Runs the package, and the original on the same inputs.
 
     Args:
-        reader: What is read of their outputs.
+        reader: What they are given, and what is read of their outputs.
         reference: The original in PyTorch, in float32 and on the CPU; None runs the package alone.
         candidate: The package.
-        tokenizer: Knows the padding.
         encoded: The dataset, some rows at a time.
         rows: How many rows it has.
         progress: Is called with (rows done, rows in all) after each batch.
@@ -111,15 +114,17 @@ def run_models(
             yield from some.features
 
     for batch in batched(features(), BATCH_SIZE):
-        inputs = collate(tokenizer, batch)
-        expected: list[Outputs] = []
+        inputs = reader.collate(batch)
+        expected: list[Outputs] | None = None
         if reference is not None and original is not None:
             known = {name: value for name, value in inputs.items() if name in accepted} or inputs
             expected = _run(reader, reference, known, batch, original, "original")
+            original.answers += reader.answers(batch, expected, expected)
         outputs = _run(reader, candidate, inputs, batch, package, "package")
-        for theirs, ours in zip(expected, outputs, strict=bool(expected)):
+        for theirs, ours in zip(expected or (), outputs, strict=expected is not None):
             for name, ratio in ratios.items():
                 _compare(theirs[name], ours[name], ratio)
+        package.answers += reader.answers(batch, outputs, expected)
         done = batch[-1].row + 1
         progress(done, rows)
     if done < rows:
@@ -143,45 +148,48 @@ def _run(
     record: ModelAnswers[A],
     who: str,
 ) -> list[Outputs]:
-    """Calls a model, records its answers and returns what they were taken from, feature by feature."""
+    """Calls a model, records the time and returns what is scored of its outputs, feature by feature."""
     with torch.inference_mode():
         began = time.perf_counter()
         answer = model(**inputs)
         record.seconds += time.perf_counter() - began
     record.batch_size = max(record.batch_size, len(batch))
-    starts = inputs["attention_mask"].argmax(-1)  # where padding stands before the tokens, these begin later
     outputs: list[dict[str, np.ndarray]] = [{} for _ in batch]
     for output in reader.fields:
-        values = _values(answer, output, inputs["input_ids"], who, reader.if_missing)
+        values = _values(reader, answer, output, inputs, who)
         for index, feature in enumerate(batch):
             scored = values[index]
             if output.per != "row":
                 assert feature.positions is not None
-                scored = scored[feature.positions + int(starts[index])]
+                # Where padding stands before the tokens, these begin later.
+                scored = scored[feature.positions + int(inputs["attention_mask"][index].argmax())]
             if not np.isfinite(scored).all():
                 raise ValidationError(
                     f"the {who} answers with NaN or infinity, first for example {feature.row + 1} of the dataset; "
                     "if it is the package, export it with --precision float32"
                 )
             outputs[index][output.name] = scored
-    record.answers += reader.answers(batch, outputs)
     return list(outputs)
 
 
-def _values(answer: Any, output: OutputField, ids: Tensor, who: str, advice: str) -> np.ndarray:
+def _values(
+    reader: OutputReader[F, A], answer: Any, output: OutputField, inputs: Mapping[str, Tensor], who: str
+) -> np.ndarray:
     """One field of an output as float32 (N, …) for N rows, or (N, S, …)."""
     value = getattr(answer, output.name, None)
     if value is None:
-        raise ValidationError(f"the {who} gives no {output.name}; {advice}")
+        raise ValidationError(f"the {who} gives no {output.name}; {reader.if_missing}")
     values = value.detach().to("cpu", torch.float32).numpy()
+    given = tuple(inputs["pixel_values" if "pixel_values" in inputs else "input_ids"].shape)
     if output.per == "row":
-        fits = values.ndim == 2 and len(values) == len(ids) and (ids.ndim == 2 or values.shape == ids.shape[:2])
+        has_choices = "pixel_values" not in inputs and len(given) == 3
+        fits = values.ndim == 1 + reader.axes.get(output.name, 1) and len(values) == given[0]
+        fits = fits and (not has_choices or values.shape == given[:2])
     else:
-        fits = values.shape[:2] == ids.shape
+        fits = values.shape[:2] == given
     if not fits:
         raise ValidationError(
-            f"the {who} answers with {output.name} of shape {values.shape} for {len(ids)} rows of shape "
-            f"{tuple(ids.shape[1:])}"
+            f"the {who} answers with {output.name} of shape {values.shape} for {given[0]} rows of shape {given[1:]}"
         )
     return values
 

@@ -20,7 +20,7 @@ class ModelScore:
     Attributes:
         metrics: Name to value, as fractions of 1; the primary metric comes first. NaN where it is not defined.
         right: Rows that are right (with several labels a row: all of them); None for regression.
-        samples_per_second: Rows over the time spent in the model, tokenisation excluded.
+        samples_per_second: Rows over the time spent in the model, without what makes its inputs.
         batch_size: Most rows the model was called with at once.
     """
 
@@ -97,7 +97,7 @@ class AccuracyReport:
         metric_config: Which metrics scored: one of `GlueMetric`'s configs for text classification.
         label_mapping: How labels were matched: "by name", "by id" or "as values"; None where there are none.
         problem_type: transformers' name for what a text classifier predicts; None for other tasks.
-        sequence_length: Length of the package, in tokens.
+        sequence_length: Length of the package, in tokens; None of images.
         runtime: Which runtime executed the package: "portable" or "coreml".
         primary_metric: The metric that `drop` is of.
         package: Score of the package.
@@ -127,7 +127,7 @@ class AccuracyReport:
     metric_config: str
     label_mapping: str | None
     problem_type: str | None
-    sequence_length: int
+    sequence_length: int | None
     runtime: str
     primary_metric: str
     package: ModelScore
@@ -201,6 +201,8 @@ class AccuracyReport:
                 psnr = "infinite (equal)" if self.psnr == math.inf else f"{self.psnr:.1f} dB"
                 remarks.append(f"PSNR of {self.outputs}: {psnr}")
         scored = f"{self.rows} rows, {self.truncated} of them cut at {self.sequence_length} tokens"
+        if self.sequence_length is None:
+            scored = f"{self.rows} images"
         if self.stride is not None:
             scored = (
                 f"{self.rows} texts read as one, in windows of {self.sequence_length} tokens, each {self.stride} on"
@@ -208,9 +210,8 @@ class AccuracyReport:
         scored += "".join(f"; {count} {name}" for name, count in self.counts.items())
         remarks.append(scored if self.label_mapping is None else f"{scored}; labels matched {self.label_mapping}")
         if self.original is not None and self.stride is None:
-            remarks.append(
-                f"speed: the original takes {self.original.batch_size} texts at once, padded to the longest"
-            )
+            rows = "images at once" if self.sequence_length is None else "texts at once, padded to the longest"
+            remarks.append(f"speed: the original takes {self.original.batch_size} {rows}")
         remarks.append(f"runtime {self.runtime} on {self.machine}")
         remarks.append(", ".join(f"{name} {number}" for name, number in self.versions.items()))
         return remarks

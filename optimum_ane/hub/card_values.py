@@ -128,8 +128,9 @@ def accuracy_rows(package: CardPackage, show: Callable[[object], str] = escape) 
         table.append(("same prediction as the original", f"{agreement:.2%} of the {unit}"))
     table += _next_token_rows(package)
     table.append((f"PSNR of the {outputs} on that dataset", decibels(package.number("accuracy", "psnr"))))
-    truncated = package.number("accuracy", "truncated") or 0
-    table.append((f"rows cut at {package.manifest.form.longest} tokens, for both", f"{truncated:.0f}"))
+    if package.manifest.modality == "text":
+        truncated = package.number("accuracy", "truncated") or 0
+        table.append((f"rows cut at {package.manifest.form.longest} tokens, for both", f"{truncated:.0f}"))
     return table
 
 

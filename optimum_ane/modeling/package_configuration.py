@@ -1,4 +1,4 @@
-"""The configuration and the tokenizer inside a package: whatever transformers reads of one, it reads here.
+"""The configuration, the tokenizer and the image processor inside a package, as transformers reads them.
 
 A package may come from anybody, and never needs code of its own: `auto_map` in its files runs nothing.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from optimum_ane.errors import PackageError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedTokenizerBase
 
 
 def load_config(directory: Path) -> PretrainedConfig:
@@ -43,6 +43,23 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     except Exception as error:  # the tokenizers library raises no class of its own
         raise PackageError(
             f"{directory} holds no tokenizer that transformers reads ({_reason(error)}); export or download it again"
+        ) from error
+
+
+def load_image_processor(directory: Path) -> BaseImageProcessor:
+    """Reads a package's image processor, which makes images of the size that its programs take.
+
+    Raises:
+        PackageError: It is missing or damaged.
+    """
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # processors raise whatever an entry sets off
+        raise PackageError(
+            f"{directory} holds no image processor that transformers reads ({_reason(error)}); export or download it "
+            "again"
         ) from error
 
 

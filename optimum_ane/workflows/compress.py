@@ -20,7 +20,7 @@ from optimum_ane.errors import CheckpointError, CompressionError, UnsupportedMod
 from optimum_ane.evaluation.accuracy import AccuracyLimits
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import ane_config_of
-from optimum_ane.modeling.package_configuration import load_config, load_tokenizer
+from optimum_ane.modeling.package_configuration import load_config, load_image_processor, load_tokenizer
 from optimum_ane.package.environment import machine_kind, tool_versions
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.form import CUSTOM
@@ -133,6 +133,8 @@ def compress_package(
         evaluator = get_evaluator(manifest.form.task, draft.config, manifest.modality)
         evaluator.check_pooling(manifest.form.pooling)
         rows = evaluator.load(dataset)
+        if "image" in manifest.modality:
+            draft.processor = load_image_processor(source)
     stages = job.stages(calibration)
     if evaluator is not None:
         if limits is not None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator_class
+from optimum_ane.evaluation.preprocessors import load_preprocessor
 from optimum_ane.evaluation.reference import load_reference
 from optimum_ane.evaluation.report import AccuracyReport
-from optimum_ane.modeling.package_configuration import load_tokenizer
 from optimum_ane.package.layout import package_directory
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.progress import row_progress
@@ -49,7 +49,7 @@ def evaluate_package(
     candidate = model_class.from_pretrained(directory, runtime=runtime)
     evaluator = evaluator_class(candidate.config)
     examples = evaluator.load(spec)
-    tokenizer = load_tokenizer(directory)
+    preprocessor = load_preprocessor(directory, manifest.modality)
     original = None
     if with_reference:
         original = load_reference(reference, manifest, candidate.config, trust_remote_code=trust_remote_code)
@@ -57,9 +57,9 @@ def evaluate_package(
         return evaluator.compare(
             original,
             candidate,
-            tokenizer,
+            preprocessor,
             examples,
-            sequence_length=candidate.sequence_length,
+            sequence_length=manifest.form.longest,
             runtime=candidate.runtime,
             progress=progress,
         )

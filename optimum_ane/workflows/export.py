@@ -21,6 +21,7 @@ from optimum_ane.errors import CheckpointError, DatasetError, UnsupportedModelEr
 from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, AccuracyLimits
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
+from optimum_ane.evaluation.preprocessors import choose_preprocessor
 from optimum_ane.exporters.anemll import AnemllANEConfig
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
 from optimum_ane.exporters.swift_transformers import SwiftTransformersANEConfig
@@ -324,7 +325,7 @@ def export_checkpoint(
     recipe = compress if compress is None or isinstance(compress, Recipe) else get_recipe(compress)
     if recipe is not None:
         recipe.check_target(ios_target(form.target), "the export")
-    evaluator, rows = _load_rows(checks.dataset, checkpoint, form, ane_config.MODALITY)
+    evaluator, rows = _load_rows(checks.dataset, checkpoint, form, ane_config.MODALITY, processor)
     if tokenizer is not None:
         check_tokenizer(tokenizer, getattr(checkpoint.config.get_text_config(), "vocab_size", None))
     elif has_text:
@@ -557,7 +558,11 @@ def _text(checkpoint: Checkpoint, form: ExportForm) -> TextEntry:
 
 
 def _load_rows(
-    dataset: DatasetSpec | None, checkpoint: Checkpoint, form: ExportForm, modality: Modality
+    dataset: DatasetSpec | None,
+    checkpoint: Checkpoint,
+    form: ExportForm,
+    modality: Modality,
+    processor: Processor | None,
 ) -> tuple[Evaluator | None, Any]:
     """Reads the dataset before any work is done."""
     if dataset is None:
@@ -565,6 +570,8 @@ def _load_rows(
     evaluator = get_evaluator(form.task, checkpoint.config, modality)
     evaluator.check_pooling(form.pooling)
     rows = evaluator.load(dataset)
-    if checkpoint.tokenizer is None:
-        raise CheckpointError(f"{checkpoint.source.model} has no tokenizer, which the dataset needs")
+    tokenizer = checkpoint.tokenizer if "text" in modality else None
+    if choose_preprocessor(modality, tokenizer, processor) is None:
+        missing = "tokenizer" if "text" in modality and tokenizer is None else "image processor"
+        raise CheckpointError(f"{checkpoint.source.model} has no {missing}, which the dataset needs")
     return evaluator, rows

@@ -25,6 +25,7 @@ from optimum_ane.compression.compress import compress_mlpackages
 from optimum_ane.compression.recipes import Recipe
 from optimum_ane.errors import ValidationError
 from optimum_ane.evaluation.accuracy import AccuracyLimits, check_accuracy
+from optimum_ane.evaluation.preprocessors import choose_preprocessor
 from optimum_ane.exporters.load_module import build_module
 from optimum_ane.exporters.weight_range import check_weight_range
 from optimum_ane.package.environment import peak_memory
@@ -332,7 +333,7 @@ def evaluate(
         draft.accuracy = evaluator.compare(
             draft.reference_model() if with_original else None,
             driver,
-            draft.tokenizer,
+            choose_preprocessor(draft.manifest.modality, draft.tokenizer, draft.processor),
             rows,
             sequence_length=draft.form.longest,
             runtime=driver.runtime,

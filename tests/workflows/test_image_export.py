@@ -25,12 +25,17 @@ from optimum_ane import (
     ANEModelForImageFeatureExtraction,
     export,
 )
-from optimum_ane.errors import InputError, PackageError, UnsupportedModelError
+from optimum_ane.compression.accuracy_scorer import AccuracyScorer
+from optimum_ane.compression.calibration_data import calibration_of_dataset
+from optimum_ane.errors import CheckpointError, InputError, PackageError, UnsupportedModelError, ValidationError
+from optimum_ane.evaluation.datasets import DatasetSpec
+from optimum_ane.evaluation.evaluator import get_evaluator_class
 from optimum_ane.exporters.stock_image import StockImageANEConfig
 from optimum_ane.hub.card_package import read_card_package
 from optimum_ane.hub.swift import swift_snippet
 from optimum_ane.package.form import ExportForm
 from optimum_ane.package.manifest import Manifest
+from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.targets.coreml.stock import convert_stock
 from optimum_ane.workflows.benchmark_preparation import BenchmarkedPackage, make_inputs, shape_of
 from optimum_ane.workflows.evaluate import evaluate_package
@@ -147,11 +152,76 @@ def test_the_stock_layout_of_an_image_model_answers_too(vit):
     assert name == "pixel_values"
 
 
-def test_datasets_of_images_are_refused_clearly(vit):
-    from optimum_ane.evaluation.datasets import DatasetSpec
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder for each class, of images that are not square; none is of birds."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(5)
+    for index in range(24):
+        path = folder / ("Cat" if index % 3 else "dog") / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (30 + index, 40, 3), dtype=np.uint8)).save(path)
+    return folder
 
-    with pytest.raises(UnsupportedModelError, match=r"datasets of images for image-classification are not read"):
-        evaluate_package(vit[1].path, DatasetSpec("folder"))
+
+def test_a_package_is_scored_on_a_folder_of_images(vit, photos):
+    original, result = vit
+    report = evaluate_package(result.path, DatasetSpec(str(photos)))
+    assert (report.rows, report.unit, report.label_mapping) == (24, "images", "by name")
+    assert report.psnr > 45
+    assert report.agreement >= 23 / 24
+    # Beside the original by another way: each image through transformers' own pipeline.
+    classify = pipeline(
+        "image-classification", model=original, image_processor=ViTImageProcessor.from_pretrained(result.path)
+    )
+    paths = sorted(photos.glob("*/*.png"))
+    right = [classify(str(path))[0]["label"] == path.parent.name.lower() for path in paths]
+    assert 0 < sum(right) < 24
+    assert report.original.right == sum(right)
+    assert report.to_dict()["sequence_length"] is None
+
+
+def test_an_export_scores_images_and_its_card_says_so(vit, photos, tmp_path):
+    original, result = vit
+    processor = ViTImageProcessor.from_pretrained(result.path)
+    made = export(original, tmp_path / "out", processor=processor, eval_dataset=str(photos), max_accuracy_drop=20,
+                  image_input="tensor", quiet=True)  # fmt: skip
+    report = evaluate_package(made.path, DatasetSpec(str(photos)), reference=str(result.path.parent / "checkpoint"))
+    assert (made.accuracy.original.metrics, made.accuracy.psnr) == (report.original.metrics, report.psnr)
+    card = (made.path / "README.md").read_text()
+    assert "24 rows, original → package" in card
+    assert "of the images" in card
+    assert "rows cut at" not in card
+    with pytest.raises(ValidationError, match="max_accuracy_drop allows -90"):
+        export(original, tmp_path / "worse", processor=processor, eval_dataset=str(photos), max_accuracy_drop=-90,
+               quiet=True)  # fmt: skip
+
+
+def test_an_export_without_a_processor_makes_nothing_of_images(photos, tmp_path):
+    with pytest.raises(CheckpointError, match="has no image processor, which the dataset needs"):
+        export(make_model("AutoModelForImageClassification", VIT), tmp_path / "out", eval_dataset=str(photos),
+               quiet=True)  # fmt: skip
+
+
+def test_calibration_takes_images_as_the_program_takes_them(vit, photos):
+    calibration = calibration_of_dataset(vit[1].path, DatasetSpec(str(photos)), rows=5)
+    assert len(calibration.batches) == 5
+    for batch in calibration.batches:
+        pixels = batch["pixel_values"]
+        assert (pixels.shape, pixels.dtype) == ((1, 3, 24, 24), np.float32)
+        assert (pixels == pixels.round()).all()
+        assert 0 <= pixels.min() < 100 < 150 < pixels.max() <= 255
+
+
+def test_variants_are_scored_on_images(vit, photos):
+    scorer = AccuracyScorer(vit[1].path, DatasetSpec(str(photos)))
+    report = scorer.report(PortableSession(vit[1].path / "model.mlpackage"))
+    assert report.psnr == evaluate_package(vit[1].path, DatasetSpec(str(photos))).psnr
+
+
+def test_hidden_states_of_images_are_not_scored(photos):
+    with pytest.raises(UnsupportedModelError, match="datasets of images for feature-extraction are not read"):
+        get_evaluator_class("feature-extraction", "image")
 
 
 def test_feature_extraction_gives_a_map_at_a_size_that_is_asked_for(tmp_path):

@@ -41,6 +41,12 @@ def size_of(processor: Processor | None, channels: int) -> tuple[int, int] | Non
     return sizes.pop() if len(sizes) == 1 else None
 
 
+def square_of(processor: Processor | None) -> tuple[int, int] | None:
+    """A square of the shortest edge that a processor makes of any image; None where it does not say."""
+    edge = _entries(getattr(processor, "size", None)).get("shortest_edge")
+    return None if edge is None else (edge, edge)
+
+
 def with_size(processor: Processor, size: tuple[int, int], channels: int) -> Processor:
     """A processor that makes images of a size, as near to the given one as can be.
 

@@ -10,7 +10,7 @@ import torch
 
 from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.exporters.image_normalization import PIXEL_VALUES, ask_normalization
-from optimum_ane.exporters.image_size import size_of
+from optimum_ane.exporters.image_size import size_of, square_of
 from optimum_ane.exporters.programs import ProgramSpec, ValueSpec
 from optimum_ane.exporters.stock_rows import StockRowsANEConfig
 from optimum_ane.nn.image_outputs import ClassMap, DepthImage, Detections
@@ -61,6 +61,8 @@ class StockImageANEConfig(StockRowsANEConfig):
     def complete(self, form: ExportForm, processor: Processor | None) -> ExportForm:
         """See `ANEConfig.complete`: the size is the processor's, or else the configuration's.
 
+        Where both leave it to the image, as DETR's do, it is a square of the shortest edge that the processor makes.
+
         Raises:
             UnsupportedModelError: See `ANEConfig.complete`; or images were asked for, and the processor does to them
                 what no program can.
@@ -69,7 +71,11 @@ class StockImageANEConfig(StockRowsANEConfig):
         return self._with_input(form if form.image_size is not None else self._with_size(form, processor), processor)
 
     def _with_size(self, form: ExportForm, processor: Processor | None) -> ExportForm:
-        size = size_of(processor, self.channels) or _as_size(_of_vision(self._config, "image_size"))
+        size = (
+            size_of(processor, self.channels)
+            or _as_size(_of_vision(self._config, "image_size"))
+            or square_of(processor)
+        )
         if size is None:
             raise UnsupportedModelError(
                 f"neither an image processor nor the configuration of {self._config.model_type} says how large images "

@@ -14,6 +14,7 @@ from transformers import (
     BitImageProcessor,
     ConvNextConfig,
     ConvNextImageProcessor,
+    DetrImageProcessor,
     ViTConfig,
     ViTImageProcessor,
     pipeline,
@@ -255,6 +256,12 @@ def test_the_size_is_what_the_processor_makes_of_images(processor, size):
     """Where it depends on the image, the configuration decides."""
     config = StockImageANEConfig(CONVNEXT, "image-classification")
     assert config.complete(ExportForm(task="image-classification"), processor).image_size == size
+
+
+def test_a_detector_whose_images_keep_their_proportions_takes_a_square():
+    config = StockImageANEConfig(AutoConfig.for_model("detr", use_timm_backbone=False), "object-detection")
+    processor = DetrImageProcessor(size={"shortest_edge": 96, "longest_edge": 200})
+    assert config.complete(ExportForm(task="object-detection"), processor).image_size == (96, 96)
 
 
 def test_a_size_that_nothing_says():

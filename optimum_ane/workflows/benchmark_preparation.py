@@ -15,8 +15,10 @@ from optimum_ane.checkpoints.checkpoint import open_checkpoint
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.compression.recipes import recipe_names
 from optimum_ane.errors import CheckpointError, InputError, UnsupportedModelError
-from optimum_ane.exporters.config import ane_config_of
+from optimum_ane.exporters.config import ANEConfig, ane_config_of
+from optimum_ane.exporters.dual_encoder import DualEncoderANEConfig
 from optimum_ane.exporters.stock_rows import StockRowsANEConfig
+from optimum_ane.exporters.text import TextANEConfig
 from optimum_ane.modeling.package_configuration import load_config
 from optimum_ane.package.form import NO_POOLING
 from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE, find_mlpackage
@@ -178,14 +180,19 @@ def make_inputs(package: BenchmarkedPackage, form: ExportForm | None, seed: int)
     config = load_config(package.path) if checkpoint is None else checkpoint.config
     ane_config = ane_config_of(package.manifest, config)
     ane_config.check(form)
-    if isinstance(ane_config, StockRowsANEConfig):
-        shapes = ane_config.input_shapes(form)
-        rows = [ane_config.make_rows(1, shapes, seed + row) for row in range(form.batch_size)]
-    else:
-        rows = [ane_config.make_inputs(1, form.longest, seed + row) for row in range(form.batch_size)]
+    rows = [_make_row(ane_config, form, seed + row) for row in range(form.batch_size)]
     joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     inputs = {name: value if value.is_floating_point() else value.long() for name, value in joined.items()}
     return {name: value.unsqueeze(1) for name, value in inputs.items()} if TASKS[form.task].has_choices else inputs
+
+
+def _make_row(ane_config: ANEConfig, form: ExportForm, seed: int) -> dict[str, torch.Tensor]:
+    if isinstance(ane_config, DualEncoderANEConfig):
+        return _make_row(ane_config.texts, form, seed) | _make_row(ane_config.images, form, seed)
+    if isinstance(ane_config, StockRowsANEConfig):
+        return ane_config.make_rows(1, ane_config.input_shapes(form), seed)
+    assert isinstance(ane_config, TextANEConfig)
+    return ane_config.make_inputs(1, form.longest, seed)
 
 
 def make_package(package: BenchmarkedPackage, form: ExportForm, folder: Path) -> Path:
@@ -226,6 +233,8 @@ def make_stock(package: BenchmarkedPackage, form: ExportForm, inputs: Inputs, fo
     """
     assert package.manifest is not None
     assert package.checkpoint is not None
+    if package.manifest.modality == "image-text":
+        raise UnsupportedModelError("the original is one model of texts and images, and the package is two programs")
     image_input = None if form.image_input is None else "tensor"
     form = replace(form, pooling=NO_POOLING, normalize=False, class_labels=False, image_input=image_input)
     is_text = package.manifest.modality == "text"

@@ -23,6 +23,7 @@ from optimum_ane.hub.card_package import read_card_package
 from optimum_ane.hub.python import python_snippet
 from optimum_ane.hub.swift import swift_snippet
 from optimum_ane.package.manifest import Manifest
+from optimum_ane.workflows.benchmark_preparation import BenchmarkedPackage, make_inputs
 
 WORDS = ["[pad]", "[unk]", "[start]", "[end]", "this", "is", "a", "photo", "of", "cat", "dog", "bird", "."]
 SIZE = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
@@ -140,6 +141,20 @@ def test_snippets_call_both_programs(clip):
     python = python_snippet(package, None)
     assert "import AutoImageProcessor, AutoTokenizer, pipeline" in python
     compile(python, "card", "exec")
+
+
+def test_benchmarks_time_a_text_with_an_image(clip):
+    path = clip[1].path
+    opened = BenchmarkedPackage(path, Manifest.read(path), None)
+    (form,) = opened.forms([], [])
+    inputs = make_inputs(opened, form, seed=1)
+    assert {name: tuple(value.shape) for name, value in inputs.items()} == {
+        "input_ids": (1, 24),
+        "attention_mask": (1, 24),
+        "pixel_values": (1, 3, 32, 32),
+    }
+    answer = ANEModelForZeroShotImageClassification.from_pretrained(path)(**inputs)
+    assert answer.logits_per_image.shape == (1, 1)
 
 
 def test_texts_without_a_mask_have_the_full_length(tmp_path):

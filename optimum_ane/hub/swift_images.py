@@ -25,7 +25,7 @@ struct {type_name} {{
         model = try VNCoreMLModel(for: loaded)
     }}
 
-    /// Vision makes {height} × {width} pixels of the image: {how}. The package normalises them.
+    /// Vision makes {height} × {width} pixels of the image, {how}, and the package normalises them.
     func observations(_ image: CGImage) throws -> [VNObservation] {{
         let request = VNCoreMLRequest(model: model)
         request.imageCropAndScaleOption = {option}
@@ -65,11 +65,11 @@ _CLASSIFIER = """\
     }"""
 
 _FITS = {
-    "fill": (".scaleFill", "it stretches it, as the image processor does"),
-    "crop": (".centerCrop", "it scales the image to them and cuts off what is beyond, at both ends"),
-    "pad": (".scaleFit", "it scales the whole image into them and fills the rest"),
+    "fill": (".scaleFill", "all of it, stretched"),
+    "crop": (".centerCrop", "as much of its middle as they hold"),
+    "pad": (".scaleFit", "all of it, with a margin"),
 }
-"""Vision's names of how images get their size, by those of `ImageEntry.fit`."""
+"""Vision's names of how images get their size, and what is said of it, by those of `ImageEntry.fit`."""
 
 
 def image_snippet(package: CardPackage, type_name: str, task: str, call: str, constants: str) -> str:

@@ -13,7 +13,8 @@ from optimum_ane.checkpoints.tokenizer_description import describe_tokenizer
 from optimum_ane.hub.card import make_card
 from optimum_ane.hub.markdown import swift_string
 from optimum_ane.hub.swift import swift_snippet
-from optimum_ane.package.manifest import TokenizerEntry
+from optimum_ane.package.manifest import FunctionEntry, ImageEntry, ProgramEntry, TensorEntry, TokenizerEntry
+from optimum_ane.package.normalization import Normalization
 
 LABELS = ('say "no" \\(1 + 1)', "línea\nnueva", "👩‍💻 | `x`")
 
@@ -177,3 +178,55 @@ def test_compute_units_are_the_packages_own(units, swift):
     program = dataclasses.replace(package.manifest.programs[0], compute_units=units)
     package = changed(package, programs=(program,))
     assert f"configuration.computeUnits = {swift}\n" in swift_snippet(package)
+
+
+class TestImages:
+    """Of packages that take images, whose Swift goes through Vision."""
+
+    SHAPES = {
+        "image-classification": {"logits": (1, 2)},
+        "image-segmentation": {"logits": (1, 2, 10, 18)},
+        "object-detection": {"logits": (1, 5, 3), "pred_boxes": (1, 5, 4)},
+        "depth-estimation": {"predicted_depth": (1, 40, 72)},
+        "feature-extraction": {"last_hidden_state": (1, 46, 32)},
+    }
+
+    NORMALIZATION = Normalization("RGB", (1.0,) * 3, (0.0,) * 3)
+
+    def package(self, task, normalization=NORMALIZATION, fit="crop"):
+        package = plain_package("text-classification")
+        package = dataclasses.replace(package, manifest=dataclasses.replace(package.manifest, text=None))
+        outputs = tuple(TensorEntry(name, shape, "float16") for name, shape in self.SHAPES[task].items())
+        pixels = TensorEntry("pixel_values", (1, 3, 40, 72), "float32")
+        return changed(
+            package,
+            form={"task": task, "image_size": (40, 72)},
+            programs=(ProgramEntry("model", (FunctionEntry("main", (pixels,), outputs),)),),
+            image=ImageEntry(40, 72, 3, normalization=normalization, fit=fit),
+            labels=("bad", "good"),
+        )
+
+    @pytest.mark.parametrize("task", SHAPES)
+    def test_an_image_goes_through_vision_whatever_is_made_of_it(self, task):
+        swift = swift_snippet(self.package(task))
+        assert "_ image: CGImage" in swift
+        assert "VNCoreMLRequest(model: model)" in swift
+        assert "40 × 72 pixels of the image, as much of its middle as they hold" in swift
+        assert "imageCropAndScaleOption = .centerCrop" in swift
+        assert "[Float]) throws" not in swift  # no numbers go in
+        assert "predict(values)" not in swift
+        for name in self.SHAPES[task]:
+            assert f'row("{name}", of: ' in swift
+        for opening, closing in ("{}", "()", "[]"):
+            assert swift.count(opening) == swift.count(closing)
+        assert re.search(r"print\(try model\.\w+\(image\)\)", swift)
+
+    @pytest.mark.parametrize("task", SHAPES)
+    def test_tensors_go_in_as_numbers(self, task):
+        swift = swift_snippet(self.package(task, normalization=None))
+        assert "_ values: [Float]" in swift
+        assert "Vision" not in swift
+
+    @pytest.mark.parametrize(("fit", "option"), [("fill", ".scaleFill"), ("pad", ".scaleFit"), ("", ".scaleFill")])
+    def test_vision_fits_images_as_the_processor_does(self, fit, option):
+        assert f"imageCropAndScaleOption = {option}\n" in swift_snippet(self.package("depth-estimation", fit=fit))

@@ -142,11 +142,7 @@ def test_what_else_reads_the_image_gets_it_normalised(tmp_path, layer):
 def test_weights_stay_where_float16_has_all_its_digits(tmp_path):
     """Times 1 / (255 · std) they would be below 6.1e-5, and zero on the engine."""
     _, session = make(lambda: nn.Conv2d(3, 8, 3), tmp_path / "m.mlpackage", "float16")
-    (weights,) = [
-        value.array()
-        for step in session._program.steps
-        for name, value in step.node.inputs.items()
-        if step.node.op == "conv" and name == "weight"
-    ]
+    (weight,) = [step.node.inputs["weight"] for step in session._program.steps if step.node.op == "conv"]
+    assert weight.name == "layer_weight_to_fp16"
     before = make(lambda: nn.Conv2d(3, 8, 3), tmp_path / "n.mlpackage", "float32")[0].layer.weight.detach().numpy()
-    np.testing.assert_allclose(weights, before * (256 / 255 / STD).reshape(1, 3, 1, 1), rtol=1e-3)
+    np.testing.assert_allclose(weight.array(), before * (256 / 255 / STD).reshape(1, 3, 1, 1), rtol=1e-3)

@@ -143,13 +143,18 @@ def _scale(convolution: Operation, factor: np.ndarray, left: np.ndarray) -> None
     channel = first[:, None] + np.arange(own)[None, :]  # of each weight
     scaled = weight * factor[channel][:, :, None, None]
     shift = (scaled.sum((2, 3)) * left[channel]).sum(1)
+    _replace(convolution, "weight", scaled)
+    if shift.any():
+        _replace(convolution, "bias", shift if convolution.bias is None else convolution.bias.val + shift)
+
+
+def _replace(convolution: Operation, parameter: str, value: np.ndarray) -> None:
+    """Gives a convolution another constant, under the name of the old one where nothing else reads that."""
+    old = convolution.inputs.get(parameter)
+    name = f"{convolution.name}_{parameter}" if old is None else f"{old.name}_of_steps"
     with scope_of(convolution):
-        parameters = {"weight": _constant(scaled, f"{convolution.weight.name}_scaled", convolution)}
-        if shift.any():
-            before = 0.0 if convolution.bias is None else convolution.bias.val
-            parameters["bias"] = _constant(before + shift, f"{convolution.name}_shifted", convolution)
-    convolution.set_inputs(**parameters)
-
-
-def _constant(value: np.ndarray, name: str, reader: Operation) -> Var:
-    return mb.const(val=value.astype(np.float32), name=name, before_op=reader)
+        new = mb.const(val=value.astype(np.float32), name=name, before_op=convolution)
+    convolution.set_inputs(**{parameter: new})
+    if old is not None and not old.child_ops:
+        kept = old.name
+        old.name, new.name, new.op.name = f"{kept}_of_pixels", kept, kept

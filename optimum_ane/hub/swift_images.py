@@ -1,8 +1,8 @@
 """The Swift of a card for packages that take images: a type that passes them through Vision, which resizes them.
 
 Every call is documented by Apple: `VNCoreMLModel(for:)`, `VNCoreMLRequest` with its `imageCropAndScaleOption`,
-`VNImageRequestHandler(cgImage:options:)`, and the observations `VNCoreMLFeatureValueObservation` and
-`VNClassificationObservation`, which a program with the outputs of a classifier gives.
+`VNImageRequestHandler(cgImage:options:)`, and the observations: `VNClassificationObservation` of a classifier,
+`VNPixelBufferObservation` of a program that gives an image, `VNCoreMLFeatureValueObservation` of any other.
 """
 
 from __future__ import annotations
@@ -64,6 +64,21 @@ _CLASSIFIER = """\
         return found.map { ($0.identifier, $0.confidence) }
     }"""
 
+_CLASS_MAP = """\
+    /// The best class of each point of the image, row by row, and the extents of the map.
+    func segment(_ image: CGImage) throws -> (classes: [Int32], height: Int, width: Int) {
+        let map = try MLShapedArray<Int32>(converting: predict(image)["class_map"]!)
+        return (map.scalars, map.shape[0], map.shape[1])
+    }"""
+
+_DEPTH_IMAGE = """\
+    /// The distance of each point of the image, as an image of one channel in Float16. Vision gives no arrays of a
+    /// program that gives an image.
+    func depth(_ image: CGImage) throws -> CVPixelBuffer {
+        let images = try observations(image).compactMap { $0 as? VNPixelBufferObservation }
+        return images.first { $0.featureName == "depth" }!.pixelBuffer
+    }"""
+
 _FITS = {
     "fill": (".scaleFill", "all of it, stretched"),
     "crop": (".centerCrop", "as much of its middle as they hold"),
@@ -85,21 +100,33 @@ def image_snippet(package: CardPackage, type_name: str, task: str, call: str, co
     manifest, image = package.manifest, package.manifest.image
     assert image is not None
     program = manifest.programs[0]
-    is_classifier = manifest.form.class_labels
+    method = _method(package, task)
     option, how = _FITS.get(image.fit, _FITS["fill"])
-    dtypes = {tensor.dtype for tensor in package.default_function.outputs if tensor.shape}
-    dtype = "Float16" if dtypes == {"float16"} else "Float32"
     return _FRAME.format(
         type_name=type_name,
-        constants="" if is_classifier else constants,
+        constants="" if manifest.form.class_labels else constants,
         mlpackage=program.path,
         load_model=load_model(program).replace("        model = ", "        let loaded = "),
         height=image.height,
         width=image.width,
         how=how,
         option=option,
-        task=_CLASSIFIER if is_classifier else _PREDICT.format(dtype=dtype, task=_of_image(task)),
+        task=method,
         call=call,
+    )
+
+
+def _method(package: CardPackage, task: str) -> str:
+    """The method of a task, with what it calls."""
+    form = package.manifest.form
+    if form.class_labels:
+        return _CLASSIFIER
+    if form.postprocess and form.task == "depth-estimation":
+        return _DEPTH_IMAGE
+    dtypes = {tensor.dtype for tensor in package.default_function.outputs if tensor.dtype.startswith("float")}
+    is_map = form.postprocess and form.task == "image-segmentation"
+    return _PREDICT.format(
+        dtype="Float16" if dtypes == {"float16"} else "Float32", task=_CLASS_MAP if is_map else _of_image(task)
     )
 
 

@@ -193,14 +193,14 @@ class TestImages:
 
     NORMALIZATION = Normalization("RGB", (1.0,) * 3, (0.0,) * 3)
 
-    def package(self, task, normalization=NORMALIZATION, fit="crop"):
+    def package(self, task, normalization=NORMALIZATION, fit="crop", **form):
         package = plain_package("text-classification")
         package = dataclasses.replace(package, manifest=dataclasses.replace(package.manifest, text=None))
         outputs = tuple(TensorEntry(name, shape, "float16") for name, shape in self.SHAPES[task].items())
         pixels = TensorEntry("pixel_values", (1, 3, 40, 72), "float32")
         return changed(
             package,
-            form={"task": task, "image_size": (40, 72)},
+            form={"task": task, "image_size": (40, 72), **form},
             programs=(ProgramEntry("model", (FunctionEntry("main", (pixels,), outputs),)),),
             image=ImageEntry(40, 72, 3, normalization=normalization, fit=fit),
             labels=("bad", "good"),
@@ -230,3 +230,13 @@ class TestImages:
     @pytest.mark.parametrize(("fit", "option"), [("fill", ".scaleFill"), ("pad", ".scaleFit"), ("", ".scaleFill")])
     def test_vision_fits_images_as_the_processor_does(self, fit, option):
         assert f"imageCropAndScaleOption = {option}\n" in swift_snippet(self.package("depth-estimation", fit=fit))
+
+    def test_of_a_map_of_classes_nothing_is_left_to_do(self):
+        swift = swift_snippet(self.package("image-segmentation", postprocess=True))
+        assert 'predict(image)["class_map"]!' in swift
+        assert "let labels = " in swift
+
+    def test_a_program_that_gives_an_image_has_observations_of_pixel_buffers(self):
+        swift = swift_snippet(self.package("depth-estimation", postprocess=True))
+        assert "VNPixelBufferObservation" in swift
+        assert "VNCoreMLFeatureValueObservation" not in swift

@@ -161,7 +161,7 @@ class TestPreviews:
         )
 
     def test_a_segmenter_has_a_colour_for_each_label(self, classifier):
-        entries = preview_entries(self.manifest(classifier, "image-segmentation"))
+        entries = preview_entries(self.manifest(classifier, "image-segmentation", postprocess=True))
         assert entries["com.apple.coreml.model.preview.type"] == "imageSegmenter"
         parameters = json.loads(entries["com.apple.coreml.model.preview.params"])
         assert parameters["labels"] == [*LABELS.values()]
@@ -169,13 +169,14 @@ class TestPreviews:
         assert len(set(parameters["colors"])) == len(LABELS)
 
     def test_depth_has_no_parameters(self, classifier):
-        entries = preview_entries(self.manifest(classifier, "depth-estimation"))
+        entries = preview_entries(self.manifest(classifier, "depth-estimation", postprocess=True))
         assert entries["com.apple.coreml.model.preview.type"] == "depthEstimation"
         assert entries["com.apple.coreml.model.preview.params"] is None
 
     def test_without_labels_in_the_program_or_an_image_there_is_none(self, classifier):
-        assert preview_entries(self.manifest(classifier, "image-classification")) == {}
-        manifest = self.manifest(classifier, "depth-estimation")
+        for task in ("image-classification", "image-segmentation", "depth-estimation"):
+            assert preview_entries(self.manifest(classifier, task)) == {}
+        manifest = self.manifest(classifier, "depth-estimation", postprocess=True)
         image = dataclasses.replace(manifest.image, normalization=None)
         assert preview_entries(dataclasses.replace(manifest, image=image)) == {}
 

@@ -8,6 +8,7 @@ from optimum_ane.checkpoints.checkpoint import open_checkpoint
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.errors import CheckpointError, UnsupportedModelError
 from optimum_ane.evaluation.dataset_errors import listed
+from optimum_ane.exporters.config import ane_config_of
 from optimum_ane.tasks import TASKS
 from optimum_ane.validation.pooled_original import as_reference
 
@@ -45,4 +46,5 @@ def load_reference(reference: str | None, manifest: Manifest, config: Any, *, tr
             f"{source} has the labels {listed([*map(str, theirs.values())])}, the package has "
             f"{listed([*map(str, ours.values())])}; name the checkpoint that it was made from with --reference"
         )
-    return as_reference(model, manifest.form, embedding)
+    part = ane_config_of(manifest, config).part_of(model)
+    return as_reference(part, manifest.form, embedding)

@@ -197,6 +197,10 @@ class ANEConfig(ExporterConfig, ABC):
         check_options(form, self.MODALITY)
         return form
 
+    def adapt_processor(self, processor: Processor | None) -> Processor | None:
+        """The processor that makes the package's inputs, where the checkpoint's own makes inputs of another kind."""
+        return processor
+
     def part_of(self, original: nn.Module) -> nn.Module:
         """What of the original a package is made of and compared with: all of it, or its encoder."""
         return original

@@ -8,8 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.errors import ShapeError, UnsupportedModelError
 from optimum_ane.exporters.config import check_options
+from optimum_ane.exporters.native_resolution import (
+    OfWholeImages,
+    processor_of_images,
+    takes_patches,
+    usual_size,
+)
 from optimum_ane.exporters.programs import FunctionSpec, ProgramSpec, ValueSpec
 from optimum_ane.exporters.stock import StockANEConfig, original_class
 from optimum_ane.exporters.stock_image import PIXEL_VALUES, StockImageANEConfig
@@ -116,6 +122,8 @@ class DualEncoderANEConfig(StockANEConfig):
         positions = getattr(self.texts.text_config, "max_position_embeddings", None)
         if lengths == (DEFAULT_LENGTH,) and isinstance(positions, int) and 0 < positions < DEFAULT_LENGTH:
             lengths = (positions,)
+        if form.image_size is None and processor is None and takes_patches(self._config):
+            form = replace(form, image_size=usual_size(self._config))
         completed = self.images.complete(replace(form, sequence_length=(DEFAULT_LENGTH,)), processor)
         return replace(completed, sequence_length=lengths)
 
@@ -127,13 +135,19 @@ class DualEncoderANEConfig(StockANEConfig):
                     f"{self._config.model_type} has no {_METHODS[program]} of {taken}, of which its program would be "
                     "made"
                 )
-        image_size = getattr(getattr(self._config, "vision_config", None), "num_patches", None)
-        if image_size is not None and not hasattr(self._config.vision_config, "image_size"):
-            raise UnsupportedModelError(
-                f"{self._config.model_type} takes patches whose number depends on the image (NaFlex), and a program "
-                "has one shape; take a checkpoint of a fixed size, such as siglip2-base-patch16-224"
-            )
+        self._check_patches(form)
         self.texts.check_length(form)
+
+    def _check_patches(self, form: ExportForm) -> None:
+        if not takes_patches(self._config) or form.image_size is None:
+            return
+        patch = self._config.vision_config.patch_size
+        if any(extent % patch for extent in form.image_size):
+            height, width = form.image_size
+            raise ShapeError(
+                f"images of {height} × {width} pixels are no whole number of patches of {patch}; choose multiples of "
+                f"{patch} for --image-size"
+            )
 
     def programs(self, form: ExportForm) -> tuple[ProgramSpec, ...]:
         """See `ANEConfig.programs`."""
@@ -149,6 +163,15 @@ class DualEncoderANEConfig(StockANEConfig):
             )
             for name, spec in specs.items()
         )
+
+    def adapt_processor(self, processor: Processor | None) -> Processor | None:
+        """See `ANEConfig.adapt_processor`."""
+        is_of_patches = processor is not None and takes_patches(self._config)
+        return processor_of_images(processor, self._config) if is_of_patches else processor
+
+    def part_of(self, original: nn.Module) -> nn.Module:
+        """See `ANEConfig.part_of`: models of patches are asked with images, of which patches are made."""
+        return OfWholeImages(original) if takes_patches(self._config) else original
 
     def wrap(self, original: nn.Module, program: ProgramSpec) -> StockModule:
         """See `StockANEConfig.wrap`."""
@@ -179,6 +202,8 @@ class DualEncoderANEConfig(StockANEConfig):
 
     def host_constants(self, original: nn.Module) -> Mapping[str, float]:
         """See `ANEConfig.host_constants`: what a product of two vectors is multiplied by, and what is added to it."""
+        if isinstance(original, OfWholeImages):
+            original = original.model
         scale, temperature = (getattr(original, name, None) for name in ("logit_scale", "temperature"))
         bias = getattr(original, "logit_bias", None)
         if scale is None and temperature is None:

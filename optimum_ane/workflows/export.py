@@ -307,7 +307,7 @@ def export_checkpoint(
     ane_config = _configure(checkpoint, form)
     is_text, has_text = ane_config.MODALITY == "text", "text" in ane_config.MODALITY
     tokenizer = checkpoint.tokenizer if has_text else None
-    processor = checkpoint.processor(ane_config.MODALITY)
+    processor = ane_config.adapt_processor(checkpoint.processor(ane_config.MODALITY))
     asked, form = form, ane_config.complete(form, processor).pinned()
     if form.image_size != asked.image_size:
         checkpoint.notes.append(f"image size: {' × '.join(map(str, form.image_size or ()))} pixels")

@@ -7,10 +7,14 @@ from PIL import Image
 from tiny_models import psnr
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    AutoImageProcessor,
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
     PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2ImageProcessor,
+    Siglip2Model,
     SiglipConfig,
     SiglipModel,
     ViTImageProcessor,
@@ -182,6 +186,46 @@ def test_texts_without_a_mask_have_the_full_length(tmp_path):
     assert abs(float(original.logit_bias)) > 0.01
     with pytest.raises(InputError, match=r"has 7 tokens a row, .* padded to 16"):
         model(**tokenizer(["a photo of a cat"], return_tensors="pt"))
+
+
+@pytest.fixture(scope="module")
+def siglip2():
+    """A model of native resolution, whose own processor makes patches."""
+    images = {name: value for name, value in IMAGES.items() if name != "image_size"} | {"num_patches": 16}
+    texts = TEXTS | {"max_position_embeddings": 16, "projection_size": 48}
+    model = make_model(Siglip2Model, Siglip2Config(text_config=texts, vision_config=images))
+    return model, Siglip2ImageProcessor(patch_size=8, max_num_patches=24)
+
+
+def test_images_that_come_as_patches_go_in_whole_at_one_size(siglip2, tmp_path):
+    """The original is asked with the patches that its own processor makes of an image of the exported size."""
+    original, processor = siglip2
+    tokenizer = make_tokenizer(["input_ids"])
+    result = export(
+        original,
+        tmp_path / "out",
+        task="zero-shot-image-classification",
+        tokenizer=tokenizer,
+        processor=processor,
+        image_size=(32, 48),
+        quiet=True,
+    )
+    assert result.report.residency["flops_share_on_ane"] > 0.9
+    model = ANEModelForZeroShotImageClassification.from_pretrained(result.path)
+    texts = tokenizer(["a photo of a cat", "dog"], padding="max_length", max_length=16, return_tensors="pt")
+    image = PHOTO.resize((48, 32))
+    patches = processor(image, return_tensors="pt")
+    assert patches["spatial_shapes"].tolist() == [[4, 6]]
+    whole = AutoImageProcessor.from_pretrained(result.path)(image, return_tensors="pt")
+    assert whole["pixel_values"].shape == (1, 3, 32, 48)
+    answer, expected = model(**texts, **whole), original(**texts, **patches)
+    assert psnr(expected.image_embeds, answer.image_embeds) > 55
+    assert torch.allclose(expected.logits_per_image, answer.logits_per_image, atol=2e-3)
+
+
+def test_images_of_no_whole_number_of_patches_are_refused(siglip2, tmp_path):
+    with pytest.raises(ShapeError, match=r"32 × 44 pixels are no whole number of patches of 8"):
+        export(siglip2[0], tmp_path / "out", task="zero-shot-image-classification", image_size=(32, 44), quiet=True)
 
 
 def test_texts_beyond_the_positions_are_refused(clip, tmp_path):

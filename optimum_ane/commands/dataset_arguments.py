@@ -24,6 +24,15 @@ _DETAILS = (
     "image_column",
 )
 
+_LIMITS = (
+    "max_accuracy_drop",
+    "max_perplexity_increase",
+    "max_kl",
+    "max_box_error",
+    "min_iou",
+    "max_depth_error",
+)
+
 _WHAT_COLUMNS_HOLD = """\
 A local file, or a dataset of the Hub; local or not, usual column names are found without an option. The task says
 what is read:
@@ -37,7 +46,11 @@ what is read:
   multiple-choice       --text-column the context, --text-pair-column what choices start with, --choices-column,
                         --label-column the right choice, from 0
   image-classification  a folder with a folder of images for each class, named as the checkpoint names the class; or
-                        --image-column and --label-column of a .parquet file or a Hub dataset"""
+                        --image-column and --label-column of a .parquet file or a Hub dataset
+  image-segmentation    a folder with the folders images and masks, of files of equal names; masks are PNGs of class
+                        ids. Or images alone, which are scored against the original
+  object-detection, depth-estimation
+                        images alone, in a folder or as --image-column: both are scored against the original"""
 
 
 def add_dataset_arguments(
@@ -116,6 +129,27 @@ def add_dataset_arguments(
             help="text-generation: fail if the next-token distributions are further from the original's: the mean "
             "Kullback-Leibler divergence, 0.01 say (default: no limit)",
         )
+        group.add_argument(
+            "--max-box-error",
+            type=_not_negative,
+            metavar="PIXELS",
+            help="object-detection: fail if boxes are further from the original's: the mean error of their sides in "
+            "pixels of the image, 0.5 say (default: no limit)",
+        )
+        group.add_argument(
+            "--min-iou",
+            type=_not_negative,
+            metavar="SHARE",
+            help="image-segmentation: fail if the mean IoU with the original's map of classes is lower, 0.98 say "
+            "(default: no limit)",
+        )
+        group.add_argument(
+            "--max-depth-error",
+            type=_not_negative,
+            metavar="SHARE",
+            help="depth-estimation: fail if depths are further from the original's: the mean absolute relative error, "
+            "0.01 say (default: no limit)",
+        )
 
 
 def dataset_spec_from_args(args: Namespace) -> DatasetSpec | None:
@@ -147,15 +181,10 @@ def dataset_spec_from_args(args: Namespace) -> DatasetSpec | None:
 
 def accuracy_limits_from_args(args: Namespace) -> AccuracyLimits | None:
     """What a package may lose on the dataset, as the options say; None if they say nothing."""
-    from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, AccuracyLimits
+    from optimum_ane.evaluation.accuracy import AccuracyLimits
 
-    if args.max_accuracy_drop is None and args.max_perplexity_increase is None and args.max_kl is None:
-        return None
-    return AccuracyLimits(
-        max_accuracy_drop=DEFAULT_MAX_ACCURACY_DROP if args.max_accuracy_drop is None else args.max_accuracy_drop,
-        max_perplexity_increase=args.max_perplexity_increase,
-        max_kl=args.max_kl,
-    )
+    given = {limit: getattr(args, limit) for limit in _LIMITS if getattr(args, limit) is not None}
+    return AccuracyLimits(**given) if given else None
 
 
 def _positive(text: str) -> int:

@@ -29,6 +29,10 @@ if the drop is larger than --max-accuracy-drop, or a language model's limits are
   fill-mask             top-1 and top-5 accuracy and pseudo-perplexity of four tokens a text, masked one at a time
   multiple-choice       accuracy
   image-classification  top-1 accuracy, and top-5 of more than five labels
+  object-detection      the share of detections that both have; errors of boxes in pixels of the image, and of scores
+  image-segmentation    mean IoU with the dataset's masks where it has them; points of the original's class, and mean
+                        IoU with the original's map
+  depth-estimation      the share of depths within a factor of 1.25 of the original's; absolute relative error
   text-generation       top-1 and top-5 accuracy and perplexity of each token of the texts, read as one in windows of
                         the package's context; the KL divergence of the next-token distributions of original and
                         package in nats, and how often their likeliest token is the same
@@ -42,6 +46,7 @@ examples:
   optimum-cli ane evaluate llm/ --dataset book.txt --max-perplexity-increase 0.5 --max-kl 0.003
   optimum-cli ane evaluate vit/ --dataset images/ --max-accuracy-drop 0.3
   optimum-cli ane evaluate vit/ --dataset imagenet-1k --max-samples 1000
+  optimum-cli ane evaluate detr/ --dataset photos/ --max-box-error 0.5
   optimum-cli ane evaluate out/ --dataset dev.tsv --no-reference --output report.json"""
 
     @classmethod
@@ -65,7 +70,7 @@ examples:
             ANEError: Anything that the user can mend, a loss beyond the limits included.
         """
         from optimum_ane.errors import DatasetError, ValidationError
-        from optimum_ane.evaluation.accuracy import AccuracyLimits, check_accuracy
+        from optimum_ane.evaluation.accuracy import NEEDS_ORIGINAL, AccuracyLimits, check_accuracy
         from optimum_ane.evaluation.report import print_report
         from optimum_ane.evaluation.report_file import check_writable, write_report
         from optimum_ane.workflows.evaluate import evaluate_package
@@ -73,10 +78,7 @@ examples:
         args = self.args
         limits = accuracy_limits_from_args(args)
         if args.no_reference and limits is not None:
-            raise ValidationError(
-                "--max-accuracy-drop, --max-perplexity-increase and --max-kl need the original's score; leave out "
-                "--no-reference"
-            )
+            raise ValidationError(f"{NEEDS_ORIGINAL}; leave out --no-reference")
         if args.output is not None:
             check_writable(args.output)
         spec = dataset_spec_from_args(args)

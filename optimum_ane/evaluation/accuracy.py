@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 from optimum_ane.errors import ValidationError
 from optimum_ane.evaluation.report import AccuracyReport, NextTokenReport
+from optimum_ane.package.metric_format import show_metric
 
 DEFAULT_MAX_ACCURACY_DROP = 1.0
 """In percentage points of the primary metric; hundredths for correlations."""
 
 DEFAULT_MAX_PERPLEXITY_INCREASE = 1.0
 """In percent of the original's perplexity. Packages in float16 measured a few hundredths."""
+
+NEEDS_ORIGINAL = "limits on what a package may lose, --max-accuracy-drop and the like, need the original's score"
 
 _GENERATION = "text-generation"
 _REMEDY = "export it with --precision float32, or raise the limit"
@@ -28,22 +31,34 @@ class AccuracyLimits:
             hundredths.
         max_perplexity_increase: In percent of the original's, for language models; None takes 1.
         max_kl: Mean Kullback–Leibler divergence of the next-token distributions in nats, for language models; None
-            sets no limit.
+            sets no limit, here and below.
+        max_box_error: Mean error of the sides of a detector's boxes, in pixels of the image.
+        min_iou: Mean IoU of a segmenter's classes with the original's, 0 to 1.
+        max_depth_error: Mean absolute relative error of depths.
     """
 
     max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP
     max_perplexity_increase: float | None = None
     max_kl: float | None = None
+    max_box_error: float | None = None
+    min_iou: float | None = None
+    max_depth_error: float | None = None
 
     def check_task(self, task: str) -> None:
         """Refuses, before any work, limits that say nothing to a task.
 
         Raises:
-            ValidationError: A limit for language models, and another task.
+            ValidationError: A limit for one task, and another task.
         """
-        for name, limit in (("--max-perplexity-increase", self.max_perplexity_increase), ("--max-kl", self.max_kl)):
-            if limit is not None and task != _GENERATION:
-                raise ValidationError(f"{name} is for {_GENERATION} and says nothing to {task}; leave it out")
+        for name, limit, wanted in (
+            ("--max-perplexity-increase", self.max_perplexity_increase, _GENERATION),
+            ("--max-kl", self.max_kl, _GENERATION),
+            ("--max-box-error", self.max_box_error, "object-detection"),
+            ("--min-iou", self.min_iou, "image-segmentation"),
+            ("--max-depth-error", self.max_depth_error, "depth-estimation"),
+        ):
+            if limit is not None and task != wanted:
+                raise ValidationError(f"{name} is for {wanted} and says nothing to {task}; leave it out")
 
 
 def check_accuracy(report: AccuracyReport, limits: AccuracyLimits) -> None:
@@ -61,6 +76,7 @@ def check_accuracy(report: AccuracyReport, limits: AccuracyLimits) -> None:
     check_accuracy_drop(report, limits.max_accuracy_drop)
     if report.next_tokens is not None:
         _check_next_tokens(report, report.next_tokens, limits)
+    _check_images(report, limits)
 
 
 def check_accuracy_drop(report: AccuracyReport, max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP) -> None:
@@ -103,3 +119,19 @@ def _check_next_tokens(report: AccuracyReport, found: NextTokenReport, limits: A
             f"the package's next-token distributions on {report.dataset} are {divergence:.3g} nats from the "
             f"original's, --max-kl allows {limits.max_kl:.3g}; {_REMEDY_OF_LANGUAGE_MODELS}"
         )
+
+
+def _check_images(report: AccuracyReport, limits: AccuracyLimits) -> None:
+    for metric, option, limit, sign in (
+        ("mean_box_error", "--max-box-error", limits.max_box_error, 1),
+        ("iou_with_original", "--min-iou", limits.min_iou, -1),
+        ("depth_error", "--max-depth-error", limits.max_depth_error, 1),
+    ):
+        if limit is None:
+            continue
+        value = report.package.metrics[metric]
+        if not sign * value <= sign * limit:
+            raise ValidationError(
+                f"the package's {metric} on {report.dataset} is {show_metric(metric, value)}, {option} allows "
+                f"{show_metric(metric, limit)}; {_REMEDY}"
+            )

@@ -110,8 +110,6 @@ class Evaluator(ABC, Generic[E, F, A]):
     """How many axes an output has for one row, by field; 1 where it is not said."""
     has_tokens: ClassVar[bool] = True
     """Whether rows are tokens, of which the package takes so many."""
-    needs_original: ClassVar[bool] = False
-    """Whether what is right is what the original answers, since nothing else says it."""
 
     def __init__(self, config: Any) -> None:
         """Takes the checkpoint's configuration, a `PretrainedConfig`."""
@@ -132,6 +130,13 @@ class Evaluator(ABC, Generic[E, F, A]):
         Raises:
             UnsupportedModelError: It has to be exported otherwise.
         """
+
+    def needs_original(self, examples: E) -> bool:
+        """Whether the original's answers are what is right, since the dataset does not say it.
+
+        The original's own scores are then those of a package without error, and drops mean what they always do.
+        """
+        return False
 
     @abstractmethod
     def load(self, spec: DatasetSpec) -> E:
@@ -228,7 +233,7 @@ class Evaluator(ABC, Generic[E, F, A]):
                 says what is right.
             DatasetError: The labels do not fit the outputs, or there is nothing to score.
         """
-        if self.needs_original and reference is None:
+        if self.needs_original(examples) and reference is None:
             raise ValidationError(
                 f"{self.task} is scored against the original, which says what is right; leave out --no-reference, and "
                 "name the original with --reference where it is not found"

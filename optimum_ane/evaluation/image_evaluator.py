@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,9 +25,12 @@ class ImageFeature(Feature):
 
     Attributes:
         size: Height and width of the image itself, in pixels, before the processor has resized it.
+        classes: int64 of that size, what is right at each point, −1 where nothing is scored; None where the dataset
+            has no such maps.
     """
 
     size: tuple[int, int] = (0, 0)
+    classes: np.ndarray | None = None
 
 
 I = TypeVar("I", bound=ImageExamples)  # noqa: E741 - the letter of images

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 CORRELATIONS = ("pearson", "spearmanr", "matthews_correlation")
-_PLAIN_NUMBERS = (*CORRELATIONS, "perplexity", "pseudo_perplexity")
+_PLAIN_NUMBERS = (*CORRELATIONS, "perplexity", "pseudo_perplexity", "mean_score_error", "largest_score_error")
+_PIXELS = ("mean_box_error", "largest_box_error")
 
 
 def drop_unit(metric: str) -> str:
@@ -14,7 +15,9 @@ def drop_unit(metric: str) -> str:
 
 
 def show_metric(metric: str, value: float) -> str:
-    """Writes a metric for people: rates as percentages, correlations and perplexities as they are."""
+    """Writes a metric for people: rates as percentages, lengths in pixels, other numbers as they are."""
     if math.isnan(value):
         return "not defined"
+    if metric in _PIXELS:
+        return f"{value:.3f} px"
     return f"{value:.4f}" if metric in _PLAIN_NUMBERS else f"{value:.2%}"

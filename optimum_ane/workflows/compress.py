@@ -17,7 +17,7 @@ from optimum_ane.compression.calibration_data import Calibration
 from optimum_ane.compression.compress import check_sources, compress_mlpackages
 from optimum_ane.compression.recipes import Recipe
 from optimum_ane.errors import CheckpointError, CompressionError, UnsupportedModelError
-from optimum_ane.evaluation.accuracy import AccuracyLimits
+from optimum_ane.evaluation.accuracy import NEEDS_ORIGINAL, AccuracyLimits
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import ane_config_of
 from optimum_ane.modeling.package_configuration import load_config, load_image_processor, load_tokenizer
@@ -265,10 +265,7 @@ class _Compression:
         """
         has_original = self.original.wanted != "no" and self.missing_original is None
         if not has_original and limits is not None:
-            raise CheckpointError(
-                "--max-accuracy-drop, --max-perplexity-increase and --max-kl need the original's score, and it could "
-                "not be loaded; name it with --reference"
-            )
+            raise CheckpointError(f"{NEEDS_ORIGINAL}, and it could not be loaded; name it with --reference")
         stage.evaluate(draft, evaluator, rows, limits or AccuracyLimits(), with_original=has_original)
 
     def write(self, draft: PackageDraft) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +131,9 @@ def export(
     max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP,
     max_perplexity_increase: float | None = None,
     max_kl: float | None = None,
+    max_box_error: float | None = None,
+    min_iou: float | None = None,
+    max_depth_error: float | None = None,
     psnr_threshold: float | None = None,
     validate: bool = True,
     compress: str | Path | Recipe | None = None,
@@ -163,7 +166,11 @@ def export(
         max_accuracy_drop: Percentage points that the package may lose on it.
         max_perplexity_increase: Of a language model, by how many percent its perplexity may be higher; None takes 1.
         max_kl: Of a language model, how far its next-token distributions may be from the original's on average, in
-            nats; None sets no limit.
+            nats; None sets no limit, here and in the next three.
+        max_box_error: Of a detector, how far the sides of its boxes may be from the original's on average, in pixels
+            of the image.
+        min_iou: Of a segmenter, the least mean IoU with the original's map of classes, 0 to 1.
+        max_depth_error: Of a depth estimator, the largest mean absolute relative error against the original's depths.
         psnr_threshold: dB that the package's answers must reach; None takes the default of the precision, or the
             recipe's own where the weights are compressed.
         validate: Compare with the original at all.
@@ -186,7 +193,9 @@ def export(
     """
     checks = ExportChecks(
         dataset=DatasetSpec(eval_dataset) if isinstance(eval_dataset, str) else eval_dataset,
-        limits=AccuracyLimits(max_accuracy_drop, max_perplexity_increase, max_kl),
+        limits=AccuracyLimits(
+            max_accuracy_drop, max_perplexity_increase, max_kl, max_box_error, min_iou, max_depth_error
+        ),
         psnr_threshold=psnr_threshold,
         validate=validate,
         chip=chip,
@@ -354,9 +363,9 @@ def export_checkpoint(
             form,
             checks.dataset,
             {
-                "max_accuracy_drop": (checks.limits.max_accuracy_drop, DEFAULT_MAX_ACCURACY_DROP),
-                "max_perplexity_increase": (checks.limits.max_perplexity_increase, None),
-                "max_kl": (checks.limits.max_kl, None),
+                **{
+                    entry.name: (getattr(checks.limits, entry.name), entry.default) for entry in fields(AccuracyLimits)
+                },
                 "psnr_threshold": (checks.psnr_threshold, None),
                 "validate": (checks.validate, True),
                 "compress": (None if recipe is None else recipe.name, None),

@@ -85,7 +85,7 @@ def test_without_reference(run, capsys):
     with pytest.raises(SystemExit) as ended:
         run("out", "--dataset", "dev.tsv", "--no-reference", "--max-accuracy-drop", "1")
     assert ended.value.code == 1
-    assert "--max-kl need the original's score" in capsys.readouterr().err
+    assert "--max-accuracy-drop and the like, need the original's score" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", [".", "nowhere/report.json"])

@@ -1,5 +1,7 @@
 """Detection, segmentation and depth: a package for each, alone and inside transformers' pipelines."""
 
+import json
+
 import coremltools as ct
 import numpy as np
 import pytest
@@ -103,9 +105,30 @@ def make_model(model_class, config):
 
 
 def exported(folder, original, processor, task):
-    """The package's directory, and its processor."""
-    result = export(original, folder / "out", task=task, processor=processor, postprocess=True, quiet=True)
+    """The package's directory, and its processor; it was scored on the photo, turned, on the way."""
+    (folder / "photos").mkdir()
+    for turn in range(4):
+        PHOTO.rotate(90 * turn, expand=True).save(folder / "photos" / f"{turn}.png")
+    result = export(
+        original,
+        folder / "out",
+        task=task,
+        processor=processor,
+        postprocess=True,
+        eval_dataset=str(folder / "photos"),
+        max_accuracy_drop=20,
+        quiet=True,
+    )
     return result.path, type(processor).from_pretrained(result.path)
+
+
+def metrics_of(path):
+    """What an export found on the photos."""
+    report = json.loads((path / "export_report.json").read_text())["accuracy"]
+    assert report["rows"] == 4
+    assert report["psnr"] > 50
+    assert report["drop"] == pytest.approx(100 * (1 - report["package"]["metrics"][report["primary_metric"]]))
+    return report["package"]["metrics"]
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +174,32 @@ def test_a_detector_gives_confidences_and_coordinates(yolos):
     assert {outputs[name].dtype for name in ("confidence", "coordinates")} == {np.dtype("float32")}
 
 
+def test_boxes_are_measured_in_pixels_of_the_image(yolos):
+    """Beside the same by transformers' own reading of the outputs."""
+    original, path, processor = yolos
+    model = ANEModelForObjectDetection.from_pretrained(path)
+    errors = []
+    for turn in range(4):
+        image = PHOTO.rotate(90 * turn, expand=True)
+        pixels = processor(image, return_tensors="pt")["pixel_values"]
+        ours, theirs = (
+            processor.post_process_object_detection(each(pixels), threshold=0, target_sizes=[image.size[::-1]])[0]
+            for each in (model, original)
+        )
+        scores = theirs["scores"]
+        chosen = scores >= 0.5 if (scores >= 0.5).any() else scores >= scores.sort().values[-10:][0]
+        errors.append((ours["boxes"] - theirs["boxes"])[chosen].abs().flatten())
+    found, errors = metrics_of(path), torch.cat(errors)
+    assert found["mean_box_error"] == pytest.approx(float(errors.mean()), rel=1e-3)
+    assert found["largest_box_error"] == pytest.approx(float(errors.max()), rel=1e-3)
+    assert 0 < found["mean_box_error"] < 0.2
+    assert found["matched_boxes"] > 0.8
+    assert found["largest_score_error"] < 0.01
+    card = (path / "README.md").read_text()
+    assert "mean_box_error" in card
+    assert f"0.000 px → {found['mean_box_error']:.3f} px" in card
+
+
 def test_masks_of_padding_are_refused(yolos):
     _, path, _ = yolos
     model = ANEModelForObjectDetection.from_pretrained(path)
@@ -181,6 +230,9 @@ def test_a_segmenter_gives_each_point_its_class(tmp_path, caplog):
     original = make_model(SegformerForSemanticSegmentation, SEGFORMER)
     processor = SegformerImageProcessor(size={"height": 64, "width": 96})
     path, processor = exported(tmp_path, original, processor, "image-segmentation")
+    found = metrics_of(path)
+    assert 0.99 < found["pixel_agreement"] < 1
+    assert 0.95 < found["iou_with_original"] < 1
     model = ANEModelForSemanticSegmentation.from_pretrained(path)
     ours, theirs = both_pipelines("image-segmentation", model, original, processor)
     assert [part["label"] for part in ours] == [part["label"] for part in theirs]
@@ -202,6 +254,9 @@ def test_depth_is_measured_as_the_original_measures_it(tmp_path):
     original = make_model(DepthAnythingForDepthEstimation, DEPTH_ANYTHING)
     processor = DPTImageProcessor(size={"height": 28, "width": 42}, keep_aspect_ratio=False)
     path, processor = exported(tmp_path, original, processor, "depth-estimation")
+    found = metrics_of(path)
+    assert found["within_1.25"] == 1
+    assert 0 < found["depth_error"] < 0.01
     model = ANEModelForDepthEstimation.from_pretrained(path)
     ours, theirs = both_pipelines("depth-estimation", model, original, processor)
     assert ours["predicted_depth"].shape == (70, 90)

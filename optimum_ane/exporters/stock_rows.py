@@ -73,8 +73,9 @@ class StockRowsANEConfig(StockANEConfig):
             )
             for name, shape in self.input_shapes(form).items()
         )
-        names = [field.in_package for field in task_row(self.task, modality=self.MODALITY).fields]
-        outputs = (*(ValueSpec(name, None, form.precision) for name in names), *self.further_outputs(form))
+        fields = task_row(self.task, modality=self.MODALITY).fields
+        types = {field.in_package: "float32" if field.is_float32 else form.precision for field in fields}
+        outputs = (*(ValueSpec(name, None, dtype) for name, dtype in types.items()), *self.further_outputs(form))
         function = FunctionSpec(MAIN, inputs, outputs)
         labels = class_labels_of(self._config) if form.class_labels else None
         return (ProgramSpec("model", (function,), form.precision, form.compute_units, labels),)

@@ -69,9 +69,9 @@ def with_size(processor: Processor, size: tuple[int, int], channels: int) -> Pro
     reason = "none of its entries says so"
     for changes in _ways(processor, size):
         try:
-            changed = _changed(processor, changes)
-            if size_of(changed, channels) == size:
-                return changed
+            other = changed(processor, changes)
+            if size_of(other, channels) == size:
+                return other
         except UnsupportedModelError as error:
             reason = str(error)
     raise UnsupportedModelError(
@@ -80,7 +80,7 @@ def with_size(processor: Processor, size: tuple[int, int], channels: int) -> Pro
     )
 
 
-def _changed(processor: Any, changes: Mapping[str, Any]) -> Any:
+def changed(processor: Any, changes: Mapping[str, Any]) -> Any:
     """A processor with some other entries."""
     try:
         return type(processor).from_dict({**processor.to_dict(), **changes})

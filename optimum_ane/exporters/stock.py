@@ -38,7 +38,7 @@ class StockANEConfig(ANEConfig):
         """
         task = task_row(self.task, modality=self.MODALITY)
         outputs = [field.name for field in task.fields]
-        module = StockModule(
+        module = self.module_class(
             original,
             self.input_names,
             outputs,
@@ -49,6 +49,11 @@ class StockANEConfig(ANEConfig):
         shortest = min(program.functions, key=lambda function: function.inputs[0].shape or ())
         module.learn_layers(self.function_inputs(shortest))
         return module
+
+    @property
+    def module_class(self) -> type[StockModule]:
+        """What the original is put behind."""
+        return StockModule
 
     def prepare(self, program: ProgramSpec) -> Mapping[str, nn.Module]:
         """What a program does to its inputs before the original's own graph, by the inputs' names."""

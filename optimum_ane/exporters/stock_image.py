@@ -11,6 +11,7 @@ import torch
 from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.exporters.image_normalization import PIXEL_VALUES, ask_normalization
 from optimum_ane.exporters.image_size import size_of, square_of
+from optimum_ane.exporters.letterbox import PIXEL_MASK, LetterboxedModule, make_masks
 from optimum_ane.exporters.programs import ProgramSpec, ValueSpec
 from optimum_ane.exporters.stock_rows import StockRowsANEConfig
 from optimum_ane.nn.image_outputs import ClassMap, DepthImage, Detections
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from optimum_ane.exporters.config import Processor
+    from optimum_ane.exporters.stock_module import StockModule
     from optimum_ane.package.form import ExportForm
     from optimum_ane.package.manifest import Manifest
     from optimum_ane.package.normalization import Normalization
@@ -47,11 +49,17 @@ class StockImageANEConfig(StockRowsANEConfig):
     MODALITY: ClassVar[Modality] = "image"
     normalization: Normalization | None = None
     why_tensors: str = ""
+    _is_letterboxed = False
 
     @property
     def input_names(self) -> tuple[str, ...]:
         """See `StockANEConfig.input_names`."""
-        return (PIXEL_VALUES,)
+        return (PIXEL_VALUES, PIXEL_MASK) if self._is_letterboxed else (PIXEL_VALUES,)
+
+    @property
+    def module_class(self) -> type[StockModule]:
+        """See `StockANEConfig.module_class`."""
+        return LetterboxedModule if self._is_letterboxed else super().module_class
 
     @property
     def channels(self) -> int:
@@ -68,6 +76,7 @@ class StockImageANEConfig(StockRowsANEConfig):
                 what no program can.
         """
         form = super().complete(form, processor)
+        self._is_letterboxed = form.letterbox
         return self._with_input(form if form.image_size is not None else self._with_size(form, processor), processor)
 
     def _with_size(self, form: ExportForm, processor: Processor | None) -> ExportForm:
@@ -105,6 +114,7 @@ class StockImageANEConfig(StockRowsANEConfig):
     def restore(self, manifest: Manifest) -> None:
         """See `ANEConfig.restore`."""
         self.normalization = None if manifest.image is None else manifest.image.normalization
+        self._is_letterboxed = manifest.form.letterbox
 
     def image_layout(self, name: str, form: ExportForm) -> str:
         """See `StockRowsANEConfig.image_layout`."""
@@ -126,7 +136,7 @@ class StockImageANEConfig(StockRowsANEConfig):
     def finish(self, program: ProgramSpec) -> nn.Module | None:
         """See `StockANEConfig.finish`."""
         (function,) = program.functions
-        (pixels,) = function.inputs
+        pixels = function.inputs[0]
         if not {value.name for value in function.outputs} & {*FURTHER_NAMES}:
             return None
         assert pixels.shape is not None
@@ -142,11 +152,17 @@ class StockImageANEConfig(StockRowsANEConfig):
                 f"the forward of {self._config.model_type} for {self.task} takes no {PIXEL_VALUES}: it is no model of "
                 "images alone"
             )
+        if form.letterbox and PIXEL_MASK not in self.forward_arguments():
+            raise UnsupportedModelError(
+                f"the forward of {self._config.model_type} takes no {PIXEL_MASK}, which would say what is image where "
+                "the size is filled up; leave out --letterbox"
+            )
 
     def input_shapes(self, form: ExportForm) -> dict[str, tuple[int, ...]]:
         """See `StockRowsANEConfig.input_shapes`."""
         assert form.image_size is not None
-        return {PIXEL_VALUES: (self.channels, *form.image_size)}
+        shapes: dict[str, tuple[int, ...]] = {PIXEL_VALUES: (self.channels, *form.image_size)}
+        return shapes | ({PIXEL_MASK: form.image_size} if form.letterbox else {})
 
     def make_rows(self, count: int, shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
         """See `StockRowsANEConfig.make_rows`.
@@ -155,17 +171,23 @@ class StockImageANEConfig(StockRowsANEConfig):
         an image can be; with other strengths in each channel. Where the program normalises, they are images of eight
         bits a channel that were normalised, else numbers of about −1 to 1, where processors normalise to about that.
         """
-        if self.normalization is None:
-            return {PIXEL_VALUES: _images(count, shapes[PIXEL_VALUES], seed)}
-        pixels = self.program_rows(count, shapes, seed)[PIXEL_VALUES]
-        return {PIXEL_VALUES: torch.from_numpy(self.normalization.apply(pixels.numpy()))}
+        rows = self.program_rows(count, shapes, seed)
+        if self.normalization is not None:
+            rows[PIXEL_VALUES] = torch.from_numpy(self.normalization.apply(rows[PIXEL_VALUES].numpy()))
+        if PIXEL_MASK in rows:
+            rows[PIXEL_VALUES] = rows[PIXEL_VALUES] * rows[PIXEL_MASK][:, None]
+        return rows
 
     def program_rows(self, count: int, shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
         """See `StockRowsANEConfig.program_rows`: whole numbers of 0 to 255 where the program normalises."""
         images = _images(count, shapes[PIXEL_VALUES], seed)
-        return {
-            PIXEL_VALUES: images if self.normalization is None else (_GREY + _SPREAD * images).round().clip(0, 255)
-        }
+        rows = {PIXEL_VALUES: images}
+        if self.normalization is not None:
+            rows[PIXEL_VALUES] = (_GREY + _SPREAD * images).round().clip(0, 255)
+        if PIXEL_MASK in shapes:
+            height, width = shapes[PIXEL_MASK]
+            rows[PIXEL_MASK] = make_masks(count, (height, width))
+        return rows
 
 
 def _images(count: int, shape: tuple[int, ...], seed: int) -> Tensor:

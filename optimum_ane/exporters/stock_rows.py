@@ -68,7 +68,7 @@ class StockRowsANEConfig(StockANEConfig):
             ValueSpec(
                 name,
                 (form.batch_size, *shape),
-                "int32" if name == "attention_mask" else "float32",
+                "int32" if name.endswith("_mask") else "float32",
                 image=self.image_layout(name, form),
             )
             for name, shape in self.input_shapes(form).items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.normalization import Normalization
 from optimum_ane.runtimes import Session
 
-_PIXELS = "pixel_values"
+_PIXELS, _MASK = "pixel_values", "pixel_mask"
 
 
 class ANEImageModel(ANERowsModel):
@@ -27,10 +27,13 @@ class ANEImageModel(ANERowsModel):
     modality = "image"
     main_input_name = _PIXELS
     input_modalities = ("image",)
+    _known_inputs: ClassVar[frozenset[str]] = frozenset([_PIXELS])
 
     def __init__(self, sessions: Mapping[str, Session], config: PretrainedConfig, manifest: Manifest) -> None:
         super().__init__(sessions, config, manifest)
-        self._check_inputs(frozenset([_PIXELS]))
+        self._check_inputs(self._known_inputs)
+        if _PIXELS not in self._session.inputs:
+            raise PackageError(f"function {self._session.function_name} takes no {_PIXELS}")
         shape = self._session.inputs[_PIXELS].shape
         if len(shape) != 4:
             raise PackageError(f"the program takes {_PIXELS} {shape}; images are (rows, channels, height, width)")
@@ -126,6 +129,7 @@ class ANEModelForObjectDetection(ANEImageModel):
     """
 
     task = "object-detection"
+    _known_inputs = frozenset([_PIXELS, _MASK])
 
     def forward(
         self,
@@ -140,18 +144,35 @@ class ANEModelForObjectDetection(ANEImageModel):
             pixel_values: See `ANEImageModel.forward`.
             output_hidden_states: See `ANEImageModel.forward`.
             return_dict: See `ANEImageModel.forward`.
-            pixel_mask: (N, height, width), 1 for a point of an image and 0 for padding. Images fill the size of the
-                package, so that it must be 1 throughout, as the image processor of the package has it.
+            pixel_mask: (N, height, width), 1 for a point of an image and 0 for what is filled up; None stands for
+                ones. Only packages that were exported with `--letterbox` tell the two apart.
 
         Raises:
-            InputError: See `ANEImageModel.forward`; or the mask marks padding.
+            InputError: See `ANEImageModel.forward`; or the mask marks padding that the package cannot tell from an
+                image, or has another shape than the images.
         """
+        if _MASK in self._session.inputs:
+            pixels = self._pixels(pixel_values)
+            mask = self._mask(pixel_mask, pixels)
+            return self._answer({_PIXELS: pixels, _MASK: mask}, output_hidden_states, return_dict)
         if pixel_mask is not None and not bool(torch.as_tensor(pixel_mask).bool().all()):
             raise InputError(
                 "pixel_mask marks padding, which this package does not tell from the image; make the inputs with the "
-                "image processor of the package, which resizes to the exported height and width without padding"
+                "image processor of the package, which resizes to the exported height and width without padding, or "
+                "export with --letterbox"
             )
         return super().forward(pixel_values, output_hidden_states, return_dict)
+
+    def _mask(self, pixel_mask: Tensor | np.ndarray | None, pixels: Tensor) -> Tensor:
+        shape = (len(pixels), *self.image_size)
+        if pixel_mask is None:
+            return torch.ones(shape, dtype=torch.int32)
+        mask = torch.as_tensor(pixel_mask)
+        if tuple(mask.shape) != shape:
+            raise InputError(f"{_MASK} has shape {tuple(mask.shape)}; images {tuple(pixels.shape)} need {shape}")
+        if not ((mask == 0) | (mask == 1)).all():
+            raise InputError(f"{_MASK} holds other numbers than 0 and 1")
+        return mask.to(torch.int32)
 
 
 class ANEModelForSemanticSegmentation(ANEImageModel):

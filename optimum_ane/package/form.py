@@ -72,6 +72,8 @@ class ExportForm:
         pooling: Give one vector per row in place of the hidden states; feature extraction only. None takes what the
             checkpoint's own files say, `"none"` hidden states in any case.
         normalize: Divide that vector by its Euclidean norm.
+        letterbox: Images of object detection keep their proportions and are filled up to the size; a mask of what is
+            image, (B, height, width), is an input.
         postprocess: Give, beside the outputs of the original, what apps read of them: `class_map` (height, width) of
             image segmentation, `confidence` (boxes, labels) and `coordinates` (boxes, 4) of object detection, `depth`
             of depth estimation, an image of float16. For one image at once.
@@ -134,6 +136,11 @@ class ExportForm:
         "how it is made: handwritten (of a module that is written for the engine), graph (by passes over the graph of "
         "the original), or auto: handwritten where the architecture has a module for the task, else graph",
         choices=METHODS,
+    )
+    letterbox: bool = _option(
+        False,
+        "images keep their proportions and are filled up to the size, with a mask of what is image as an input "
+        "(object-detection; default: they are stretched)",
     )
     postprocess: bool = _option(
         False,
@@ -214,6 +221,8 @@ class ExportForm:
         self._check_pooling()
         self._check_classifier()
         self._check_postprocessing()
+        if self.letterbox and self.task not in (AUTO, "object-detection"):
+            raise UnsupportedModelError(f"--letterbox is for the task object-detection, not for {self.task}")
         self._check_language_model()
         self._check_target()
 

@@ -21,6 +21,7 @@ MEANINGS = {
     "sentence_embedding": "One vector for the whole text.",
     "text_embeds": "A vector of length 1 for each text, to be multiplied with those of images.",
     "image_embeds": "A vector of length 1 for each image, to be multiplied with those of texts.",
+    "pixel_mask": "1 for a point of the image, 0 for what is filled up.",
     "pred_boxes": "A box for each query: centre x, centre y, width and height, as parts of the image's extents.",
     "predicted_depth": "Distance of each point, in the units of the checkpoint.",
     "class_map": "The best class of each point of the image, by its number.",

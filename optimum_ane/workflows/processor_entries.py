@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from optimum_ane.errors import UnsupportedModelError
 from optimum_ane.exporters.dual_encoder import DualEncoderANEConfig
 from optimum_ane.exporters.image_size import fit_of, with_size
+from optimum_ane.exporters.letterbox import letterboxing
 from optimum_ane.exporters.stock_image import StockImageANEConfig
 from optimum_ane.package.manifest import AudioEntry, ImageEntry
 
@@ -52,8 +53,12 @@ def sized_processor(form: ExportForm, ane_config: ANEConfig, processor: Processo
     assert form.image_size is not None
     height, width = form.image_size
     try:
-        sized = with_size(processor, (height, width), image_config_of(ane_config).channels)
+        channels = image_config_of(ane_config).channels
+        fit = letterboxing if form.letterbox else with_size
+        sized = fit(processor, (height, width), channels)
     except UnsupportedModelError as error:
+        if form.letterbox:
+            raise
         return processor, f"warning: {error}"
     if sized is processor:
         return processor, ""

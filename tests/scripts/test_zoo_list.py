@@ -80,7 +80,7 @@ def test_every_option_of_the_exports_form_may_stand_in_the_list(tmp_path):
     (model,) = read(tmp_path, text)
     assert model.form == ExportForm(task="feature-extraction", **options)
     named = {entry.name for entry in fields(ExportForm)}
-    of_other_rows = {"image_input", "image_size", "postprocess", "audio_length"}
+    of_other_rows = {"image_input", "image_size", "letterbox", "postprocess", "audio_length"}
     of_language_models = {"context_length", "prefill_length", "kv_cache", "chunks", "layout"}
     assert named == options.keys() | of_other_rows | of_language_models | {"task", "sequence_length", "class_labels"}
 

@@ -13,6 +13,7 @@ from transformers import (
     DepthAnythingForDepthEstimation,
     DetrConfig,
     DetrForObjectDetection,
+    DetrImageProcessor,
     Dinov2Config,
     DPTImageProcessor,
     ResNetConfig,
@@ -224,6 +225,48 @@ def test_a_detector_with_a_backbone_at_a_size_that_is_asked_for(tmp_path):
     expected = original(pixels)
     assert psnr(expected.logits, answer.logits) > 50
     assert psnr(expected.pred_boxes, answer.pred_boxes) > 55
+
+
+def test_a_letterboxed_detector_tells_the_image_from_what_is_filled_up(tmp_path):
+    """Boxes are parts of the image itself, so that what is filled up must not be seen."""
+    original = make_model(DetrForObjectDetection, DETR)
+    result = export(
+        original,
+        tmp_path / "out",
+        task="object-detection",
+        image_size=(64, 96),
+        letterbox=True,
+        processor=DetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 200}),
+        quiet=True,
+    )
+    processor = DetrImageProcessor.from_pretrained(result.path)
+    inputs = processor([PHOTO, PHOTO.resize((300, 60))], return_tensors="pt")
+    assert inputs["pixel_values"].shape == (2, 3, 64, 96)
+    assert 0.3 < inputs["pixel_mask"].float().mean() < 0.9
+    model = ANEModelForObjectDetection.from_pretrained(result.path)
+    answer, expected = model(**inputs), original(**inputs)
+    assert psnr(expected.logits, answer.logits) > 50
+    assert psnr(expected.pred_boxes, answer.pred_boxes) > 50
+    without = model(inputs["pixel_values"])
+    assert psnr(expected.logits, without.logits) < 45  # the mask is read
+    session = PortableSession(result.path / "model.mlpackage")
+    white = {"pixel_values": PHOTO.resize((96, 64)), "pixel_mask": inputs["pixel_mask"][:1].int().numpy()}
+    other = {**white, "pixel_values": _filled(white["pixel_values"], white["pixel_mask"][0])}
+    assert np.array_equal(session.predict(white)["logits"], session.predict(other)["logits"])
+    with pytest.raises(InputError, match=r"pixel_mask has shape \(2, 64, 64\)"):
+        model(inputs["pixel_values"], pixel_mask=inputs["pixel_mask"][:, :, :64])
+
+
+def _filled(image, mask):
+    """An image with another colour where the mask is 0."""
+    pixels = np.array(image)
+    pixels[mask == 0] = 255
+    return Image.fromarray(pixels)
+
+
+def test_a_model_without_a_mask_is_not_letterboxed(yolos, tmp_path):
+    with pytest.raises(UnsupportedModelError, match=r"yolos takes no pixel_mask"):
+        export(yolos[0], tmp_path / "out", task="object-detection", letterbox=True, quiet=True)
 
 
 def test_a_segmenter_gives_each_point_its_class(tmp_path, caplog):

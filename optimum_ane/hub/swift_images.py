@@ -126,10 +126,10 @@ def _method(package: CardPackage, task: str) -> str:
     dtypes = {tensor.dtype for tensor in package.default_function.outputs if tensor.dtype.startswith("float")}
     is_map = form.postprocess and form.task == "image-segmentation"
     return _PREDICT.format(
-        dtype="Float16" if dtypes == {"float16"} else "Float32", task=_CLASS_MAP if is_map else _of_image(task)
+        dtype="Float16" if dtypes == {"float16"} else "Float32", task=_CLASS_MAP if is_map else of_image(task)
     )
 
 
-def _of_image(task: str) -> str:
+def of_image(task: str) -> str:
     """A method that takes the numbers of a row, taking an image."""
     return task.replace("_ values: [Float]", "_ image: CGImage").replace("predict(values)", "predict(image)")

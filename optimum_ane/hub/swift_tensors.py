@@ -10,7 +10,8 @@ from math import prod
 from optimum_ane.hub.card_package import CardPackage
 from optimum_ane.hub.markdown import swift_string
 from optimum_ane.hub.swift import load_model
-from optimum_ane.hub.swift_images import image_snippet
+from optimum_ane.hub.swift_images import image_snippet, of_image
+from optimum_ane.hub.swift_letterbox import letterboxed_snippet
 from optimum_ane.package.manifest import ImageEntry, TensorEntry
 
 _FRAME = """\
@@ -140,6 +141,8 @@ def _snippet(package: CardPackage, kind: str, task: str, call: str, constants: s
     manifest, function = package.manifest, package.default_function
     type_name = f"{package.task.modality.title()}{kind}"
     if manifest.image is not None and manifest.image.normalization is not None:
+        if manifest.form.letterbox:
+            return letterboxed_snippet(package, type_name, of_image(task), call, constants)
         return image_snippet(package, type_name, task, call, constants)
     rows = function.inputs[0].shape[0]
     count = prod(function.inputs[0].shape[1:])

@@ -243,6 +243,9 @@ def test_a_letterboxed_detector_tells_the_image_from_what_is_filled_up(tmp_path)
     inputs = processor([PHOTO, PHOTO.resize((300, 60))], return_tensors="pt")
     assert inputs["pixel_values"].shape == (2, 3, 64, 96)
     assert 0.3 < inputs["pixel_mask"].float().mean() < 0.9
+    swift = swift_snippet(read_card_package("", result.path))
+    assert "shape: [1, 64, 96]" in swift
+    assert "func detect(\n        _ image: CGImage" in swift
     model = ANEModelForObjectDetection.from_pretrained(result.path)
     answer, expected = model(**inputs), original(**inputs)
     assert psnr(expected.logits, answer.logits) > 50

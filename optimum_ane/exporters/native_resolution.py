@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, SiglipImageProcessor
+from transformers import PretrainedConfig
 
 if TYPE_CHECKING:
+    from transformers import SiglipImageProcessor
+
     from optimum_ane.exporters.config import Processor
 
 _MODEL_TYPE = "siglip2"
@@ -29,6 +31,9 @@ def usual_size(config: PretrainedConfig) -> tuple[int, int]:
 
 def processor_of_images(processor: Processor, config: PretrainedConfig) -> SiglipImageProcessor:
     """An image processor that stretches images to one size and leaves them whole, and normalises as the given one."""
+    # Where torchvision is missing, transformers warns as soon as the name is imported.
+    from transformers import SiglipImageProcessor
+
     height, width = usual_size(config)
     names = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_convert_rgb")
     given = {name: getattr(processor, name) for name in names if getattr(processor, name, None) is not None}

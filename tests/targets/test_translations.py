@@ -60,6 +60,7 @@ CASES = {
     ),
     "outer": (lambda x: torch.outer(torch.arange(3).float(), x[0]) + torch.outer(x[:, 0], x[0]), X),
     "diff": (lambda x: torch.diff(x, n=2, dim=0) + torch.diff(x.long()[:2], dim=0), numbers(3, 4) * 5),
+    "roll": (lambda x: torch.roll(x, (-1, 2, 8), (2, 3, 2)) + torch.roll(x, 5, -1) + torch.roll(x, 7), IMAGE),
     "diff with more": (lambda x: torch.diff(x, dim=-1, prepend=x[:, :1] - 1), X),
     "add and subtract with a factor": (lambda x, y: torch.sub(x, y, alpha=2) + torch.add(x, y, alpha=3), X, Y),
     "reciprocal": (lambda x: torch.reciprocal(x.abs() + 1e-3), X),

@@ -14,6 +14,7 @@ from optimum_ane.targets.coreml.passes.fold_scale_backwards import fold_scale_ba
 from optimum_ane.targets.coreml.passes.forget_output_types import forget_output_types
 from optimum_ane.targets.coreml.passes.merge_moves import merge_moves
 from optimum_ane.targets.coreml.passes.name_by_module import name_by_module
+from optimum_ane.targets.coreml.passes.pick_by_mask import pick_by_mask
 from optimum_ane.targets.coreml.passes.rms_norm_as_layer_norm import rms_norm_as_layer_norm
 from optimum_ane.targets.coreml.passes.share_small_constants import share_small_constants
 from optimum_ane.targets.coreml.passes.share_tied_tables import share_tied_tables
@@ -36,6 +37,7 @@ __all__ = [
     "name_by_module",
     "optimize_passes",
     "pass_pipeline",
+    "pick_by_mask",
     "rms_norm_as_layer_norm",
     "share_small_constants",
     "share_tied_tables",
@@ -134,6 +136,7 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
     pipeline = pass_pipeline(precision, is_classifier)
     # What is made of constants is one for all passes, those that match patterns among them.
     pipeline.insert_pass(0, "optimum_ane::fold_constants")
+    pipeline.insert_pass(1, "optimum_ane::pick_by_mask")
     place = pipeline.passes.index("common::dedup_op_and_var_names") + 1
     if engine_layout:
         # After the fusions, which know a stock module's operations, and before the cast, so that a norm's rounding is

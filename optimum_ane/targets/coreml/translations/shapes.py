@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from coremltools.converters.mil import Builder as mb  # noqa: N813 - the spelling of coremltools' documentation
+from coremltools.converters.mil.mil.types.symbolic import is_symbolic
 
 from optimum_ane.targets.coreml.translations.arguments import arguments, constant, integers
 from optimum_ane.targets.coreml.translations.register import Translation, adds, replaces
@@ -54,6 +55,25 @@ def chunk(context: Any, node: Any) -> None:
     sizes = np.diff([0, *cuts, size])
     parts = mb.split(x=x, split_sizes=sizes.astype(np.int32), axis=axis) if len(sizes) > 1 else [x]
     context.add(tuple(parts), torch_name=node.name)
+
+
+@replaces("roll")
+def roll(context: Any, node: Any, otherwise: Translation) -> None:
+    """Turns axes round: what falls off at an end is put before the start. coremltools gathers all elements."""
+    x, shifts, dims = arguments(context, node, "self", "shifts", "dims")
+    if any(is_symbolic(extent) for extent in x.shape):
+        otherwise(context, node)
+        return
+    steps = integers(shifts, "how far to turn")
+    axes = [] if dims is None else integers(dims, "the axes to turn")
+    turned = x if axes else mb.reshape(x=x, shape=[-1])
+    for axis, step in zip(axes or [0], steps, strict=True):
+        size = turned.shape[axis]
+        if step % size:
+            first = size - step % size
+            parts = mb.split(x=turned, split_sizes=np.array([first, size - first], dtype=np.int32), axis=axis)
+            turned = mb.concat(values=parts[::-1], axis=axis)
+    context.add(mb.identity(x=turned, name=node.name) if axes else mb.reshape(x=turned, shape=x.shape, name=node.name))
 
 
 @adds("unsafe_split", "unsafe_split.tensor")

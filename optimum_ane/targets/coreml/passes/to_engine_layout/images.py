@@ -21,6 +21,9 @@ from optimum_ane.targets.coreml.passes.to_engine_layout.rewriting import Result,
 _IMAGE = (BATCH, CHANNEL, HEIGHT, WIDTH)
 _SEQUENCE = (BATCH, CHANNEL, WIDTH)
 
+_OF_ALL = {"avg_pool": "reduce_mean", "max_pool": "reduce_max"}
+"""What a pooling is whose one window covers an image: EfficientNet's is 1,280 to 2,560 wide, whatever the image."""
+
 _RESIZING = (
     "upsample_nearest_neighbor",
     "upsample_bilinear",
@@ -65,6 +68,9 @@ def _window(rewriting: Rewriting, operation: Operation) -> Result:
     if not is_float(x):
         return None
     if x.rank == 4:
+        reduction = _OF_ALL.get(operation.op_type)
+        if reduction is not None and _covers_all(operation):
+            return _reduced(rewriting, operation, reduction)
         return _image(rewriting, operation)
     if x.rank != 3:
         return None
@@ -77,6 +83,29 @@ def _window(rewriting: Rewriting, operation: Operation) -> Result:
         lambda tensor: rewriting.emit(operation.op_type, x=tensor, **others),
         [form],
         _SEQUENCE,
+        operation.outputs[0].shape,
+        chunkable=False,
+    )
+
+
+def _covers_all(operation: Operation) -> bool:
+    """Whether an image is pooled into one number for each channel, of all of it and nothing beside."""
+    kind, pad = str(operation.pad_type.val), operation.pad
+    has_padding = kind not in ("valid", "custom") or (kind == "custom" and pad is not None and pad.val.any())
+    sizes = zip(operation.kernel_sizes.val, operation.x.shape[2:], strict=True)
+    is_one = tuple(operation.outputs[0].shape[2:]) == (1, 1)
+    return is_one and not has_padding and all(window >= extent for window, extent in sizes)
+
+
+def _reduced(rewriting: Rewriting, operation: Operation, reduction: str) -> Result:
+    form = rewriting.enter(operation.x, _IMAGE)
+    if form is None:
+        return None
+    return map_tensors(
+        rewriting,
+        lambda tensor: rewriting.emit(reduction, x=tensor, axes=[HEIGHT, WIDTH], keep_dims=True),
+        [form],
+        _IMAGE,
         operation.outputs[0].shape,
         chunkable=False,
     )

@@ -252,7 +252,7 @@ TASKS: Mapping[str, Task] = {
                 OutputField("image_embeds", "row"),
             ),
             output_class="transformers.models.clip.modeling_clip:CLIPOutput",
-            evaluator=None,
+            evaluator="optimum_ane.evaluation.zero_shot_image_classification:ZeroShotImageClassification",
             swift="optimum_ane.hub.swift_dual_encoder:zero_shot",
             python="optimum_ane.hub.python_tasks:ZERO_SHOT_IMAGE_CLASSIFICATION",
             pipeline_tag="zero-shot-image-classification",

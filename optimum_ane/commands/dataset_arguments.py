@@ -50,7 +50,9 @@ what is read:
   image-segmentation    a folder with the folders images and masks, of files of equal names; masks are PNGs of class
                         ids. Or images alone, which are scored against the original
   object-detection, depth-estimation
-                        images alone, in a folder or as --image-column: both are scored against the original"""
+                        images alone, in a folder or as --image-column: both are scored against the original
+  zero-shot-image-classification
+                        as image-classification; the folders' names, or the labels', are the classes"""
 
 
 def add_dataset_arguments(

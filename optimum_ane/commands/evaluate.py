@@ -32,6 +32,8 @@ if the drop is larger than --max-accuracy-drop, or a language model's limits are
   object-detection      the share of detections that both have; errors of boxes in pixels of the image, and of scores
   image-segmentation    mean IoU with the dataset's masks where it has them; points of the original's class, and mean
                         IoU with the original's map
+  zero-shot-image-classification
+                        top-1 accuracy of the texts "a photo of a {class}.", and top-5 of more than five classes
   depth-estimation      the share of depths within a factor of 1.25 of the original's; absolute relative error
   text-generation       top-1 and top-5 accuracy and perplexity of each token of the texts, read as one in windows of
                         the package's context; the KL divergence of the next-token distributions of original and

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from optimum_ane.errors import CompressionError
+from optimum_ane.errors import CompressionError, UnsupportedModelError
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.evaluation.preprocessors import load_preprocessor
@@ -55,6 +55,11 @@ def calibration_of_dataset(directory: Path, spec: DatasetSpec, rows: int = DEFAU
         DatasetError: The dataset is flawed.
     """
     manifest = Manifest.read(directory)
+    if manifest.modality == "image-text":
+        raise UnsupportedModelError(
+            f"a package for {manifest.form.task} has a program of texts and one of images, which no dataset "
+            "calibrates in this version; take a recipe that needs no rows, int8 say"
+        )
     evaluator = get_evaluator(manifest.form.task, load_config(directory), manifest.modality)
     examples = evaluator.load(spec)
     order = np.random.default_rng(seed).permutation(len(examples))[:rows]

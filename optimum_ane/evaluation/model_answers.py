@@ -103,7 +103,7 @@ def run_models(
     """
     package: ModelAnswers[A] = ModelAnswers()
     original: ModelAnswers[A] | None = None if reference is None else ModelAnswers()
-    accepted = set() if reference is None else _accepted(reference)
+    accepted = set() if reference is None else accepted_inputs(reference)
     ratios = {output.name: RunningPSNR() for output in reader.fields}
     truncated: set[int] = set()
     done = 0
@@ -135,8 +135,8 @@ def run_models(
     return BothAnswers(package, original, lowest, len(truncated))
 
 
-def _accepted(model: Model) -> set[str]:
-    """The inputs that the original's forward names: a BERT tokenizer gives token types that DistilBERT lacks."""
+def accepted_inputs(model: Model) -> set[str]:
+    """The inputs that a model's forward names: a BERT tokenizer gives token types that DistilBERT lacks."""
     return set(inspect.signature(getattr(model, "forward", model)).parameters)
 
 

@@ -22,12 +22,15 @@ from transformers import (
 )
 
 from optimum_ane import ANEModelForZeroShotImageClassification, export
+from optimum_ane.compression.calibration_data import calibration_of_dataset
 from optimum_ane.errors import InputError, ShapeError, UnsupportedModelError
+from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.hub.card_package import read_card_package
 from optimum_ane.hub.python import python_snippet
 from optimum_ane.hub.swift import swift_snippet
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.workflows.benchmark_preparation import BenchmarkedPackage, make_inputs
+from optimum_ane.workflows.evaluate import evaluate_package
 
 WORDS = ["[pad]", "[unk]", "[start]", "[end]", "this", "is", "a", "photo", "of", "cat", "dog", "bird", "."]
 SIZE = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
@@ -104,6 +107,30 @@ def test_texts_and_images_of_any_number_are_compared_as_by_the_original(clip):
     assert torch.equal(model(pixel_values=images).image_embeds, answer.image_embeds)
     with pytest.raises(InputError, match="neither input_ids nor pixel_values"):
         model()
+
+
+def test_it_is_scored_on_a_folder_for_each_class(clip, tmp_path):
+    """Beside the original's own logits, whose largest is the answer."""
+    original, result, processor = clip
+    classes, random, right, count = ("bird", "cat", "dog"), np.random.default_rng(2), 0, 0
+    original.save_pretrained(tmp_path / "original")
+    texts = make_tokenizer(["input_ids", "attention_mask"])(
+        [f"a photo of a {name} ." for name in classes], padding=True, return_tensors="pt"
+    )
+    for label, name in enumerate(classes):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(6):
+            image = Image.fromarray(random.integers(0, 256, (40, 50, 3), dtype=np.uint8))
+            image.save(tmp_path / "photos" / name / f"{index}.png")
+            pixels = processor(image, return_tensors="pt")["pixel_values"]
+            right += int(original(pixel_values=pixels, **texts).logits_per_image.argmax()) == label
+            count += 1
+    report = evaluate_package(result.path, DatasetSpec(str(tmp_path / "photos")), reference=str(tmp_path / "original"))
+    assert 0 < report.original.right == right < count == report.rows
+    assert report.agreement >= 1 - 1 / count
+    assert report.psnr > 50
+    with pytest.raises(UnsupportedModelError, match="which no dataset calibrates in this version"):
+        calibration_of_dataset(result.path, DatasetSpec(str(tmp_path / "photos")))
 
 
 def test_the_pipeline_names_the_same_label(clip, caplog):

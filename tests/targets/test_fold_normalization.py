@@ -146,3 +146,15 @@ def test_weights_stay_where_float16_has_all_its_digits(tmp_path):
     assert weight.name == "layer_weight_to_fp16"
     before = make(lambda: nn.Conv2d(3, 8, 3), tmp_path / "n.mlpackage", "float32")[0].layer.weight.detach().numpy()
     np.testing.assert_allclose(weight.array(), before * (256 / 255 / STD).reshape(1, 3, 1, 1), rtol=1e-3)
+
+
+def test_what_rounding_the_mean_colour_leaves_is_in_the_bias(tmp_path):
+    """Of a picture of about that colour little else is left, of which rounded weights change next to nothing."""
+    module, session = make(lambda: nn.Conv2d(3, 8, 3, bias=False), tmp_path / "m.mlpackage", "float16")
+    exact = PortableSession(session.path, precision="float32")
+    picture = Image.new("RGB", (SHAPE[3], SHAPE[2]), tuple(np.rint(255 * MEAN).astype(int).tolist()))
+    values = torch.from_numpy(np.asarray(picture).transpose(2, 0, 1)[None].astype(np.float32))
+    with torch.no_grad():
+        expected = module(values).numpy()
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(exact.predict({"image": picture})["y"], expected, atol=5e-6)

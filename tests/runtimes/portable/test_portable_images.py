@@ -257,6 +257,9 @@ def test_coremltools_own_model_takes_and_gives_pictures(tmp_path, rng):
     result = model.predict({"x": picture})["y"]
     assert result.mode == "RGBA"
     np.testing.assert_array_equal(np.asarray(result)[..., :3], np.floor(np.asarray(picture) / 2 + 0.5))
+    other = _random_picture(rng, "BGR")
+    batch = [np.asarray(each["y"])[..., :3] for each in model.predict([{"x": picture}, {"x": other}])]
+    np.testing.assert_array_equal(batch, [np.floor(np.asarray(each) / 2 + 0.5) for each in (picture, other)])
     with pytest.raises(TypeError, match="mode=='RGB'"):
         model.predict({"x": picture.convert("L")})
     with pytest.raises(RuntimeError, match="takes shape"):

@@ -15,6 +15,7 @@ from optimum_ane.errors import InputError, PackageError
 from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.image import ANEImageModel
 from optimum_ane.modeling.text import ANETextModel
+from optimum_ane.package.layout import ANE_CONFIG
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes import Session
 from optimum_ane.tasks import TASKS, resolve
@@ -76,6 +77,12 @@ class ANEModelForZeroShotImageClassification(ANEModel):
         missing = [name for name in ("text", "image") if name not in sessions]
         if missing:
             raise PackageError(f"the package lacks the program {missing[0]}; it has {', '.join(sessions)}")
+        unknown = [name for name in ("logit_scale", "logit_bias") if name not in manifest.constants]
+        if unknown:
+            raise PackageError(
+                f"{ANE_CONFIG} has no constant {unknown[0]}, by which products of vectors become scores; export or "
+                "download the package again"
+            )
         self._texts = _Texts({"model": sessions["text"]}, config.get_text_config(), manifest)
         self._images = _Images({"model": sessions["image"]}, config, manifest)
 

@@ -1,5 +1,7 @@
 """Pairs of encoders, of texts and of images: two programs, one model class."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ from transformers import (
 
 from optimum_ane import ANEModelForZeroShotImageClassification, export
 from optimum_ane.compression.calibration_data import calibration_of_dataset
-from optimum_ane.errors import InputError, ShapeError, UnsupportedModelError
+from optimum_ane.errors import InputError, PackageError, ShapeError, UnsupportedModelError
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.hub.card_package import read_card_package
 from optimum_ane.hub.python import python_snippet
@@ -161,6 +163,14 @@ def test_the_package_says_what_it_takes_and_computes_with(clip):
     card = (result.path / "README.md").read_text()
     assert "texts of 24 tokens and images of 32 × 32 pixels" in card
     assert result.report.warnings == ()
+
+
+def test_a_package_that_lacks_what_it_needs_is_refused(clip):
+    model = ANEModelForZeroShotImageClassification.from_pretrained(clip[1].path)
+    with pytest.raises(PackageError, match="has no constant logit_bias"):
+        type(model)(model.sessions, model.config, replace(model.manifest, constants={"logit_scale": 1.0}))
+    with pytest.raises(PackageError, match="lacks the program text; it has image"):
+        type(model)({"image": model.sessions["image"]}, model.config, model.manifest)
 
 
 def test_snippets_call_both_programs(clip):

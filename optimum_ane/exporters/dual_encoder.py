@@ -211,8 +211,8 @@ class DualEncoderANEConfig(StockANEConfig):
                 f"{type(original).__name__} has neither logit_scale nor temperature, by which products of vectors "
                 "become scores"
             )
-        factor = math.exp(float(scale)) if scale is not None else 1 / float(temperature)
-        return {LOGIT_SCALE: factor, LOGIT_BIAS: 0.0 if bias is None else float(bias)}
+        factor = math.exp(scale.item()) if scale is not None else 1 / temperature.item()
+        return {LOGIT_SCALE: factor, LOGIT_BIAS: 0.0 if bias is None else bias.item()}
 
 
 def _arguments_of(config: PretrainedConfig, task: str, program: str) -> tuple[str, ...]:

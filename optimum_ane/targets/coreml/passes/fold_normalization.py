@@ -24,19 +24,19 @@ _GRID = 2.0**11
 class fold_normalization(AbstractGraphPass):  # noqa: N801 - passes are named by their class
     """Scales weights in place of the images that they are multiplied with.
 
-        image ─► mul(s) ─► add(b) ─► pad(0) ─► conv(W) ─►
+        image ─► mul(s) ─► add(b) ─► mul(mask) ─► pad(0) ─► conv(W) ─►
 
     becomes
 
-        image ─► mul(1/256) ─► sub(z) ─► pad(0) ─► conv(256 · s · W) ─►
+        image ─► mul(1/256) ─► sub(z) ─► mul(mask) ─► pad(0) ─► conv(256 · s · W) ─►
 
     where z = −b / (256 · s) is the number that is normalised to 0: the mean colour. So the zeros that pad the border
     mean what they meant before, and the result is the same there as elsewhere. The power of two keeps the weights
     where they were: times 1 / (255 · std) many would be subnormal in float16, which the engine takes for 0.
 
     In float16 the two operations are exact: z is rounded to where they are, by 1/16 of a step of eight bits at most,
-    and what that changes goes into the bias of the convolution; it is left where zeros pad the border. So nothing is
-    rounded but the weights, as without this pass.
+    and what that changes goes into the bias of the convolution; it is left where a mask, or the border, has zeros. So
+    nothing is rounded but the weights, as without this pass.
 
     All that reads the normalised image must be such a convolution; else it stays as it is.
 
@@ -102,21 +102,30 @@ def _per_channel(operation: Operation, channels: int) -> np.ndarray | None:
 
 
 def _convolutions(value: Var, block: Block) -> list[Operation]:
-    """The convolutions that read a value, at once or padded with zeros; none where something else reads it as well."""
-    found = []
-    if value in block.outputs:
-        return []
-    for reader in value.child_ops:
-        if reader.op_type == "conv" and reader.x is value and _has_own_weights(reader):
-            found.append(reader)
-        elif reader.op_type == "identity" or (reader.op_type == "pad" and _pads_with_zeros(reader)):
-            beyond = _convolutions(reader.outputs[0], block)
-            if not beyond:
-                return []
-            found += beyond
-        else:
+    """The convolutions that read a value, at once, padded with zeros or masked; none where something else reads it."""
+    found: list[Operation] = []
+    passed = {value}  # what carries the image
+    waiting = [value]
+    while waiting:
+        carrier = waiting.pop()
+        if carrier in block.outputs:
             return []
+        for reader in carrier.child_ops:
+            result = reader.outputs[0]
+            if reader.op_type == "conv" and reader.x is carrier and _has_own_weights(reader):
+                found.append(reader)
+            elif result not in passed and (
+                _hands_on(reader) or (reader.op_type == "mul" and reader.x is not reader.y)
+            ):
+                passed.add(result)
+                waiting.append(result)
+            else:
+                return []
     return found
+
+
+def _hands_on(reader: Operation) -> bool:
+    return reader.op_type == "identity" or (reader.op_type == "pad" and _pads_with_zeros(reader))
 
 
 def _has_own_weights(convolution: Operation) -> bool:

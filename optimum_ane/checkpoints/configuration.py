@@ -10,6 +10,8 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from optimum.exporters.tasks import TasksManager
 from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
+from transformers.utils.generic import is_timm_config_dict
+from transformers.utils.import_utils import is_timm_available
 
 from optimum_ane.access_tokens import check_stored_token
 from optimum_ane.checkpoints.configuration_checks import check_entries
@@ -36,8 +38,8 @@ def load_config(model: str, hub: HubOptions, gguf_file: str | None = None) -> Pr
 
     Raises:
         CheckpointError: It is missing or unreadable.
-        UnsupportedModelError: transformers does not know the architecture, or its weights are none that can be
-            exported: quantised ones, or a model of timm.
+        UnsupportedModelError: transformers does not know the architecture, its weights are none that can be exported,
+            such as quantised ones, or it is a model of timm, which is not installed.
     """
     check_place(model)
     check_token_of(model, hub)
@@ -69,10 +71,12 @@ def _read_config(model: str, hub: HubOptions) -> PretrainedConfig:
 
 
 def _check_kind(model: str, entries: Mapping[str, Any], hub: HubOptions) -> None:
-    if entries.get("model_type") == _TIMM:
+    # timm's own files name no model type.
+    is_of_timm = entries.get("model_type", _TIMM if is_timm_config_dict(dict(entries)) else None) == _TIMM
+    if is_of_timm and not is_timm_available():
         raise UnsupportedModelError(
-            f"{model} is a model of timm ({_TIMM}), whose modules are not transformers' own and cannot be exported; "
-            "take a checkpoint of the same architecture that was trained with transformers (ViT, say)"
+            f"{model} is a model of timm ({_TIMM}), whose modules are timm's own, and timm is not installed; "
+            "pip install timm, or take a checkpoint of the same architecture that was trained with transformers"
         )
     check_is_not_quantized(model, entries, hub)
 

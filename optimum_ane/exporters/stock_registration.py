@@ -34,8 +34,9 @@ _OF_TEXT: tuple[Mapping[str, object], ...] = (
 )
 """A model type in one of these takes tokens, which `MODEL_MAPPING_NAMES`, of every modality, does not tell."""
 
-_NOT_OF_TRANSFORMERS = {"timm_wrapper", "timm_backbone"}
-"""Their modules are timm's: `configuration.load_config` refuses them."""
+_NOT_OF_TRANSFORMERS = {"timm_backbone"}
+"""Parts of other models whose modules are timm's. Whole models, `timm_wrapper`, are exported where timm is installed;
+`configuration.load_config` refuses them where it is not."""
 
 
 def _register(config_class: type[ANEConfig], model_types: Iterable[str], task: str) -> None:

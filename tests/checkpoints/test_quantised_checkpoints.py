@@ -7,6 +7,7 @@ import transformers
 from tiny_models import make_original, save_checkpoint
 
 from optimum_ane import export
+from optimum_ane.checkpoints import configuration
 from optimum_ane.checkpoints.checkpoint import checkpoint_of_model, open_checkpoint
 from optimum_ane.errors import UnsupportedModelError
 
@@ -87,12 +88,15 @@ def test_a_model_in_memory_that_is_quantised():
         checkpoint_of_model(original)
 
 
-def test_a_model_of_timm_is_refused_by_name(tmp_path):
+def test_a_model_of_timm_is_refused_where_timm_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(configuration, "is_timm_available", lambda: False)
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "timm_wrapper", "architecture": "resnet18", "num_classes": 10})
     )
-    with pytest.raises(UnsupportedModelError, match="timm"):
+    with pytest.raises(UnsupportedModelError, match="timm is not installed; pip install timm"):
         open_checkpoint(str(tmp_path), task="image-classification")
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "num_classes": 10}))
-    with pytest.raises(UnsupportedModelError, match="timm"):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": "resnet18", "num_classes": 10, "pretrained_cfg": {}})
+    )
+    with pytest.raises(UnsupportedModelError, match="timm is not installed; pip install timm"):
         open_checkpoint(str(tmp_path), task="image-classification")

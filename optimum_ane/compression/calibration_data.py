@@ -14,6 +14,7 @@ from optimum_ane.errors import CompressionError, UnsupportedModelError
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.evaluation.preprocessors import load_preprocessor
+from optimum_ane.exporters.image_normalization import PIXEL_VALUES
 from optimum_ane.modeling.package_configuration import load_config
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.package.problem_types import SINGLE_LABEL, problem_type_of
@@ -80,10 +81,15 @@ def _tokens(manifest: Manifest, given: Mapping[str, np.ndarray], count: int) -> 
 def _pixels(manifest: Manifest, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Images as the program takes them: of 0 to 255 where it normalises them itself."""
     normalization = None if manifest.image is None else manifest.image.normalization
-    return {
-        name: (value if normalization is None else normalization.invert(value, name)).astype(np.float32)
-        for name, value in given.items()
-    }
+    pixels = given[PIXEL_VALUES]
+    if normalization is not None:
+        pixels = normalization.invert(pixels, PIXEL_VALUES)
+    arrays = {PIXEL_VALUES: pixels.astype(np.float32)}
+    for entry in manifest.functions[0].inputs:
+        if entry.name != PIXEL_VALUES:  # a mask: of images that fill the size, all ones
+            ones = np.ones((len(pixels), *entry.shape[1:]))
+            arrays[entry.name] = given.get(entry.name, ones).astype(np.float32)
+    return arrays
 
 
 def calibration_of_random_tokens(directory: Path, rows: int = DEFAULT_ROWS, seed: int = 0) -> Calibration:

@@ -41,6 +41,8 @@ class ImageEvaluator(Evaluator[I, ImageFeature, A]):
 
     unit: ClassVar[str] = "images"
     has_tokens: ClassVar[bool] = False
+    model_input_names: ClassVar[tuple[str, ...]] = (_PIXELS,)
+    """What models take of what an image processor gives."""
 
     def encode(
         self, preprocessor: Any, examples: I, rows: Sequence[int], sequence_length: int
@@ -60,22 +62,22 @@ class ImageEvaluator(Evaluator[I, ImageFeature, A]):
         Raises:
             DatasetError: They have several.
         """
-        pixels = [feature.inputs[_PIXELS] for feature in features]
-        if any(each.shape != pixels[0].shape for each in pixels):
-            shapes = " and ".join(map(str, sorted({tuple(each.shape) for each in pixels})[:2]))
+        shapes = sorted({tuple(feature.inputs[_PIXELS].shape) for feature in features})
+        if len(shapes) > 1:
             raise DatasetError(
-                f"the image processor makes images of several sizes, {shapes}; it has to resize to the size of the "
-                "package: export again with --image-size"
+                f"the image processor makes images of several sizes, {shapes[0]} and {shapes[1]}; it has to resize to "
+                "the size of the package: export again with --image-size"
             )
-        return {_PIXELS: torch.stack(pixels)}
+        return {name: torch.stack([feature.inputs[name] for feature in features]) for name in features[0].inputs}
 
     def _feature(self, preprocessor: Any, examples: I, row: int) -> ImageFeature:
         image = examples.images.open(row)
         try:
-            pixels = preprocessor(image, return_tensors="pt")[_PIXELS][0]
+            given = preprocessor(image, return_tensors="pt")
+            inputs = {name: given[name][0] for name in self.model_input_names if name in given or name == _PIXELS}
         except Exception as error:  # processors raise whatever an image of odd extents sets off
             raise DatasetError(
                 f"{examples.name}, image {row + 1}: the image processor cannot take it ({type(error).__name__}: "
                 f"{' '.join(str(error).split())[:200]}); remove the image"
             ) from error
-        return ImageFeature({_PIXELS: pixels}, row, size=(image.height, image.width))
+        return ImageFeature(inputs, row, size=(image.height, image.width))

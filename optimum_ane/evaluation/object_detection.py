@@ -74,6 +74,7 @@ class ObjectDetection(ImageEvaluator[ImageExamples, DetectionDifferences]):
 
     task: ClassVar[str] = "object-detection"
     outputs: ClassVar[str] = "logits and boxes"
+    model_input_names: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_mask")
     axes: ClassVar[dict[str, int]] = {"logits": 2, "pred_boxes": 2}
 
     def load(self, spec: DatasetSpec) -> ImageExamples:

@@ -96,6 +96,27 @@ def test_as_transformers_reads_them(labels):
     assert compare_detections(found, found).partners == compare_detections(found, found).detections
 
 
+def test_masks_of_what_is_filled_up_reach_both_models(tmp_path):
+    def letterbox(image, return_tensors):
+        pixels = one_pixel(image, return_tensors)["pixel_values"]
+        return {"pixel_values": pixels, "pixel_mask": torch.full((1, 1, 1), image.width)}
+
+    folder = save_images(tmp_path, photos=[0, 0]) / "photos"
+    model, seen = ImageLookup(logits=[[CAT]], pred_boxes=[[LEFT]]), []
+
+    def with_mask(pixel_values, pixel_mask):
+        seen.append(pixel_mask.flatten().tolist())
+        return model(pixel_values)
+
+    def without_mask(pixel_values):
+        return model(pixel_values)
+
+    for original in (with_mask, without_mask):  # YOLOS takes none
+        data = EVALUATOR.load(DatasetSpec(str(folder)))
+        EVALUATOR.compare(original, with_mask, letterbox, data, sequence_length=1, runtime="portable")
+    assert seen == [[5, 6]] * 3
+
+
 def test_other_shapes(tmp_path):
     folder = save_images(tmp_path, photos=[0]) / "photos"
     with pytest.raises(ValidationError, match=r"a detector of 2 labels answers with logits \(1, 5\) and boxes"):

@@ -140,7 +140,7 @@ def add_dataset_arguments(
         )
         group.add_argument(
             "--min-iou",
-            type=_not_negative,
+            type=_share,
             metavar="SHARE",
             help="image-segmentation: fail if the mean IoU with the original's map of classes is lower, 0.98 say "
             "(default: no limit)",
@@ -206,4 +206,11 @@ def _not_negative(text: str) -> float:
         number = -1.0
     if not isfinite(number) or number < 0:
         raise ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return number
+
+
+def _share(text: str) -> float:
+    number = _not_negative(text)
+    if number > 1:
+        raise ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
     return number

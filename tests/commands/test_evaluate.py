@@ -1,12 +1,18 @@
 import json
 from argparse import ArgumentParser
+from dataclasses import fields
 
 import pytest
 from optimum.commands.base import CommandInfo
 
-from optimum_ane.commands.dataset_arguments import add_dataset_arguments, dataset_spec_from_args
+from optimum_ane.commands.dataset_arguments import (
+    accuracy_limits_from_args,
+    add_dataset_arguments,
+    dataset_spec_from_args,
+)
 from optimum_ane.commands.evaluate import EvaluateCommand
 from optimum_ane.errors import DatasetError
+from optimum_ane.evaluation.accuracy import AccuracyLimits
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.report import AccuracyReport, ModelScore
 
@@ -102,12 +108,29 @@ def test_report_that_cannot_be_written_is_refused_first(run, capsys, tmp_path, p
     "line",
     [[], ["--dataset", "d", "--reference", "m", "--no-reference"], ["--dataset", "d", "--max-samples", "0"],
      ["--dataset", "d", "--max-accuracy-drop", "nan"], ["--dataset", "d", "--max-accuracy-drop", "-1"],
-     ["--dataset", "d", "--runtime", "cuda"]],
+     ["--dataset", "d", "--runtime", "cuda"], ["--dataset", "d", "--min-iou", "98"]],
 )  # fmt: skip
 def test_usage_errors(run, line):
     with pytest.raises(SystemExit) as ended:
         run("out", *line)
     assert ended.value.code == 2
+
+
+def test_every_limit_has_an_option():
+    parser = ArgumentParser()
+    add_dataset_arguments(parser)
+    assert accuracy_limits_from_args(parser.parse_args([])) is None
+    limits = {entry.name: 0.25 + index / 10 for index, entry in enumerate(fields(AccuracyLimits))}
+    line = [word for name, value in limits.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert accuracy_limits_from_args(parser.parse_args(line)) == AccuracyLimits(**limits)
+    assert accuracy_limits_from_args(parser.parse_args(["--max-kl", "0.1"])) == AccuracyLimits(max_kl=0.1)
+
+
+def test_the_column_of_images_is_an_option():
+    parser = ArgumentParser()
+    add_dataset_arguments(parser)
+    args = parser.parse_args(["--dataset", "d", "--image-column", "picture"])
+    assert dataset_spec_from_args(args) == DatasetSpec("d", image_column="picture")
 
 
 def test_dataset_options_of_another_command():

@@ -22,9 +22,9 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 class Normalized(nn.Module):
     """A first layer behind the normalisation of ImageNet."""
 
-    def __init__(self, layer):
+    def __init__(self, layer, std=STD):
         super().__init__()
-        self.normalization = PixelNormalization((1 / 255 / STD).tolist(), (-MEAN / STD).tolist())
+        self.normalization = PixelNormalization((1 / 255 / std).tolist(), (-MEAN / std).tolist())
         self.layer = layer
 
     def forward(self, pixels):
@@ -99,9 +99,9 @@ KEPT = {
 }
 
 
-def make(layer, path, precision):
+def make(layer, path, precision, std=STD):
     torch.manual_seed(0)
-    module = Normalized(layer()).eval()
+    module = Normalized(layer(), std).eval()
     pipeline = graph_pass_pipeline(precision, is_classifier=False)
     with torch.no_grad(), quiet():
         model = ct.convert(
@@ -115,6 +115,23 @@ def make(layer, path, precision):
         )
         model.save(str(path))
     return module, PortableSession(path)
+
+
+def convert_with_coremltools_own_scale(layer, path):
+    """The layer behind the scale and the bias of `coremltools.ImageType`, which knows one scale for all channels."""
+    torch.manual_seed(0)
+    module = layer().eval()
+    with torch.no_grad(), quiet():
+        model = ct.convert(
+            torch.jit.trace(module, torch.zeros(SHAPE)),
+            inputs=[ct.ImageType("image", SHAPE, scale=1 / 255 / 0.25, bias=(-MEAN / 0.25).tolist())],
+            outputs=[ct.TensorType("y", dtype=np.float32)],
+            minimum_deployment_target=ct.target.iOS16,
+            compute_precision=ct.precision.FLOAT32,
+            skip_model_load=True,
+        )
+        model.save(str(path))
+    return PortableSession(path)
 
 
 def pictures():
@@ -175,3 +192,11 @@ def test_what_rounding_the_mean_colour_leaves_is_in_the_bias(tmp_path):
         expected = module(values).numpy()
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(exact.predict({"image": picture})["y"], expected, atol=5e-6)
+
+
+def test_of_one_std_it_is_what_coremltools_does(tmp_path):
+    theirs = convert_with_coremltools_own_scale(FOLDED["padded"], tmp_path / "theirs.mlpackage")
+    _, ours = make(FOLDED["padded"], tmp_path / "ours.mlpackage", "float32", np.full(3, 0.25))
+    for picture in pictures():
+        one, other = (torch.from_numpy(each.predict({"image": picture})["y"]) for each in (theirs, ours))
+        assert psnr(one, other) > 110

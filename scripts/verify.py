@@ -34,6 +34,7 @@ MEASUREMENTS = {
     "graph": "DistilBERT by its graph beside the hand-written module",
     "vit_digits": "a ViT by its graph beside PyTorch, image by image",
     "image_inputs": "images in against the image processor's own values in, all normalisations",
+    "vision": "vision models by graph in every task; ViT-base; boxes in pixels",
     "plain_modules": "modules of diffusers and timm, and one of our own, by example inputs",
     "optimize": "stock packages rewritten for the engine",
     "coverage": "architectures by graph: the counts of docs/coverage.json",

@@ -22,21 +22,22 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import transformers
 from coverage_sweep import runner
 from coverage_sweep.catalogue import GROUPS, Case, list_cases
-from coverage_sweep.page import read_both_ways, read_page, write_page
+from coverage_sweep.page import read_page, read_rows, write_page
 from coverage_sweep.record import Record, Records
 from rich.console import Console
 
 from optimum_ane.progress import row_progress
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BOTH_WAYS = REPOSITORY / "out/both_ways.json"
-"""What `scripts/verify.py both_ways` measured; the page holds it too."""
+OTHERS = ("both_ways", "vision_tasks")
+"""What `scripts/verify.py both_ways` and `vision` measured, in `out/`; the page holds it too."""
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -67,8 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         docs = REPOSITORY / "docs"
         latest = {record.key: record for record in [*read_page(docs), *records.all()]}
         found = sorted((latest[key] for key in known & latest.keys()), key=lambda record: (record.group, record.key))
-        both_ways = json.loads(BOTH_WAYS.read_text(encoding="utf-8")) if BOTH_WAYS.exists() else read_both_ways(docs)
-        write_page(docs, found, left_out, both_ways)
+        write_page(docs, found, left_out, *(_rows(docs, name) for name in OTHERS))
         return 0
     console = Console(stderr=True, highlight=False)
     todo = [(case, _record(case, records, options)) for case in cases if _is_asked_for(case, records, options)]
@@ -82,6 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"wrong with other weights and inputs: {', '.join(wrong)}")
         return 1
     return 0
+
+
+def _rows(docs: Path, name: str) -> Sequence[Mapping[str, Any]]:
+    """What another measurement found: the last one here, or else the one that the page holds."""
+    path = REPOSITORY / "out" / f"{name}.json"
+    measured: list[Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return measured or read_rows(docs, name)
 
 
 def _is_asked_for(case: Case, records: Records, options: argparse.Namespace) -> bool:

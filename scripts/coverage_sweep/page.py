@@ -68,7 +68,11 @@ def count(records: Sequence[Record]) -> Counts:
 
 
 def write_page(
-    folder: Path, records: Sequence[Record], left_out: Sequence[LeftOut], both_ways: Sequence[Mapping[str, Any]]
+    folder: Path,
+    records: Sequence[Record],
+    left_out: Sequence[LeftOut],
+    both_ways: Sequence[Mapping[str, Any]],
+    vision_tasks: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Writes `coverage.md` and `coverage.json`.
 
@@ -77,6 +81,7 @@ def write_page(
         records: The last of every case.
         left_out: The model types that are not tried.
         both_ways: Rows of the architectures that are made by hand and by graph, from `both_ways.measure`.
+        vision_tasks: Vision models in their tasks, from `vision.measure`.
     """
     made_of = {"date": datetime.date.today().isoformat(), **{name: version(name) for name in _PACKAGES}}
     groups = {name: [record for record in records if record.group == name] for name in GROUPS}
@@ -88,9 +93,10 @@ def write_page(
         "no_cache": {record.key: record.reason for record in records if record.outcome == "no cache"},
         "left_out": {each.model_type: each.reason for each in left_out},
         "both_ways": list(both_ways),
+        "vision_tasks": list(vision_tasks),
     }
     (folder / "coverage.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    lines = _page(made_of, groups, left_out, both_ways)
+    lines = _page(made_of, groups, left_out, both_ways, vision_tasks)
     (folder / "coverage.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -110,9 +116,9 @@ def read_page(folder: Path) -> list[Record]:
     ]
 
 
-def read_both_ways(folder: Path) -> list[Mapping[str, Any]]:
-    """The rows of the architectures that are made by hand and by graph that `coverage.json` holds."""
-    rows: list[Mapping[str, Any]] = _read(folder).get("both_ways", [])
+def read_rows(folder: Path, name: str) -> list[Mapping[str, Any]]:
+    """The rows that `coverage.json` holds of another measurement: `both_ways` or `vision_tasks`."""
+    rows: list[Mapping[str, Any]] = _read(folder).get(name, [])
     return rows
 
 
@@ -141,6 +147,7 @@ def _page(
     groups: Mapping[str, Sequence[Record]],
     left_out: Sequence[LeftOut],
     both_ways: Sequence[Mapping[str, Any]],
+    vision_tasks: Sequence[Mapping[str, Any]],
 ) -> Iterator[str]:
     yield from _introduction(made_of)
     yield from _summary(groups)
@@ -151,6 +158,7 @@ def _page(
             yield from _decoders(records, groups["cached"])
         elif name != "cached":
             yield from _group(name, records)
+            yield from _vision_tasks(vision_tasks if name == "vision" else ())
     yield from _left_out([record for name, own in groups.items() if name != "cached" for record in own], left_out)
 
 
@@ -227,6 +235,29 @@ def _both_ways(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             " → ".join(f"{made['seconds']:.1f}" for made in (hand, graph) if made.get("seconds")),
         ]
         yield f"| {row['architecture']} | {' | '.join(cells)} |"
+    yield ""
+
+
+def _vision_tasks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not rows:
+        return
+    yield from """### Vision, task by task
+
+Tiny random models of the named architectures in each of their tasks, on images that are not square and of odd sides
+where the architecture takes them (`scripts/verify.py vision`): decibels of the program in float32 and in float16, the
+least of its outputs, over two inputs. Where a detector takes the best of many scores (RT-DETR) rounding turns the
+choice, for random scores lie close: judge it on data of yours. SigLIP 2 of fixed size is SigLIP in its configuration;
+the one of any size takes packed patches, and only its half of texts is here. RT-DETR of the first version has values
+of six axes, and is refused.
+""".splitlines()
+    yield ""
+    yield "| architecture | task | float32 | float16 | operations | transposes | share | regions | most axes |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for row in rows:
+        half = f"{row['half']:.1f}" + (" (chooses)" if row["chooses"] else "")
+        cells = (f"{row['exact']:.1f}", half, row["operations"], row["transposes"], f"{row['share']:.4f}",
+                 row["regions"], row["rank"])  # fmt: skip
+        yield f"| {row['model_type']} | {row['task']} | {' | '.join(map(str, cells))} |"
     yield ""
 
 

@@ -1,4 +1,4 @@
-"""Vision models by their graph: every architecture in every task, ViT-base in full, boxes in pixels."""
+"""Vision models by their graph: every architecture in every task, and boxes in pixels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from optimum_ane.validation.psnr import psnr
 from verification.row import REPOSITORY, Row
 from verification.vision_boxes import measure_boxes
 from verification.vision_models import VISION_MODELS, VisionModel
-from verification.vit_base import measure_vit_base
 
 LEAST_EXACT, LEAST_HALF, LEAST_SHARE = 100.0, 50.0, 0.95
 RECORDS = REPOSITORY / "out/vision_tasks.json"
@@ -73,7 +72,6 @@ def measure(folder: Path) -> Iterator[Row]:
     RECORDS.parent.mkdir(parents=True, exist_ok=True)
     RECORDS.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     yield from measure_boxes(folder)
-    yield from measure_vit_base(folder)
 
 
 def _row(case: VisionModel, folder: Path, records: list[dict[str, Any]]) -> Row:

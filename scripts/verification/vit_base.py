@@ -21,7 +21,7 @@ MOST_SECONDS, MOST_MEMORY = 35.0, 2e9
 LEAST_SPEED, ROUNDS = 1.0, 15
 
 
-def measure_vit_base(folder: Path) -> Iterator[Row]:
+def measure(folder: Path) -> Iterator[Row]:
     """Exports one of the shape of google/vit-base-patch16-224 with the command, images as tensors."""
     checkpoint, package = folder / "vit-base", folder / "vit-base-package"
     torch.manual_seed(0)

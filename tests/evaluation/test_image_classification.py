@@ -44,10 +44,10 @@ def test_by_hand(tmp_path):
 
 
 def test_top_5_of_more_labels(tmp_path):
-    """The right label is third of seven, then sixth; of equal scores the first is the better."""
+    """The right label is fifth of seven, then sixth twice; of equal scores the first is the better."""
     labels = ("a", "b", "c", "d", "e", "f", "g")
     folder = save_images(tmp_path, a=[0], g=[1], f=[2])
-    report = run(folder, None, [[5, 9, 7, 1, 1, 1, 1], [6, 5, 4, 3, 2, 0, 1], [0, 0, 0, 0, 0, 0, 0]], labels)
+    report = run(folder, None, [[5, 9, 8, 7, 6, 1, 1], [6, 5, 4, 3, 2, 0, 1], [0, 0, 0, 0, 0, 0, 0]], labels)
     assert report.package.metrics == {"accuracy": 0.0, "top_5_accuracy": pytest.approx(1 / 3)}
     assert (report.original, report.drop) == (None, None)
 

@@ -141,7 +141,9 @@ def _compress_function(
             weight = package.weights[label]
             settings = step.settings_for(weight.name, weight.op_types, weight.readers)
             is_compressed = now.weights[places[place]].stored_bytes != weight.stored_bytes
-            if settings is not None and is_compressed == step.joint:
+            if settings is not None and weight.without_palette and isinstance(settings, Palettize):
+                plan[label].append(Attempt(settings, False))
+            elif settings is not None and is_compressed == step.joint:
                 asked[label] = settings
         by_name = {now.weights[places[own[label]]].name: settings for label, settings in asked.items()}
         compressed = _apply(model, step, by_name, palettes)

@@ -184,6 +184,8 @@ def _reason(weight: Weight, values: np.ndarray, attempts: Sequence[Attempt]) -> 
         return "a vector: coremltools compresses none"
     if weight.elements <= settings.weight_threshold:
         return f"{weight.elements} elements; the recipe's threshold is {settings.weight_threshold}"
+    if weight.without_palette and all(isinstance(each.settings, Palettize) for each in attempts):
+        return weight.without_palette
     if not np.isfinite(values).all():
         return "it holds infinity or NaN"
     indivisible = _indivisible(weight, settings)

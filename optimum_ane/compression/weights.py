@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from optimum_ane.errors import PackageError
-from optimum_ane.runtimes.portable.graph import Graph, read_function
+from optimum_ane.runtimes.portable.graph import Graph, Node, read_function
 from optimum_ane.runtimes.portable.package import Package
 from optimum_ane.runtimes.portable.values import Constant, TensorType, volume
 from optimum_ane.targets.coreml.multifunction import functions_of
 
 _FLOATS = ("float16", "float32")
+_MOST_STRIDE = 2
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Weight:
         stored_bytes: In the package.
         op_types: The types of the operations that read it, in any function, each once.
         readers: The names of these operations, each once.
+        without_palette: Why it is left without a palette, whatever a recipe says; empty where it need not be.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Weight:
     stored_bytes: int
     op_types: tuple[str, ...]
     readers: tuple[str, ...] = ()
+    without_palette: str = ""
 
     @property
     def elements(self) -> int:
@@ -75,9 +79,10 @@ class StoredWeights:
         seen: dict[tuple[Constant, ...], str] = {}
         op_types: dict[str, dict[str, None]] = {}
         readers: dict[str, dict[str, None]] = {}
+        without_palette: dict[str, str] = {}
         for function in self.functions:
             self.labels[function], self._operands[function] = {}, []
-            for op_type, reader, name, constant in _constants(read_function(self.package, function)):
+            for node, name, constant in _constants(read_function(self.package, function)):
                 if constant.type is None or constant.type.dtype.name not in _FLOATS:
                     self._other.add(constant)
                     continue
@@ -88,10 +93,16 @@ class StoredWeights:
                     self.weights[label] = _weight(name, function, constant, constant.type)
                 self.labels[function][name] = seen[key]
                 self._operands[function].append(seen[key])
-                op_types.setdefault(seen[key], {})[op_type] = None
-                readers.setdefault(seen[key], {})[reader] = None
+                op_types.setdefault(seen[key], {})[node.op] = None
+                readers.setdefault(seen[key], {})[node.name] = None
+                without_palette[seen[key]] = without_palette.get(seen[key]) or _why_without_palette(node)
         self.weights = {
-            label: replace(weight, op_types=tuple(op_types[label]), readers=tuple(readers[label]))
+            label: replace(
+                weight,
+                op_types=tuple(op_types[label]),
+                readers=tuple(readers[label]),
+                without_palette=without_palette[label],
+            )
             for label, weight in self.weights.items()
         }
 
@@ -171,14 +182,38 @@ def bytes_of(leaf: Constant) -> int:
     return 0 if leaf.type is None else (volume(leaf.type.shape) * leaf.type.dtype.bits + 7) // 8
 
 
-def _constants(graph: Graph) -> Iterator[tuple[str, str, str, Constant]]:
-    """Yields what operations read of the weight file: the operation's type and name, the constant's name, and it."""
+def _why_without_palette(node: Node) -> str:
+    """Why an operation's weight is left as it is by palettes, which keep it off the engine; empty where they do not.
+
+    Sources: apple/coreai-models, neural_engine_rules.md, for strides; john-rocky/CoreML-LLM,
+    docs/LFM2_CONVERSION_FINDINGS.md, for convolutions of each channel by itself.
+    """
+    if node.op != "conv":
+        return ""
+    strides, groups, weight = _known(node, "strides"), _known(node, "groups"), node.inputs.get("weight")
+    if isinstance(strides, list) and max(strides) > _MOST_STRIDE:
+        return (
+            f"the engine takes a palette with strides up to {_MOST_STRIDE}, and this convolution's is {max(strides)}"
+        )
+    is_depthwise = isinstance(weight, Constant) and weight.type is not None and weight.type.shape[1] == 1
+    if isinstance(groups, int) and groups > 1 and is_depthwise:
+        return "a palette was seen to keep a convolution of each channel by itself off the engine"
+    return ""
+
+
+def _known(node: Node, parameter: str) -> Any:
+    operand = node.inputs.get(parameter)
+    return operand.python() if isinstance(operand, Constant) else None
+
+
+def _constants(graph: Graph) -> Iterator[tuple[Node, str, Constant]]:
+    """Yields what operations read of the weight file: the operation, the constant's name, and the constant."""
     for node in graph.nodes:
         # By name: two readings of the same program must agree on the order, and protobuf keeps none.
         for parameter, operand in sorted(node.inputs.items()):
             for item in operand if isinstance(operand, tuple) else (operand,):
                 if isinstance(item, Constant) and any(leaf.in_file for leaf in leaves_of(item)):
-                    yield node.op, node.name, item.name or f"{node.name}.{parameter}", item
+                    yield node, item.name or f"{node.name}.{parameter}", item
         for block in node.blocks:
             yield from _constants(block)
 

@@ -1,4 +1,10 @@
-"""Boxes of detectors in float16 at 800 × 800, in pixels, beside the original's in float32."""
+"""Boxes of detectors in float16 at 800 × 800, in pixels, beside the original's in float32.
+
+How far rounding moves a box depends on the weights. Here the last layer of the head reads the directions in which the
+queries differ most, as a trained one does, and all weights are numbers of float16. Random heads that are merely scaled
+until boxes spread over the image make much of differences as small as the rounding: of DETR their mean was 3.6 and 4.5
+pixels with two draws. Trained checkpoints are to be judged on images: `ane evaluate`, `--max-box-error`.
+"""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _ROWS, _ROWS_OF_SCORES = 4, 8
 """Rows of the examples. A task that gives a few numbers per row needs more of them: else a ratio says little."""
+_MANY_SCORES = 100
 
 
 class StockRowsANEConfig(StockANEConfig):
@@ -82,7 +83,7 @@ class StockRowsANEConfig(StockANEConfig):
 
     def examples(self, form: ExportForm, seed: int = 0) -> tuple[dict[str, Tensor], ...]:
         """See `ANEConfig.examples`: one batch, of rows of every kind."""
-        is_few = self.task.endswith("-classification")
+        is_few = self.task.endswith("-classification") and self._config.num_labels < _MANY_SCORES
         rows = self.make_rows(_ROWS_OF_SCORES if is_few else _ROWS, self.input_shapes(form), seed)
         return ({name: value if value.is_floating_point() else value.long() for name, value in rows.items()},)
 

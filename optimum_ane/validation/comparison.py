@@ -32,7 +32,7 @@ ROUNDING_MARGIN = 20.0
 to 18 dB below the original's own noise (layer norms over values that stand far from 0, whose mean PyTorch's own kernel
 sums more exactly). Ten times that noise is still rounding; modules that compute something else lie far below."""
 
-_ROWS_OF_LAYERS = 4
+_ROWS_OF_LAYERS = 2
 """Rows of each batch whose hidden states are compared: these are many numbers each."""
 
 

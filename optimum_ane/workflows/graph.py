@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from optimum_ane.targets.coreml.metadata import Metadata
     from optimum_ane.workflows.draft import PackageDraft
 
-_ROWS_ASKED_TWICE = 2
+_ROWS_ASKED_TWICE = 1
 
 Compare: TypeAlias = "Callable[[PackageDraft, Attempt, float], Attempt]"
 """Takes a draft with its saved programs loaded, the attempt and the dB that are asked for; gives the attempt with what

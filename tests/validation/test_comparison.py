@@ -147,7 +147,7 @@ class TestLayers:
 
         examples = ({"attention_mask": torch.ones(16, 2, 3, dtype=torch.long)},)
         given = answer_examples(model, examples, [STATES], with_hidden_states=True)
-        assert seen == [16, 4]
+        assert seen == [16, 2]
         assert compare_layers(given, given, examples) == {"embeddings": float("inf")}
 
     def test_the_bad_layer_is_the_first_below_the_limit_or_the_worst_one(self):

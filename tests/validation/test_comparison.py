@@ -5,6 +5,7 @@ import torch
 from tiny_models import ARCHITECTURES, make_config
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
+import optimum_ane.models  # noqa: F401 - registers the architectures
 from optimum_ane.errors import CheckpointError, ValidationError
 from optimum_ane.exporters.config import get_ane_config_class, supported_tasks
 from optimum_ane.package.form import ExportForm

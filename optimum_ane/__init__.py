@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         ANEModelForAudioClassification,
         ANEModelForAudioFeatureExtraction,
         ANEModelForCausalLM,
+        ANEModelForCTC,
         ANEModelForCustomTasks,
         ANEModelForDepthEstimation,
         ANEModelForFeatureExtraction,
@@ -38,6 +39,7 @@ logging.getLogger("coremltools").addFilter(lambda record: not record.getMessage(
 _HOMES = {
     "ANEModelForAudioClassification": "modeling",
     "ANEModelForAudioFeatureExtraction": "modeling",
+    "ANEModelForCTC": "modeling",
     "ANEModelForCausalLM": "modeling",
     "ANEModelForCustomTasks": "modeling",
     "ANEModelForDepthEstimation": "modeling",
@@ -61,6 +63,7 @@ _HOMES = {
 __all__ = [
     "ANEModelForAudioClassification",
     "ANEModelForAudioFeatureExtraction",
+    "ANEModelForCTC",
     "ANEModelForCausalLM",
     "ANEModelForCustomTasks",
     "ANEModelForDepthEstimation",

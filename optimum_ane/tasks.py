@@ -13,8 +13,9 @@ from typing import Any, Literal
 Per = Literal["row", "token", "vocabulary"]
 """What an output has numbers for: each row, each token of a row, or each word of the vocabulary at each token."""
 
-Modality = Literal["text", "image", "audio", "image-text"]
-"""What the rows of a package are; `"image-text"` are texts and images, each with a program of its own."""
+Modality = Literal["text", "image", "audio", "image-text", "audio-text"]
+"""What the rows of a package are; `"image-text"` are texts and images, each with a program of its own, `"audio-text"`
+sounds that a decoder writes the text of."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Task:
             see `metadata.PREVIEW_TYPE`.
         has_choices: Whether transformers' inputs have an axis of choices, (N, choices, S).
         modality: What its rows are.
+        writes_text: Whether answers are read as texts, so that packages hold a tokenizer whatever their rows are.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Task:
     image_preview: str = ""
     has_choices: bool = False
     modality: Modality = "text"
+    writes_text: bool = False
 
 
 TASKS: Mapping[str, Task] = {
@@ -99,6 +102,20 @@ TASKS: Mapping[str, Task] = {
             has_pipeline=True,
             has_labels=True,
             modality="audio",
+        ),
+        Task(
+            name="automatic-speech-recognition",
+            model_class="ANEModelForCTC",
+            auto_class="AutoModelForCTC",
+            fields=(OutputField("logits", "row"),),
+            output_class="transformers.modeling_outputs:CausalLMOutput",
+            evaluator=None,
+            swift="optimum_ane.hub.swift_tensors:features",
+            python="optimum_ane.hub.python_tasks:AUTOMATIC_SPEECH_RECOGNITION",
+            pipeline_tag="automatic-speech-recognition",
+            has_pipeline=True,
+            modality="audio",
+            writes_text=True,
         ),
         Task(
             name="depth-estimation",
@@ -278,8 +295,8 @@ SENTENCE_EMBEDDING = replace(
 _HIDDEN_STATES = (OutputField("last_hidden_state", "row"),)
 """Of images and sounds every position counts: patches, channels of a map, frames."""
 
-FEATURES_OF = {
-    "image": replace(
+FURTHER_ROWS: Mapping[tuple[str, Modality], Task] = {
+    ("feature-extraction", "image"): replace(
         TASKS["feature-extraction"],
         model_class="ANEModelForImageFeatureExtraction",
         fields=_HIDDEN_STATES,
@@ -289,7 +306,7 @@ FEATURES_OF = {
         pipeline_tag="image-feature-extraction",
         modality="image",
     ),
-    "audio": replace(
+    ("feature-extraction", "audio"): replace(
         TASKS["feature-extraction"],
         model_class="ANEModelForAudioFeatureExtraction",
         fields=_HIDDEN_STATES,
@@ -299,7 +316,7 @@ FEATURES_OF = {
         modality="audio",
     ),
 }
-"""Feature extraction of what is no text: Optimum has one name for all of it."""
+"""Tasks of which Optimum has one name for rows of several kinds: by name and kind, what `TASKS` does not hold."""
 
 
 def task_row(task: str, pools: bool = False, modality: str = "text") -> Task:
@@ -308,14 +325,15 @@ def task_row(task: str, pools: bool = False, modality: str = "text") -> Task:
     Args:
         task: Optimum's name.
         pools: Whether the package gives one vector per row.
-        modality: What its rows are; decides for feature extraction.
+        modality: What its rows are; decides between rows of one name.
 
     Raises:
         KeyError: The table has no such task.
     """
-    if task != SENTENCE_EMBEDDING.name:
-        return TASKS[task]
-    return FEATURES_OF.get(modality, SENTENCE_EMBEDDING if pools else TASKS[task])
+    further = {kind: row for (name, kind), row in FURTHER_ROWS.items() if name == task}
+    if modality in further:
+        return further[modality]
+    return SENTENCE_EMBEDDING if pools and task == SENTENCE_EMBEDDING.name else TASKS[task]
 
 
 def compared_fields(task: str, pools: bool, modality: str = "text") -> tuple[OutputField, ...]:
@@ -325,7 +343,7 @@ def compared_fields(task: str, pools: bool, modality: str = "text") -> tuple[Out
 
 def all_rows() -> tuple[Task, ...]:
     """Every row of the table, with those that share a name: feature extraction of text, of images and of sound."""
-    return (*TASKS.values(), *FEATURES_OF.values())
+    return (*TASKS.values(), *FURTHER_ROWS.values())
 
 
 def resolve(name: str) -> Any:

@@ -48,3 +48,20 @@ def tiny_package(tmp_path_factory):
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ctc_package(tmp_path_factory):
+    """A tiny random wav2vec2 that writes text and takes masks, as a checkpoint and as a package: its originals."""
+    from speech_packages import LAYER_NORMS, LENGTH, make_ctc_model, make_ctc_tokenizer, make_extractor
+
+    from optimum_ane import export
+
+    folder = tmp_path_factory.mktemp("ctc")
+    checkpoint, package = folder / "checkpoint", folder / "package"
+    original = make_ctc_model("wav2vec2", **LAYER_NORMS)
+    original.save_pretrained(checkpoint)
+    make_ctc_tokenizer(folder).save_pretrained(checkpoint)
+    make_extractor(masks=True).save_pretrained(checkpoint)
+    export(checkpoint, package, audio_length=LENGTH, quiet=True)
+    return original, package, checkpoint

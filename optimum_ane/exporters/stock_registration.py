@@ -74,9 +74,11 @@ def _register_audio() -> None:
         modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.keys()
         - modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.keys()
     )
-    of_sounds = classifiers | modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES.keys() | of_speech
+    of_characters = modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES.keys()
+    of_sounds = classifiers | of_characters | of_speech
     others = set().union(*_OF_TEXT) - of_speech
     _register(StockAudioANEConfig, classifiers, "audio-classification")
+    _register(StockAudioANEConfig, of_characters, "automatic-speech-recognition")
     _register(
         StockAudioANEConfig, (of_sounds & modeling_auto.MODEL_MAPPING_NAMES.keys()) - others, "feature-extraction"
     )

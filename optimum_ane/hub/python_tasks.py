@@ -93,3 +93,13 @@ import numpy as np
 sound = np.zeros(processor.sampling_rate, dtype=np.float32)  # a second of silence
 inputs = processor(sound, sampling_rate=processor.sampling_rate, return_tensors="pt")
 print(model(**inputs).last_hidden_state.shape)"""
+
+AUTOMATIC_SPEECH_RECOGNITION = """\
+import soundfile
+
+tokenizer = AutoTokenizer.from_pretrained({place})
+transcribe = pipeline(
+    "automatic-speech-recognition", model=model, tokenizer=tokenizer, feature_extractor=processor
+)
+sound, rate = soundfile.read("speech.wav", dtype="float32", always_2d=True)
+print(transcribe({{"raw": sound.mean(axis=1), "sampling_rate": rate}})["text"])"""

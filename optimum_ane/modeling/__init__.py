@@ -1,6 +1,10 @@
 """`ANEModelForX`: exported packages behind the interface of transformers' models."""
 
-from optimum_ane.modeling.audio import ANEModelForAudioClassification, ANEModelForAudioFeatureExtraction
+from optimum_ane.modeling.audio import (
+    ANEModelForAudioClassification,
+    ANEModelForAudioFeatureExtraction,
+    ANEModelForCTC,
+)
 from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.causal_lm import ANEModelForCausalLM
 from optimum_ane.modeling.custom import ANEModelForCustomTasks
@@ -26,6 +30,7 @@ __all__ = [
     "ANEModel",
     "ANEModelForAudioClassification",
     "ANEModelForAudioFeatureExtraction",
+    "ANEModelForCTC",
     "ANEModelForCausalLM",
     "ANEModelForCustomTasks",
     "ANEModelForDepthEstimation",

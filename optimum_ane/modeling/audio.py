@@ -131,6 +131,46 @@ class ANEModelForAudioClassification(ANEAudioModel):
     task = "audio-classification"
 
 
+class ANEModelForCTC(ANEAudioModel):
+    """Scores of each entry of the vocabulary at each frame, which a CTC tokenizer reads as text.
+
+    Logits are (N, frames, V), of the frames that the original has for sounds of the length given: those of what the
+    sounds were filled up with are cut off. Longer sounds go through transformers' pipeline in chunks, with
+    `chunk_length_s` of the package's length or less.
+    """
+
+    task = "automatic-speech-recognition"
+
+    def forward(
+        self,
+        input_values: Tensor | np.ndarray | None = None,
+        attention_mask: Tensor | np.ndarray | None = None,
+        input_features: Tensor | np.ndarray | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput | tuple[Any, ...]:
+        """See `ANEAudioModel.forward`."""
+        given = input_values if self.main_input_name == "input_values" else input_features
+        answer = super().forward(input_values, attention_mask, input_features, output_hidden_states)
+        assert isinstance(answer, ModelOutput)
+        assert given is not None
+        axis = 1 + self._session.inputs[self.main_input_name].shape[1:].index(self.audio_length)
+        answer["logits"] = answer["logits"][:, : self._frames(int(given.shape[axis]), answer["logits"].shape[1])]
+        return answer if return_dict is not False else answer.to_tuple()
+
+    def _frames(self, length: int, whole: int) -> int:
+        """Frames of logits of a sound of some length, of which the package's own has `whole`."""
+        kernels, strides = (getattr(self.config, name, None) for name in ("conv_kernel", "conv_stride"))
+        if kernels is None or strides is None:  # spectrograms, whose convolutions fill up at the ends
+            return min(whole, -(-length * whole // self.audio_length))
+        for kernel, stride in zip(kernels, strides, strict=True):
+            length = (length - kernel) // stride + 1
+        if getattr(self.config, "add_adapter", False):
+            for _ in range(self.config.num_adapter_layers):
+                length = (length - 1) // self.config.adapter_stride + 1
+        return max(0, min(whole, length))
+
+
 class ANEModelForAudioFeatureExtraction(ANEAudioModel):
     """Hidden states of each frame, those of padding among them."""
 

@@ -248,10 +248,9 @@ class Manifest:
 
     @property
     def modality(self) -> str:
-        """What the rows are: `"text"`, `"image"`, `"audio"`, or `"image-text"` for texts and images."""
-        if self.image is not None:
-            return "image" if self.text is None else "image-text"
-        return "text" if self.audio is None else "audio"
+        """What the rows are: `"text"`, `"image"`, `"audio"`, or texts beside them, `"image-text"`, `"audio-text"`."""
+        kinds = ("image",) if self.image is not None else ("audio",) if self.audio is not None else ()
+        return "-".join((*kinds, *(("text",) if self.text is not None or not kinds else ())))
 
     @property
     def functions(self) -> tuple[FunctionEntry, ...]:

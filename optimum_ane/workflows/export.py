@@ -32,7 +32,7 @@ from optimum_ane.package.manifest import Manifest, SourceEntry, TextEntry
 from optimum_ane.package.report import ExportReport
 from optimum_ane.package.staging import check_output, staged
 from optimum_ane.progress import Stages
-from optimum_ane.tasks import TASKS, Modality
+from optimum_ane.tasks import TASKS, Modality, task_row
 from optimum_ane.validation.pooled_original import embeds_as
 from optimum_ane.version import __version__
 from optimum_ane.workflows import graph
@@ -315,7 +315,8 @@ def export_checkpoint(
     checks.limits.check_task(form.task)
     ane_config = _configure(checkpoint, form)
     is_text, has_text = ane_config.MODALITY == "text", "text" in ane_config.MODALITY
-    tokenizer = checkpoint.tokenizer if has_text else None
+    needs_tokenizer = has_text or task_row(form.task, modality=ane_config.MODALITY).writes_text
+    tokenizer = checkpoint.tokenizer if needs_tokenizer else None
     processor = ane_config.adapt_processor(checkpoint.processor(ane_config.MODALITY))
     asked, form = form, ane_config.complete(form, processor).pinned()
     if form.image_size != asked.image_size:
@@ -335,9 +336,9 @@ def export_checkpoint(
     if recipe is not None:
         recipe.check_target(ios_target(form.target), "the export")
     evaluator, rows = _load_rows(checks.dataset, checkpoint, form, ane_config.MODALITY, processor)
-    if tokenizer is not None:
+    if tokenizer is not None and has_text:
         check_tokenizer(tokenizer, getattr(checkpoint.config.get_text_config(), "vocab_size", None))
-    elif has_text:
+    if tokenizer is None and needs_tokenizer:
         checkpoint.notes.append(_NO_TOKENIZER)
     if processor is None and not is_text:
         checkpoint.notes.append(_NO_PROCESSOR)

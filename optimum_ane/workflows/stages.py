@@ -352,7 +352,10 @@ def write_configuration(draft: PackageDraft) -> None:
         draft.generation_config.to_json_file(draft.directory / GENERATION_CONFIG)
     if draft.processor is not None:
         draft.processor.save_pretrained(draft.directory)
-    if draft.tokenizer is None or draft.manifest.text is None:
+    if draft.tokenizer is None:
+        return
+    if draft.manifest.text is None:  # it reads what the model writes, and makes no rows
+        _save_tokenizer(draft.tokenizer, draft.directory)
         return
     tokenizer = copy.copy(draft.tokenizer)
     # `truncation=True` in a pipeline cuts to this, so it must be the package's length.

@@ -28,12 +28,14 @@ class OutputField:
         output: The package's name of it; None where that is the same.
         is_float32: Whether it leaves a float16 program as float32; see `cast_to_float16`. Sides of boxes do: they lie
             between 0 and 1, and near 1 the numbers of float16 are 0.39 pixels of an image of 800 apart.
+        is_set: Whether the second axis holds a detector's queries, which are a set: their order says nothing.
     """
 
     name: str
     per: Per
     output: str | None = None
     is_float32: bool = False
+    is_set: bool = False
 
     @property
     def in_package(self) -> str:
@@ -200,7 +202,10 @@ TASKS: Mapping[str, Task] = {
             name="object-detection",
             model_class="ANEModelForObjectDetection",
             auto_class="AutoModelForObjectDetection",
-            fields=(OutputField("logits", "row"), OutputField("pred_boxes", "row", is_float32=True)),
+            fields=(
+                OutputField("logits", "row", is_set=True),
+                OutputField("pred_boxes", "row", is_float32=True, is_set=True),
+            ),
             output_class="transformers.models.yolos.modeling_yolos:YolosObjectDetectionOutput",
             evaluator="optimum_ane.evaluation.object_detection:ObjectDetection",
             swift="optimum_ane.hub.swift_tensors:detection",

@@ -1,7 +1,8 @@
 """Object detection: how far a package's boxes lie from the original's, in pixels of the image, and its scores.
 
-Both are asked on the same pixels, so that a query of the one is the same query of the other. What counts are the
-original's detections: queries whose best label scores 0.5 or more, or the ten best of an image that has none.
+Both are asked on the same pixels, so that a query of the one is the query of the other that is closest to it: where a
+detector picks its queries by their score, rounding changes their order. What counts are the original's detections:
+queries whose best label scores 0.5 or more, or the ten best of an image that has none.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from optimum_ane.evaluation.evaluator import Scores
 from optimum_ane.evaluation.image_evaluator import ImageEvaluator, ImageFeature
 from optimum_ane.evaluation.image_files import ImageExamples, open_images
 from optimum_ane.evaluation.model_answers import Outputs
+from optimum_ane.validation.queries import match_queries
 
 LEAST_SCORE = 0.5
 """What a detection scores at least, as in transformers' `post_process_object_detection`."""
@@ -152,16 +154,17 @@ def read_detections(logits: np.ndarray, boxes: np.ndarray, labels: int, size: tu
 
 
 def compare_detections(original: Detections, package: Detections) -> DetectionDifferences:
-    """Compares what two detectors say of one image; both have the same queries."""
+    """Compares what two detectors say of one image."""
     theirs, ours = original.chosen(), package.chosen()
     is_pair = overlaps(original.boxes[theirs], package.boxes[ours]) >= LEAST_IOU
     is_pair &= original.labels[theirs][:, None] == package.labels[ours]
     labels = original.labels[theirs]
+    same = match_queries((original.scores, original.boxes), (package.scores, package.boxes))[theirs]
     return DetectionDifferences(
         detections=len(theirs) + len(ours),
         partners=int(is_pair.any(axis=1).sum() + is_pair.any(axis=0).sum()),
-        box_errors=np.abs(original.boxes[theirs] - package.boxes[theirs]),
-        score_errors=np.abs(original.scores[theirs, labels] - package.scores[theirs, labels]),
+        box_errors=np.abs(original.boxes[theirs] - package.boxes[same]),
+        score_errors=np.abs(original.scores[theirs, labels] - package.scores[same, labels]),
     )
 
 

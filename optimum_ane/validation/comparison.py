@@ -14,6 +14,7 @@ import torch
 
 from optimum_ane.errors import CheckpointError, ValidationError
 from optimum_ane.validation.psnr import psnr
+from optimum_ane.validation.queries import closest_queries
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +97,8 @@ def compare_fields(
 ) -> dict[str, float]:
     """The PSNR of each field in dB, by its name in the package, over the positions that count.
 
-    What a model computes for padding is of no use to anybody, and differs between attention implementations.
+    What a model computes for padding is of no use to anybody, and differs between attention implementations. Of a set
+    of queries those are compared that both answers have; see `closest_queries`.
 
     Args:
         reference: The original's answers.
@@ -109,15 +111,18 @@ def compare_fields(
         CheckpointError: The original's outputs are not finite.
     """
     ratios = {}
+    shared = _shared_queries(reference, candidate, fields)
     for field in fields:
         theirs, ours = [], []
-        for batch, expected, actual in zip(
-            examples, reference.fields[field.name], candidate.fields[field.name], strict=True
+        for index, (batch, expected, actual) in enumerate(
+            zip(examples, reference.fields[field.name], candidate.fields[field.name], strict=True)
         ):
-            if actual.shape != expected.shape:
-                raise ValidationError(
-                    f"{field.in_package} has shape {tuple(actual.shape)}, the original's {tuple(expected.shape)}"
-                )
+            _check_shape(field, expected, actual)
+            if field.is_set:
+                for row, (expected_places, actual_places) in enumerate(shared[index]):
+                    theirs.append(expected[row, expected_places].reshape(-1))
+                    ours.append(actual[row, actual_places].reshape(-1))
+                continue
             tokens = ... if field.per == "row" else batch["attention_mask"].bool()
             theirs.append(expected[tokens].reshape(-1))
             ours.append(actual[tokens].reshape(-1))
@@ -219,9 +224,49 @@ def is_rounding(ratios: Mapping[str, float], noise: Mapping[str, float]) -> bool
 
 
 def _ratio(name: str, expected: Tensor, actual: Tensor) -> float:
+    _check_finite(name, expected)
+    return psnr(expected, actual)
+
+
+def _shared_queries(
+    reference: Answers, candidate: Answers, fields: Sequence[OutputField]
+) -> list[list[tuple[Any, Any]]]:
+    """For each batch and each of its rows the queries that both answers have; empty where there are no sets.
+
+    Raises:
+        ValidationError: The shapes differ.
+    """
+    sets = [field for field in fields if field.is_set]
+    if not sets:
+        return []
+    shared: list[list[tuple[Any, Any]]] = []
+    for expected, actual in zip(
+        zip(*(reference.fields[field.name] for field in sets), strict=True),
+        zip(*(candidate.fields[field.name] for field in sets), strict=True),
+        strict=True,
+    ):
+        for field, theirs, ours in zip(sets, expected, actual, strict=True):
+            _check_shape(field, theirs, ours)
+            _check_finite(field.in_package, theirs)
+        shared.append(
+            [
+                closest_queries([each[row].numpy() for each in expected], [each[row].numpy() for each in actual])
+                for row in range(len(expected[0]))
+            ]
+        )
+    return shared
+
+
+def _check_shape(field: OutputField, expected: Tensor, actual: Tensor) -> None:
+    if actual.shape != expected.shape:
+        raise ValidationError(
+            f"{field.in_package} has shape {tuple(actual.shape)}, the original's {tuple(expected.shape)}"
+        )
+
+
+def _check_finite(name: str, expected: Tensor) -> None:
     if not expected.isfinite().all():
         raise CheckpointError(f"the original's own {name} holds NaN or infinity; its weights are damaged")
-    return psnr(expected, actual)
 
 
 def _tokens_of(batch: Mapping[str, Tensor], state: Tensor) -> Any:

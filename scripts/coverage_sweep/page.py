@@ -245,18 +245,18 @@ def _vision_tasks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 Tiny random models of the named architectures in each of their tasks, on images that are not square and of odd sides
 where the architecture takes them (`scripts/verify.py vision`): decibels of the program in float32 and in float16, the
-least of its outputs, over two inputs. Where a detector takes the best of many scores (RT-DETR) rounding turns the
-choice, for random scores lie close: judge it on data of yours. SigLIP 2 of fixed size is SigLIP in its configuration;
-the one of any size takes packed patches, and only its half of texts is here. RT-DETR of the first version has values
-of six axes, and is refused.
+least of its outputs, over two inputs. A detector's queries are compared as a set: where it takes the best of many
+scores (RT-DETR v2) rounding turns those that nearly tie, and a tenth of the queries may be others; its scores are
+scaled up here, for those of random weights lie closer than a trained model's. SigLIP 2 of fixed size is SigLIP in its
+configuration; the one of any size takes packed patches, and only its half of texts is here. RT-DETR of the first
+version has values of six axes, and is refused.
 """.splitlines()
     yield ""
     yield "| architecture | task | float32 | float16 | operations | transposes | share | regions | most axes |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for row in rows:
-        half = f"{row['half']:.1f}" + (" (chooses)" if row["chooses"] else "")
-        cells = (f"{row['exact']:.1f}", half, row["operations"], row["transposes"], f"{row['share']:.4f}",
-                 row["regions"], row["rank"])  # fmt: skip
+        decibels = [f"{row[name]:.1f}" for name in ("exact", "half")]
+        cells = (*decibels, row["operations"], row["transposes"], f"{row['share']:.4f}", row["regions"], row["rank"])
         yield f"| {row['model_type']} | {row['task']} | {' | '.join(map(str, cells))} |"
     yield ""
 

@@ -50,6 +50,7 @@ _CLIP_TEXT = {
     "hidden_size": 48, "num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 80, "vocab_size": 99,
     "max_position_embeddings": 16, "projection_dim": 40,
 }  # fmt: skip
+_SCORES = ("enc_score_head", "class_embed")
 _STAGES = {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 24, 32, 40]}
 
 
@@ -65,8 +66,9 @@ class VisionModel:
         outputs: The fields of what it returns that are compared.
         size: Height and width of the images; None of a model of text.
         constants: Further arguments of each call.
-        chooses: Whether the network takes the best of many scores, which rounding to float16 can turn: those of random
-            weights lie close.
+        score_scale: What weights of scores are multiplied by: where the network takes the best of many, those of
+            random weights lie so close that rounding to float16 takes others.
+        seed: Of the weights.
     """
 
     model_type: str
@@ -76,23 +78,27 @@ class VisionModel:
     outputs: tuple[str, ...]
     size: tuple[int, int] | None = (HEIGHT, WIDTH)
     constants: Mapping[str, Any] = field(default_factory=dict)
-    chooses: bool = False
+    score_scale: float = 1.0
+    seed: int = 0
 
     @property
     def name(self) -> str:
         """What it is called in tables."""
         return f"{self.model_type}, {self.task}"
 
-    def make(self, seed: int = 0) -> nn.Module:
+    def make(self) -> nn.Module:
         """The model, in evaluation mode, with weights under which every part of it shows in its answer."""
         config = transformers.AutoConfig.for_model(self.model_type, **self.settings)
-        torch.manual_seed(seed)
+        torch.manual_seed(self.seed)
         model_class = getattr(transformers, self.model_class)
         make = getattr(model_class, "from_config", None) or model_class._from_config
         model = make(config).eval().requires_grad_(False)
-        redraw(model, seed)
+        redraw(model, self.seed)
         if self.task == "object-detection":
             tell_apart(model)
+        for name, parameter in model.named_parameters():
+            if any(part in name for part in _SCORES) and name.endswith("weight"):
+                parameter.mul_(self.score_scale)
         return model
 
     def inputs(self, seed: int = 0) -> dict[str, Tensor]:
@@ -176,7 +182,7 @@ VISION_MODELS: tuple[VisionModel, ...] = (
     _one("yolos", "object-detection", YOLOS, _BOXES),
     _one("yolos", "feature-extraction", YOLOS, ("last_hidden_state",)),
     _one("detr", "object-detection", DETR, _BOXES, size=(109, 173)),
-    _one("rt_detr_v2", "object-detection", _RT_DETR, _BOXES, size=(96, 160), chooses=True),
+    _one("rt_detr_v2", "object-detection", _RT_DETR, _BOXES, size=(96, 160), score_scale=10.0, seed=1),
     _one("segformer", "image-segmentation",
          {"hidden_sizes": [16, 24, 32, 48], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 3],
           "decoder_hidden_size": 32} | _LABELS, _SEGMENTS),

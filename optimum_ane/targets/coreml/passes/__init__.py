@@ -2,6 +2,7 @@
 
 import coremltools as ct
 
+from optimum_ane.targets.coreml.passes.blocks_by_shuffle import blocks_by_shuffle
 from optimum_ane.targets.coreml.passes.carry_layer_norm_rounding import carry_layer_norm_rounding
 from optimum_ane.targets.coreml.passes.cast_to_float16 import cast_to_float16
 from optimum_ane.targets.coreml.passes.clamp_for_float16 import clamp_for_float16
@@ -22,6 +23,7 @@ from optimum_ane.targets.coreml.passes.split_at_once import split_at_once
 from optimum_ane.targets.coreml.passes.to_engine_layout import to_engine_layout
 
 __all__ = [
+    "blocks_by_shuffle",
     "carry_layer_norm_rounding",
     "cast_to_float16",
     "clamp_for_float16",
@@ -58,6 +60,7 @@ _OPTIMIZE_BEFORE = (
     "common::merge_consecutive_reshapes",
     "common::merge_consecutive_transposes",
     "optimum_ane::decompose_attention",
+    "optimum_ane::blocks_by_shuffle",
 )
 """What makes a program of any maker plain: the layout pass knows whole norms and activations, not their parts."""
 
@@ -143,6 +146,7 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
         # carried into convolutions.
         layout = (
             "optimum_ane::decompose_attention",
+            "optimum_ane::blocks_by_shuffle",
             "optimum_ane::to_engine_layout",
             "common::dead_code_elimination",
             "optimum_ane::merge_moves",

@@ -87,6 +87,11 @@ class Task:
     modality: Modality = "text"
     writes_text: bool = False
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether packages need a tokenizer: for texts that go in, or that come out."""
+        return "text" in self.modality or self.writes_text
+
 
 TASKS: Mapping[str, Task] = {
     task.name: task
@@ -111,7 +116,7 @@ TASKS: Mapping[str, Task] = {
             auto_class="AutoModelForCTC",
             fields=(OutputField("logits", "row"),),
             output_class="transformers.modeling_outputs:CausalLMOutput",
-            evaluator=None,
+            evaluator="optimum_ane.evaluation.ctc:CTC",
             swift="optimum_ane.hub.swift_tensors:features",
             python="optimum_ane.hub.python_tasks:AUTOMATIC_SPEECH_RECOGNITION",
             pipeline_tag="automatic-speech-recognition",

@@ -22,6 +22,7 @@ _DETAILS = (
     "max_samples",
     "stride",
     "image_column",
+    "audio_column",
 )
 
 _LIMITS = (
@@ -31,6 +32,8 @@ _LIMITS = (
     "max_box_error",
     "min_iou",
     "max_depth_error",
+    "max_wer_increase",
+    "max_bleu_loss",
 )
 
 _WHAT_COLUMNS_HOLD = """\
@@ -52,7 +55,11 @@ what is read:
   object-detection, depth-estimation
                         images alone, in a folder or as --image-column: both are scored against the original
   zero-shot-image-classification
-                        as image-classification; the folders' names, or the labels', are the classes"""
+                        as image-classification; the folders' names, or the labels', are the classes
+  automatic-speech-recognition
+                        a folder of sounds (WAV, FLAC, Ogg, MP3 …) with a transcripts.tsv or metadata.csv that names
+                        each file and what is said in it; or --audio-column and --text-column of such a list, of a
+                        .parquet file or of a Hub dataset"""
 
 
 def add_dataset_arguments(
@@ -76,7 +83,7 @@ def add_dataset_arguments(
         required=required,
         metavar="FILE|FOLDER|ID",
         help="a .tsv (no quoting), .csv, .jsonl, .parquet or .txt file (of plain text, each paragraph a row), a "
-        "folder of images, or a dataset on the Hub, such as glue or imagenet-1k",
+        "folder of images or sounds, or a dataset on the Hub, such as glue or imagenet-1k",
     )
     group.add_argument(
         "--dataset-config",
@@ -96,6 +103,7 @@ def add_dataset_arguments(
         help="the column of lists of choices, or one column for each choice, with commas between",
     )
     group.add_argument("--image-column", metavar="NAME|NUMBER", help="the column of images")
+    group.add_argument("--audio-column", metavar="NAME|NUMBER", help="the column of sounds, or of their files' names")
     group.add_argument(
         "--max-samples",
         type=_positive,
@@ -152,6 +160,20 @@ def add_dataset_arguments(
             help="depth-estimation: fail if depths are further from the original's: the mean absolute relative error, "
             "0.01 say (default: no limit)",
         )
+        group.add_argument(
+            "--max-wer-increase",
+            type=_not_negative,
+            metavar="POINTS",
+            help="automatic-speech-recognition: fail if the package's word error rate is higher than the original's "
+            "by more percentage points (default: as --max-accuracy-drop)",
+        )
+        group.add_argument(
+            "--max-bleu-loss",
+            type=_not_negative,
+            metavar="POINTS",
+            help="text2text-generation, image-to-text: fail if the package's BLEU, 0 to 100, is lower than the "
+            "original's by more than this (default: as --max-accuracy-drop, where there are targets)",
+        )
 
 
 def dataset_spec_from_args(args: Namespace) -> DatasetSpec | None:
@@ -178,6 +200,7 @@ def dataset_spec_from_args(args: Namespace) -> DatasetSpec | None:
         choices_columns=None if args.choices_column is None else tuple(args.choices_column.split(",")),
         stride=args.stride,
         image_column=args.image_column,
+        audio_column=args.audio_column,
     )
 
 

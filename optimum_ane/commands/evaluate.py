@@ -34,6 +34,8 @@ if the drop is larger than --max-accuracy-drop, or a language model's limits are
                         IoU with the original's map
   zero-shot-image-classification
                         top-1 accuracy of the texts "a photo of a {class}.", and top-5 of more than five classes
+  automatic-speech-recognition
+                        word and character error rates (WER, CER), in lower case without punctuation, and raw
   depth-estimation      the share of depths within a factor of 1.25 of the original's; absolute relative error
   text-generation       top-1 and top-5 accuracy and perplexity of each token of the texts, read as one in windows of
                         the package's context; the KL divergence of the next-token distributions of original and
@@ -49,6 +51,7 @@ examples:
   optimum-cli ane evaluate vit/ --dataset images/ --max-accuracy-drop 0.3
   optimum-cli ane evaluate vit/ --dataset imagenet-1k --max-samples 1000
   optimum-cli ane evaluate detr/ --dataset photos/ --max-box-error 0.5
+  optimum-cli ane evaluate wav2vec2/ --dataset recordings/ --max-wer-increase 0.5
   optimum-cli ane evaluate out/ --dataset dev.tsv --no-reference --output report.json"""
 
     @classmethod

@@ -15,12 +15,12 @@ from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.evaluation.preprocessors import load_preprocessor
 from optimum_ane.evaluation.reference import load_reference
 from optimum_ane.evaluation.report import AccuracyReport
+from optimum_ane.modeling import model_class_of
 from optimum_ane.modeling.package_configuration import load_config
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.progress import row_progress
 from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.runtimes.session import Session
-from optimum_ane.tasks import TASKS, resolve
 from optimum_ane.validation.comparison import Model
 
 _MOST_BYTES = 1024**3
@@ -91,7 +91,7 @@ class AccuracyScorer:
         self._config = load_config(directory)
         self._evaluator = get_evaluator(self._manifest.form.task, self._config, self._manifest.modality)
         self._evaluator.check_pooling(self._manifest.form.pooling)
-        self._preprocessor = load_preprocessor(directory, self._manifest.modality)
+        self._preprocessor = load_preprocessor(directory, self._manifest)
         self._examples = self._evaluator.load(spec)
         if with_reference:
             original = load_reference(reference, self._manifest, self._config, trust_remote_code=trust_remote_code)
@@ -129,6 +129,6 @@ class AccuracyScorer:
         return drop
 
     def _model(self, session: Session) -> Model:
-        model_class = resolve(f"optimum_ane:{TASKS[self._manifest.form.task].model_class}")
+        model_class = model_class_of(self._manifest.form.task, self._manifest.modality)
         model: Model = model_class({self._program.name: session}, self._config, self._manifest)
         return model

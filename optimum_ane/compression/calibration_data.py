@@ -64,12 +64,17 @@ def calibration_of_dataset(directory: Path, spec: DatasetSpec, rows: int = DEFAU
     evaluator = get_evaluator(manifest.form.task, load_config(directory), manifest.modality)
     examples = evaluator.load(spec)
     order = np.random.default_rng(seed).permutation(len(examples))[:rows]
-    preprocessor = load_preprocessor(directory, manifest.modality)
+    preprocessor = load_preprocessor(directory, manifest)
     encoded = evaluator.inputs(preprocessor, examples, order.tolist(), manifest.form.longest)
     # A row of the dataset may give several, such as each of its choices.
     count = min(rows, len(next(iter(encoded.values()))))
     given = {name: value[:count].numpy() for name, value in encoded.items()}
-    arrays = _pixels(manifest, given) if manifest.modality == "image" else _tokens(manifest, given, count)
+    if manifest.modality == "image":
+        arrays = _pixels(manifest, given)
+    elif manifest.modality == "audio":
+        arrays = {entry.name: given[entry.name].astype(entry.dtype) for entry in manifest.functions[0].inputs}
+    else:
+        arrays = _tokens(manifest, given, count)
     return _batched(arrays, manifest.form.batch_size, f"{count} rows of {examples.name}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from optimum_ane.errors import ValidationError
 from optimum_ane.evaluation.report import AccuracyReport, NextTokenReport
-from optimum_ane.package.metric_format import show_metric
+from optimum_ane.package.metric_format import drop_of, drop_unit, show_metric
 
 DEFAULT_MAX_ACCURACY_DROP = 1.0
 """In percentage points of the primary metric; hundredths for correlations."""
@@ -35,6 +35,9 @@ class AccuracyLimits:
         max_box_error: Mean error of the sides of a detector's boxes, in pixels of the image.
         min_iou: Mean IoU of a segmenter's classes with the original's, 0 to 1.
         max_depth_error: Mean absolute relative error of depths.
+        max_wer_increase: Percentage points of the word error rate, for speech; None takes `max_accuracy_drop`.
+        max_bleu_loss: Points of BLEU, for texts that are written; None takes `max_accuracy_drop` where BLEU is the
+            primary metric, and else sets no limit.
     """
 
     max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP
@@ -43,6 +46,8 @@ class AccuracyLimits:
     max_box_error: float | None = None
     min_iou: float | None = None
     max_depth_error: float | None = None
+    max_wer_increase: float | None = None
+    max_bleu_loss: float | None = None
 
     def check_task(self, task: str) -> None:
         """Refuses, before any work, limits that say nothing to a task.
@@ -51,14 +56,16 @@ class AccuracyLimits:
             ValidationError: A limit for one task, and another task.
         """
         for name, limit, wanted in (
-            ("--max-perplexity-increase", self.max_perplexity_increase, _GENERATION),
-            ("--max-kl", self.max_kl, _GENERATION),
-            ("--max-box-error", self.max_box_error, "object-detection"),
-            ("--min-iou", self.min_iou, "image-segmentation"),
-            ("--max-depth-error", self.max_depth_error, "depth-estimation"),
+            ("--max-perplexity-increase", self.max_perplexity_increase, (_GENERATION,)),
+            ("--max-kl", self.max_kl, (_GENERATION,)),
+            ("--max-box-error", self.max_box_error, ("object-detection",)),
+            ("--min-iou", self.min_iou, ("image-segmentation",)),
+            ("--max-depth-error", self.max_depth_error, ("depth-estimation",)),
+            ("--max-wer-increase", self.max_wer_increase, ("automatic-speech-recognition",)),
+            ("--max-bleu-loss", self.max_bleu_loss, ("text2text-generation", "image-to-text")),
         ):
-            if limit is not None and task != wanted:
-                raise ValidationError(f"{name} is for {wanted} and says nothing to {task}; leave it out")
+            if limit is not None and task not in wanted:
+                raise ValidationError(f"{name} is for {' and '.join(wanted)} and says nothing to {task}; leave it out")
 
 
 def check_accuracy(report: AccuracyReport, limits: AccuracyLimits) -> None:
@@ -73,7 +80,9 @@ def check_accuracy(report: AccuracyReport, limits: AccuracyLimits) -> None:
         ValueError: The report has no original to compare with.
     """
     limits.check_task(report.task)
-    check_accuracy_drop(report, limits.max_accuracy_drop)
+    limited = _check_written(report, limits)
+    if report.primary_metric not in limited:
+        check_accuracy_drop(report, limits.max_accuracy_drop)
     if report.next_tokens is not None:
         _check_next_tokens(report, report.next_tokens, limits)
     _check_images(report, limits)
@@ -103,6 +112,27 @@ def check_accuracy_drop(report: AccuracyReport, max_accuracy_drop: float = DEFAU
             f"the package is worse than the original by {report.drop:.2f} points, --max-accuracy-drop allows "
             f"{max_accuracy_drop:.2f}: {report.summary()}; {_REMEDY}"
         )
+
+
+def _check_written(report: AccuracyReport, limits: AccuracyLimits) -> set[str]:
+    """Checks the limits of single metrics of texts; returns the metrics that have one."""
+    limited = set()
+    for metric, option, most in (
+        ("wer", "--max-wer-increase", limits.max_wer_increase),
+        ("bleu", "--max-bleu-loss", limits.max_bleu_loss),
+    ):
+        if most is None:
+            continue
+        if report.original is None:
+            raise ValueError("a loss needs the original's score: compare with a reference")
+        limited.add(metric)
+        loss = drop_of(metric, report.original.metrics[metric], report.package.metrics[metric])
+        if not loss <= most + 1e-9:
+            raise ValidationError(
+                f"the package's {metric} on {report.dataset} is worse than the original's by {loss:.2f} "
+                f"{drop_unit(metric)}, {option} allows {most:.2f}; {_REMEDY}"
+            )
+    return limited
 
 
 def _check_next_tokens(report: AccuracyReport, found: NextTokenReport, limits: AccuracyLimits) -> None:

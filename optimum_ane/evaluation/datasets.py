@@ -18,6 +18,7 @@ COLUMN_OPTIONS = {
     "label_column": "--label-column",
     "choices_columns": "--choices-column",
     "image_column": "--image-column",
+    "audio_column": "--audio-column",
 }
 """The fields of `DatasetSpec` that name columns, with their options on the command line."""
 
@@ -32,8 +33,8 @@ class DatasetSpec:
     What the columns hold depends on the task: see the evaluator's own file, or `optimum-cli ane evaluate --help`.
 
     Attributes:
-        dataset: Path of a `.tsv`, `.csv`, `.jsonl`, `.parquet` or `.txt` file, of a folder of images, or the id of a
-            dataset on the Hub.
+        dataset: Path of a `.tsv`, `.csv`, `.jsonl`, `.parquet` or `.txt` file, of a folder of images or sounds, or the
+            id of a dataset on the Hub.
         config: Config of a Hub dataset, such as `sst2` of `glue`; with a local file, the GLUE task whose metric
             is used, or the version of SQuAD's.
         split: Split of a Hub dataset; by default `validation`, and `validation_matched` for GLUE's mnli.
@@ -44,6 +45,7 @@ class DatasetSpec:
         choices_columns: The choices: one column that holds lists, or one column for each choice.
         stride: For language models, how many tokens further each window begins; by default as far as it can be.
         image_column: The images.
+        audio_column: The sounds.
     """
 
     dataset: str
@@ -56,6 +58,7 @@ class DatasetSpec:
     choices_columns: tuple[str, ...] | None = None
     stride: int | None = None
     image_column: str | None = None
+    audio_column: str | None = None
 
     def __post_init__(self) -> None:
         if not self.dataset:
@@ -132,7 +135,8 @@ def header_of(spec: DatasetSpec, usual: Collection[str]) -> Callable[[Sequence[s
         spec: The dataset.
         usual: The usual names, in lower case.
     """
-    given = [spec.text_column, spec.text_pair_column, spec.label_column, *(spec.choices_columns or ())]
+    given = [spec.text_column, spec.text_pair_column, spec.label_column, spec.audio_column]
+    given += spec.choices_columns or ()
     is_named = any(name is not None and not name.isdecimal() for name in given)
     return lambda cells: is_named or any(cell.strip().lower() in usual for cell in cells)
 

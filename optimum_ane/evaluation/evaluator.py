@@ -21,6 +21,7 @@ from optimum_ane.evaluation.features import Encoded, F, collate
 from optimum_ane.evaluation.model_answers import BATCH_SIZE, A, ModelAnswers, OutputReader, Outputs, run_models
 from optimum_ane.evaluation.report import AccuracyReport, ModelScore
 from optimum_ane.package.environment import machine_kind, tool_versions
+from optimum_ane.package.metric_format import drop_of
 from optimum_ane.progress import Progress, silent
 from optimum_ane.tasks import TASKS, OutputField, resolve, task_row
 from optimum_ane.validation.comparison import Model
@@ -70,7 +71,7 @@ class Scores:
 
     Attributes:
         metrics: Name to value; the primary metric, whose drop the gate limits, comes first. NaN where not defined.
-        resampled: The primary metric on resamples of the rows.
+        resampled: The primary metric on resamples of the rows; of error rates what is right, 1 less the rate.
         predictions: What was predicted, comparable entry by entry, (M,) or (M, L); None for numbers, which are not.
         right: Rows that are right; None where a row has no one right answer.
         counts: What was scored besides rows, by name in the plural.
@@ -251,7 +252,7 @@ class Evaluator(ABC, Generic[E, F, A]):
         if both.original is not None:
             scores = self.score(examples, both.original.answers)
             original = _model_score(scores, both.original, count)
-            drop = 100 * (scores.metrics[package.primary] - package.metrics[package.primary])
+            drop = drop_of(package.primary, scores.metrics[package.primary], package.metrics[package.primary])
             ends = drop_interval(scores.resampled, package.resampled, count)
             interval = None if ends is None else (100 * ends[0], 100 * ends[1])
             agreement = _agreement(scores, package)

@@ -61,18 +61,24 @@ class HubTable:
         """How many rows there are."""
         return len(self._data)
 
-    def image_files(self, column: str) -> Any:
-        """The rows with a column of images as the files that they are, `{"bytes": …, "path": …}`, not opened.
+    def files(self, column: str, feature: str, option: str) -> Any:
+        """The rows with a column of images or sounds as the files that they are, `{"bytes": …, "path": …}`, unopened.
+
+        Args:
+            column: The column.
+            feature: What `datasets` calls its kind: `"Image"` or `"Audio"`.
+            option: The command line's option that names the column.
 
         Raises:
-            DatasetError: The column holds no images.
+            DatasetError: The column holds nothing of the kind.
         """
         import datasets
 
-        if not isinstance(self._data.features[column], datasets.Image):
-            what = "the column holds no images, as `datasets` declares them"
-            raise dataset_error(self.name, what, "name another one with --image-column", column=column)
-        return self._data.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        kind = getattr(datasets, feature)
+        if not isinstance(self._data.features[column], kind):
+            what = f"the column holds no {'images' if feature == 'Image' else 'sounds'}, as `datasets` declares them"
+            raise dataset_error(self.name, what, f"name another one with {option}", column=column)
+        return self._data.select_columns([column]).cast_column(column, kind(decode=False))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """Yields each row's 1-based number and its values in the order of `columns`."""

@@ -17,6 +17,7 @@ from optimum_ane.evaluation.columns import LABEL_NAMES, Wanted, check_different,
 from optimum_ane.evaluation.dataset_errors import MAX_ROWS, dataset_error, listed, quoted
 from optimum_ane.evaluation.datasets import DatasetSpec, open_table, read_rows
 from optimum_ane.evaluation.evaluator import Examples
+from optimum_ane.evaluation.file_columns import FileColumn, FileKind, file_column, read_file
 from optimum_ane.evaluation.files import ParquetFile, Table
 from optimum_ane.evaluation.hub_dataset import HubTable
 from optimum_ane.evaluation.images import MAX_BYTES, SUFFIXES, open_image
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 FOLDER = "folder"
 """What stands for the column where folders are labels."""
 
+_IMAGES = FileKind("an image", "Image", "--image-column", MAX_BYTES)
 _IMAGE_NAMES = ("image", "img", "picture", "pixel_values")
 
 
@@ -105,84 +107,30 @@ class FolderImages:
 
     def read(self, row: int) -> bytes:
         """See `ImageSource.read`."""
-        return read_file(self.paths[row])
+        return read_file(self.paths[row], MAX_BYTES)
 
     def open(self, row: int) -> Image:
         """See `ImageSource.open`."""
         return open_image(self.read(row), str(self.paths[row]))
 
 
-class _TableImages:
-    """A column of files, as `datasets` stores them: `{"bytes": …, "path": …}`; or of the bytes alone."""
+class TableImages:
+    """Images that are the files of a column."""
 
-    def __init__(self, name: str, column: str) -> None:
-        self._name = name
-        self._column = column
+    def __init__(self, files: FileColumn) -> None:
+        self._files = files
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self._files)
 
     def read(self, row: int) -> bytes:
         """See `ImageSource.read`."""
-        value = self._value(row)
-        data = value.get("bytes") if isinstance(value, dict) else value
-        if not isinstance(data, bytes):
-            what = f"an image's bytes are expected, found {quoted(value)}"
-            if isinstance(value, dict) and value.get("path"):
-                what = f"the row names the file {quoted(value['path'])} and does not hold it"
-            remedy = "write the dataset with its images in it, or name another column with --image-column"
-            raise dataset_error(self._name, what, remedy, row=row + 1, column=self._column)
-        return data
+        return self._files.read(row)
 
     def open(self, row: int) -> Image:
         """See `ImageSource.open`."""
-        return open_image(self.read(row), self._name, row + 1, self._column)
-
-    def _value(self, row: int) -> Any:
-        raise NotImplementedError
-
-
-class ParquetImages(_TableImages):
-    """A column of a Parquet file, of which one row group is held at a time."""
-
-    def __init__(self, table: ParquetFile, column: str, count: int) -> None:
-        super().__init__(table.name, column)
-        self._table = table
-        self._count = count
-        self._starts = table.group_starts()
-        self._group = -1
-        self._values: Any = None
-
-    def __len__(self) -> int:
-        """How many images there are."""
-        return self._count
-
-    def _value(self, row: int) -> Any:
-        group = max(index for index, start in enumerate(self._starts) if start <= row)
-        if group != self._group:
-            self._values = None  # before the next one is read: two would be held otherwise
-            self._values, self._group = self._table.read_group(group, self._column), group
-        return self._values[row - self._starts[group]].as_py()
-
-
-class HubImages(_TableImages):
-    """A column of a dataset on the Hub, read from the cache of `datasets` row by row."""
-
-    def __init__(self, table: HubTable, column: str, count: int) -> None:
-        super().__init__(table.name, column)
-        self._files = table.image_files(column)
-        self._count = count
-
-    def __len__(self) -> int:
-        """How many images there are."""
-        return self._count
-
-    def read(self, row: int) -> bytes:
-        """See `ImageSource.read`: of datasets that are folders on the Hub, `datasets` names files of its cache."""
-        value = self._value(row)
-        if value is not None and value["bytes"] is None and value["path"] and Path(value["path"]).is_file():
-            return read_file(Path(value["path"]))
-        return super().read(row)
-
-    def _value(self, row: int) -> Any:
-        return self._files[row][self._column]
+        return open_image(self.read(row), self._files.name, row + 1, self._files.column)
 
 
 def open_images(spec: DatasetSpec, task: str, *, needs_labels: bool) -> ImageDataset:
@@ -210,21 +158,6 @@ def open_images(spec: DatasetSpec, task: str, *, needs_labels: bool) -> ImageDat
             raise dataset_error(spec.dataset, what, "name one of them, or a dataset on the Hub")
         raise dataset_error(spec.dataset, "there is no such file or folder", "check the path")
     return _open_table(spec, open_table(spec, lambda cells: False), needs_labels)
-
-
-def read_file(path: Path) -> bytes:
-    """Reads a file of an image, of which no more is held than an image may have.
-
-    Raises:
-        DatasetError: It cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise dataset_error(
-            str(path), f"cannot be read ({error.strerror or error})", "check its permissions"
-        ) from error
 
 
 def image_paths(folder: Path) -> list[Path]:
@@ -278,14 +211,7 @@ def _open_table(spec: DatasetSpec, table: Table, needs_labels: bool) -> ImageDat
         count = len(read)
         raw = RawLabels(table.name, label, [row for row, _ in read], [value for _, value in read],
                         table.class_names(label))  # fmt: skip
-    images: ImageSource
-    if isinstance(table, ParquetFile):
-        images = ParquetImages(table, column, count)
-    elif isinstance(table, HubTable):
-        images = HubImages(table, column, count)
-    else:
-        raise TypeError(f"{type(table).__name__} holds no images")
-    return ImageDataset(table.name, images, raw)
+    return ImageDataset(table.name, TableImages(file_column(table, column, count, _IMAGES)), raw)
 
 
 def _row_count(table: Table) -> int:

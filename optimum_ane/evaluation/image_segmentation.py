@@ -20,9 +20,10 @@ from optimum_ane.evaluation.bootstrap import score_of_counts
 from optimum_ane.evaluation.dataset_errors import dataset_error
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import Scores
+from optimum_ane.evaluation.file_columns import read_file
 from optimum_ane.evaluation.image_evaluator import ImageEvaluator, ImageFeature
-from optimum_ane.evaluation.image_files import FolderImages, ImageExamples, image_paths, open_images, read_file
-from optimum_ane.evaluation.images import open_class_map
+from optimum_ane.evaluation.image_files import FolderImages, ImageExamples, image_paths, open_images
+from optimum_ane.evaluation.images import MAX_BYTES, open_class_map
 from optimum_ane.evaluation.model_answers import Outputs
 
 IMAGES, MASKS = "images", "masks"
@@ -160,7 +161,7 @@ class ImageSegmentation(ImageEvaluator[SegmentedImages, SegmentationAnswer]):
         if getattr(preprocessor, "do_center_crop", False):
             what = "the image processor cuts the edges of images off, which maps of whole images have"
             raise dataset_error(examples.name, what, "score images alone, against the original: name their folder")
-        image = open_class_map(read_file(Path(path)), path)
+        image = open_class_map(read_file(Path(path), MAX_BYTES), path)
         if (image.height, image.width) != found.size:
             what = f"{image.height} × {image.width} points, and its image has {found.size[0]} × {found.size[1]}"
             raise dataset_error(path, what, "a map has a class for each point of its image, turned as that is shown")

@@ -180,9 +180,10 @@ def _values(
     if value is None:
         raise ValidationError(f"the {who} gives no {output.name}; {reader.if_missing}")
     values = value.detach().to("cpu", torch.float32).numpy()
-    given = tuple(inputs["pixel_values" if "pixel_values" in inputs else "input_ids"].shape)
+    first = next((inputs[each] for each in ("pixel_values", "input_ids") if each in inputs), None)
+    given = tuple((next(iter(inputs.values())) if first is None else first).shape)
     if output.per == "row":
-        has_choices = "pixel_values" not in inputs and len(given) == 3
+        has_choices = "input_ids" in inputs and "pixel_values" not in inputs and len(given) == 3
         fits = values.ndim == 1 + reader.axes.get(output.name, 1) and len(values) == given[0]
         fits = fits and (not has_choices or values.shape == given[:2])
     else:

@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from optimum_ane.package.metric_format import drop_unit, show_metric
+from optimum_ane.package.metric_format import drop_name, drop_unit, show_metric
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class AccuracyReport:
         primary_metric: The metric that `drop` is of.
         package: Score of the package.
         original: Score of the original in PyTorch; None if it was not run, as are the next ones then.
-        drop: Original minus package in the primary metric, times 100: percentage points for rates; positive is
-            worse. NaN where the metric is not defined.
+        drop: Original minus package in the primary metric, times 100, of error rates package minus original:
+            percentage points for rates; positive is worse. NaN where the metric is not defined.
         drop_interval: Percentile interval of the drop at `confidence`, from `resamples` paired resamples.
         agreement: Share of rows, or of what `unit` names, for which both predict the same; None for regression.
         psnr: Of the outputs where they count, in dB; infinite if they are equal. Of several outputs, the lowest.
@@ -182,12 +182,17 @@ class AccuracyReport:
 
     def _drop_text(self) -> str:
         if self.drop is None or math.isnan(self.drop):
-            return "drop not defined"
-        text = f"drop {self.drop:+.2f} {drop_unit(self.primary_metric)}"
+            return f"{drop_name(self.primary_metric)} not defined"
+        text = f"{drop_name(self.primary_metric)} {self.drop:+.2f} {drop_unit(self.primary_metric)}"
         if self.drop_interval is not None:
             low, high = self.drop_interval
             text += f" ({self.confidence:.0%} interval {low:+.2f} to {high:+.2f})"
         return text
+
+    @property
+    def _rows(self) -> str:
+        """What rows are that are no texts."""
+        return "sounds" if "speech" in self.task or "audio" in self.task else "images"
 
     def _remarks(self) -> list[str]:
         remarks = []
@@ -202,7 +207,7 @@ class AccuracyReport:
                 remarks.append(f"PSNR of {self.outputs}: {psnr}")
         scored = f"{self.rows} rows, {self.truncated} of them cut at {self.sequence_length} tokens"
         if self.sequence_length is None:
-            scored = f"{self.rows} images"
+            scored = f"{self.rows} {self._rows}"
         if self.stride is not None:
             scored = (
                 f"{self.rows} texts read as one, in windows of {self.sequence_length} tokens, each {self.stride} on"
@@ -210,7 +215,7 @@ class AccuracyReport:
         scored += "".join(f"; {count} {name}" for name, count in self.counts.items())
         remarks.append(scored if self.label_mapping is None else f"{scored}; labels matched {self.label_mapping}")
         if self.original is not None and self.stride is None:
-            rows = "images at once" if self.sequence_length is None else "texts at once, padded to the longest"
+            rows = f"{self._rows} at once" if self.sequence_length is None else "texts at once, padded to the longest"
             remarks.append(f"speed: the original takes {self.original.batch_size} {rows}")
         remarks.append(f"runtime {self.runtime} on {self.machine}")
         remarks.append(", ".join(f"{name} {number}" for name, number in self.versions.items()))

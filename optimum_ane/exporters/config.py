@@ -147,6 +147,7 @@ def check_options(form: ExportForm, modality: Modality) -> None:
         if given:
             rows = {
                 "text": "rows of tokens", "image": "images", "audio": "sounds", "image-text": "texts and images",
+                "audio-text": "sounds",
             }  # fmt: skip
             raise UnsupportedModelError(
                 f"--{given[0].replace('_', '-')} is for {rows[kind]}, and this checkpoint takes {rows[modality]} for "

@@ -10,7 +10,7 @@ from optimum_ane.hub.card_functions import VERDICTS, operations_by_verdict
 from optimum_ane.hub.card_package import CardPackage, as_number
 from optimum_ane.hub.markdown import code, escape
 from optimum_ane.package.layout import EXPORT_REPORT
-from optimum_ane.package.metric_format import drop_unit, show_metric
+from optimum_ane.package.metric_format import drop_name, drop_unit, show_metric
 
 
 def size(package: CardPackage) -> str:
@@ -121,7 +121,7 @@ def accuracy_rows(package: CardPackage, show: Callable[[object], str] = escape) 
         original = show_metric(metric, originals[metric]) if metric in originals else "–"
         change = f"{original} → {show_metric(metric, value)}"
         table.append((f"{show(metric)} on {dataset}, {rows:.0f} rows, original → package", change))
-    table.append((f"drop in {show(primary)}, positive is worse", drop(package)))
+    table.append((f"{drop_name(primary)} in {show(primary)}, positive is worse", drop(package)))
     unit, outputs = show(accuracy.get("unit", "rows")), show(accuracy.get("outputs", "logits"))
     agreement = package.number("accuracy", "agreement")
     if agreement is not None:

@@ -18,8 +18,8 @@ from optimum_ane.package.layout import ANE_CONFIG
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes import Session
 
-_MASK = "attention_mask"
-_SOUNDS = ("input_values", "input_features")
+MASK = "attention_mask"
+SOUNDS = ("input_values", "input_features")
 
 
 class ANEAudioModel(ANERowsModel):
@@ -34,8 +34,8 @@ class ANEAudioModel(ANERowsModel):
 
     def __init__(self, sessions: Mapping[str, Session], config: PretrainedConfig, manifest: Manifest) -> None:
         super().__init__(sessions, config, manifest)
-        self._check_inputs(frozenset([_MASK, *_SOUNDS]))
-        sounds = [name for name in self._session.inputs if name != _MASK]
+        self._check_inputs(frozenset([MASK, *SOUNDS]))
+        sounds = [name for name in self._session.inputs if name != MASK]
         lengths = {value for name in sounds for value in self._session.inputs[name].shape[1:]}
         if len(sounds) != 1 or self.manifest.audio is None or self.manifest.audio.length not in lengths:
             raise PackageError(
@@ -112,13 +112,13 @@ class ANEAudioModel(ANERowsModel):
         length = self.audio_length - missing
         known = torch.ones((rows, length), dtype=torch.int32) if mask is None else torch.as_tensor(mask)
         if known.shape != (rows, length):
-            raise InputError(f"{_MASK} has shape {tuple(known.shape)}; expected {(rows, length)}, as the sounds have")
+            raise InputError(f"{MASK} has shape {tuple(known.shape)}; expected {(rows, length)}, as the sounds have")
         check_mask(known)
-        if _MASK not in self._session.inputs:
+        if MASK not in self._session.inputs:
             if not known.bool().all():
-                raise InputError(f"this package takes no {_MASK}; give each sound alone, or a mask of ones")
+                raise InputError(f"this package takes no {MASK}; give each sound alone, or a mask of ones")
             return {}
-        return {_MASK: torch.nn.functional.pad(known.int(), (0, missing))}
+        return {MASK: torch.nn.functional.pad(known.int(), (0, missing))}
 
     def _extents(self) -> str:
         kind = "samples" if len(self._session.inputs[self.main_input_name].shape) == 2 else "frames"
@@ -155,23 +155,33 @@ class ANEModelForCTC(ANEAudioModel):
         assert isinstance(answer, ModelOutput)
         assert given is not None
         axis = 1 + self._session.inputs[self.main_input_name].shape[1:].index(self.audio_length)
-        answer["logits"] = answer["logits"][:, : self._frames(int(given.shape[axis]), answer["logits"].shape[1])]
+        logits = answer["logits"]
+        frames = ctc_frames(self.config, int(given.shape[axis]), logits.shape[1], self.audio_length)
+        answer["logits"] = logits[:, :frames]
         return answer if return_dict is not False else answer.to_tuple()
-
-    def _frames(self, length: int, whole: int) -> int:
-        """Frames of logits of a sound of some length, of which the package's own has `whole`."""
-        kernels, strides = (getattr(self.config, name, None) for name in ("conv_kernel", "conv_stride"))
-        if kernels is None or strides is None:  # spectrograms, whose convolutions fill up at the ends
-            return min(whole, -(-length * whole // self.audio_length))
-        for kernel, stride in zip(kernels, strides, strict=True):
-            length = (length - kernel) // stride + 1
-        if getattr(self.config, "add_adapter", False):
-            for _ in range(self.config.num_adapter_layers):
-                length = (length - 1) // self.config.adapter_stride + 1
-        return max(0, min(whole, length))
 
 
 class ANEModelForAudioFeatureExtraction(ANEAudioModel):
     """Hidden states of each frame, those of padding among them."""
 
     task = "feature-extraction"
+
+
+def ctc_frames(config: PretrainedConfig, length: int, frames: int, longest: int) -> int:
+    """Frames of logits that a sound has.
+
+    Args:
+        config: The checkpoint's.
+        length: Samples of the sound, or frames of its spectrogram.
+        frames: Frames of logits of the longest sound.
+        longest: Its samples, or frames of its spectrogram.
+    """
+    kernels, strides = (getattr(config, name, None) for name in ("conv_kernel", "conv_stride"))
+    if kernels is None or strides is None:  # spectrograms, whose convolutions fill up at the ends
+        return min(frames, -(-length * frames // longest))
+    for kernel, stride in zip(kernels, strides, strict=True):
+        length = (length - kernel) // stride + 1
+    if getattr(config, "add_adapter", False):
+        for _ in range(config.num_adapter_layers):
+            length = (length - 1) // config.adapter_stride + 1
+    return max(0, min(frames, length))

@@ -1,4 +1,4 @@
-"""The configuration, the tokenizer and the image processor inside a package, as transformers reads them.
+"""The configuration, the tokenizer and the processor inside a package, as transformers reads them.
 
 A package may come from anybody, and never needs code of its own: `auto_map` in its files runs nothing.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from optimum_ane.errors import PackageError
 
 if TYPE_CHECKING:
-    from transformers import BaseImageProcessor, PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import BaseImageProcessor, FeatureExtractionMixin, PretrainedConfig, PreTrainedTokenizerBase
 
 
 def load_config(directory: Path) -> PretrainedConfig:
@@ -60,6 +60,23 @@ def load_image_processor(directory: Path) -> BaseImageProcessor:
         raise PackageError(
             f"{directory} holds no image processor that transformers reads ({_reason(error)}); export or download it "
             "again"
+        ) from error
+
+
+def load_feature_extractor(directory: Path) -> FeatureExtractionMixin:
+    """Reads a package's feature extractor, which makes inputs of sounds.
+
+    Raises:
+        PackageError: It is missing or damaged.
+    """
+    from transformers import AutoFeatureExtractor
+
+    try:
+        return AutoFeatureExtractor.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # extractors raise whatever an entry sets off
+        raise PackageError(
+            f"{directory} holds no feature extractor that transformers reads ({_reason(error)}); export or download "
+            "it again"
         ) from error
 
 

@@ -20,7 +20,12 @@ from optimum_ane.errors import CheckpointError, CompressionError, UnsupportedMod
 from optimum_ane.evaluation.accuracy import NEEDS_ORIGINAL, AccuracyLimits
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import ane_config_of
-from optimum_ane.modeling.package_configuration import load_config, load_image_processor, load_tokenizer
+from optimum_ane.modeling.package_configuration import (
+    load_config,
+    load_feature_extractor,
+    load_image_processor,
+    load_tokenizer,
+)
 from optimum_ane.package.environment import machine_kind, tool_versions
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.form import CUSTOM
@@ -30,6 +35,7 @@ from optimum_ane.package.report import ExportReport
 from optimum_ane.package.staging import check_output, staged
 from optimum_ane.progress import Stages, row_progress
 from optimum_ane.runtimes.portable import PortableSession
+from optimum_ane.tasks import task_row
 from optimum_ane.validation.comparison import answer_examples, check_ratios, compare_fields
 from optimum_ane.workflows import stages as stage
 from optimum_ane.workflows.draft import PackageDraft, Stage, run_stages
@@ -135,6 +141,8 @@ def compress_package(
         rows = evaluator.load(dataset)
         if "image" in manifest.modality:
             draft.processor = load_image_processor(source)
+        elif "audio" in manifest.modality:
+            draft.processor = load_feature_extractor(source)
     stages = job.stages(calibration)
     if evaluator is not None:
         if limits is not None:
@@ -156,7 +164,8 @@ def _draft(source: Path, output: Path, manifest: Manifest, original: Original) -
         )
     config = load_config(source)
     ane_config = ane_config_of(manifest, config)
-    has_tokenizer = manifest.tokenizer is not None
+    writes_text = task_row(manifest.form.task, manifest.form.pools, manifest.modality).writes_text
+    has_tokenizer = manifest.tokenizer is not None or (writes_text and "tokenizer_config.json" in manifest.files)
     return PackageDraft(
         directory=output,
         name=output.name,

@@ -9,10 +9,10 @@ from optimum_ane.evaluation.evaluator import get_evaluator_class
 from optimum_ane.evaluation.preprocessors import load_preprocessor
 from optimum_ane.evaluation.reference import load_reference
 from optimum_ane.evaluation.report import AccuracyReport
+from optimum_ane.modeling import model_class_of
 from optimum_ane.package.layout import package_directory
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.progress import row_progress
-from optimum_ane.tasks import TASKS, resolve
 
 
 def evaluate_package(
@@ -45,11 +45,10 @@ def evaluate_package(
     manifest = Manifest.read(directory)
     evaluator_class = get_evaluator_class(manifest.form.task, manifest.modality)
     evaluator_class.check_pooling(manifest.form.pooling)
-    model_class = resolve(f"optimum_ane:{TASKS[manifest.form.task].model_class}")
-    candidate = model_class.from_pretrained(directory, runtime=runtime)
+    candidate = model_class_of(manifest.form.task, manifest.modality).from_pretrained(directory, runtime=runtime)
     evaluator = evaluator_class(candidate.config)
     examples = evaluator.load(spec)
-    preprocessor = load_preprocessor(directory, manifest.modality)
+    preprocessor = load_preprocessor(directory, manifest)
     original = None
     if with_reference:
         original = load_reference(reference, manifest, candidate.config, trust_remote_code=trust_remote_code)

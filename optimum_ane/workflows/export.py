@@ -21,7 +21,7 @@ from optimum_ane.errors import CheckpointError, DatasetError, UnsupportedModelEr
 from optimum_ane.evaluation.accuracy import DEFAULT_MAX_ACCURACY_DROP, AccuracyLimits
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.evaluator import get_evaluator
-from optimum_ane.evaluation.preprocessors import choose_preprocessor
+from optimum_ane.evaluation.preprocessors import missing_of
 from optimum_ane.exporters.anemll import AnemllANEConfig
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
 from optimum_ane.exporters.swift_transformers import SwiftTransformersANEConfig
@@ -134,6 +134,8 @@ def export(
     max_box_error: float | None = None,
     min_iou: float | None = None,
     max_depth_error: float | None = None,
+    max_wer_increase: float | None = None,
+    max_bleu_loss: float | None = None,
     psnr_threshold: float | None = None,
     validate: bool = True,
     compress: str | Path | Recipe | None = None,
@@ -171,6 +173,9 @@ def export(
             of the image.
         min_iou: Of a segmenter, the least mean IoU with the original's map of classes, 0 to 1.
         max_depth_error: Of a depth estimator, the largest mean absolute relative error against the original's depths.
+        max_wer_increase: Of speech, percentage points that the word error rate may be higher; None takes
+            `max_accuracy_drop`.
+        max_bleu_loss: Of texts that are written, points of BLEU that the package may lose.
         psnr_threshold: dB that the package's answers must reach; None takes the default of the precision, or the
             recipe's own where the weights are compressed.
         validate: Compare with the original at all.
@@ -194,7 +199,14 @@ def export(
     checks = ExportChecks(
         dataset=DatasetSpec(eval_dataset) if isinstance(eval_dataset, str) else eval_dataset,
         limits=AccuracyLimits(
-            max_accuracy_drop, max_perplexity_increase, max_kl, max_box_error, min_iou, max_depth_error
+            max_accuracy_drop=max_accuracy_drop,
+            max_perplexity_increase=max_perplexity_increase,
+            max_kl=max_kl,
+            max_box_error=max_box_error,
+            min_iou=min_iou,
+            max_depth_error=max_depth_error,
+            max_wer_increase=max_wer_increase,
+            max_bleu_loss=max_bleu_loss,
         ),
         psnr_threshold=psnr_threshold,
         validate=validate,
@@ -315,7 +327,7 @@ def export_checkpoint(
     checks.limits.check_task(form.task)
     ane_config = _configure(checkpoint, form)
     is_text, has_text = ane_config.MODALITY == "text", "text" in ane_config.MODALITY
-    needs_tokenizer = has_text or task_row(form.task, modality=ane_config.MODALITY).writes_text
+    needs_tokenizer = task_row(form.task, form.pools, ane_config.MODALITY).has_tokenizer
     tokenizer = checkpoint.tokenizer if needs_tokenizer else None
     processor = ane_config.adapt_processor(checkpoint.processor(ane_config.MODALITY))
     asked, form = form, ane_config.complete(form, processor).pinned()
@@ -580,8 +592,8 @@ def _load_rows(
     evaluator = get_evaluator(form.task, checkpoint.config, modality)
     evaluator.check_pooling(form.pooling)
     rows = evaluator.load(dataset)
-    tokenizer = checkpoint.tokenizer if "text" in modality else None
-    if choose_preprocessor(modality, tokenizer, processor) is None:
-        missing = "tokenizer" if "text" in modality and tokenizer is None else "image processor"
+    row = task_row(form.task, form.pools, modality)
+    missing = missing_of(row, checkpoint.tokenizer if row.has_tokenizer else None, processor)
+    if missing is not None:
         raise CheckpointError(f"{checkpoint.source.model} has no {missing}, which the dataset needs")
     return evaluator, rows

@@ -333,7 +333,7 @@ def evaluate(
         draft.accuracy = evaluator.compare(
             draft.reference_model() if with_original else None,
             driver,
-            choose_preprocessor(draft.manifest.modality, draft.tokenizer, draft.processor),
+            choose_preprocessor(draft.manifest, draft.tokenizer, draft.processor),
             rows,
             sequence_length=draft.form.longest,
             runtime=driver.runtime,

@@ -93,7 +93,7 @@ def test_parquet_as_datasets_writes_it_in_any_order(tmp_path):
     path = tmp_path / "rows.parquet"
     table_of([(10 + index, index % 2) for index in range(25)]).to_parquet(path, batch_size=10)
     found = opened(path)
-    assert len(found.images._starts) == 3
+    assert len(found.images._files._starts) == 3
     assert numbers_of(found) == list(range(10, 35))
     assert [found.images.open(row).getpixel((0, 0))[0] for row in (24, 3, 12)] == [34, 13, 22]
     assert (found.labels.column, found.labels.class_names) == ("label", ("cat", "dog"))

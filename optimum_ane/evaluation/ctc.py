@@ -77,7 +77,7 @@ class CTC(Evaluator[Transcripts, WindowOfSound, HeardFrames]):
         rate = rate_of(extractor)
         (name,) = (name for name in preprocessor.inputs if name in SOUNDS)
         for row in rows:
-            samples = examples.sounds.open(row, rate).samples
+            samples = examples.open(row, rate).samples
             is_of_samples = getattr(self.config, "conv_kernel", None) is not None
             cut = windows(len(samples), length, self._step) if is_of_samples else [(0, len(samples), 0, 0)]
             for start, end, first, behind in cut:

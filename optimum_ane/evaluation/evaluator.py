@@ -18,7 +18,15 @@ from optimum_ane.errors import DatasetError, UnsupportedModelError, ValidationEr
 from optimum_ane.evaluation.bootstrap import CONFIDENCE, RESAMPLES, ResampledScore, drop_interval
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.features import Encoded, F, collate
-from optimum_ane.evaluation.model_answers import BATCH_SIZE, A, ModelAnswers, OutputReader, Outputs, run_models
+from optimum_ane.evaluation.model_answers import (
+    BATCH_SIZE,
+    A,
+    BothAnswers,
+    ModelAnswers,
+    OutputReader,
+    Outputs,
+    run_models,
+)
 from optimum_ane.evaluation.report import AccuracyReport, ModelScore
 from optimum_ane.package.environment import machine_kind, tool_versions
 from optimum_ane.package.metric_format import drop_of
@@ -47,9 +55,10 @@ class Examples(ABC):
 
     def digest(self) -> str:
         """SHA-256 of the rows: the same, the same scores."""
-        return self._hash_fields()
+        return self.hash_fields()
 
-    def _hash_fields(self, leave_out: Sequence[str] = ()) -> str:
+    def hash_fields(self, leave_out: Sequence[str] = ()) -> str:
+        """SHA-256 of the attributes, without some."""
         found = hashlib.sha256()
         for entry in fields(self):
             if entry.name in leave_out:
@@ -240,11 +249,7 @@ class Evaluator(ABC, Generic[E, F, A]):
                 "name the original with --reference where it is not found"
             )
         count = len(examples)
-        encoded = self._encode_all(preprocessor, examples, sequence_length)
-        reader = OutputReader(
-            self.fields, self.axes, self.if_missing, partial(self.collate, preprocessor), self.answers_beside
-        )
-        both = run_models(reader, reference, candidate, encoded, count, progress)
+        both = self.run(reference, candidate, preprocessor, examples, sequence_length, progress)
         if not both.package.answers:
             raise DatasetError(f"{examples.name}: no row gives anything to score; take another dataset")
         package = self.score(examples, both.package.answers)
@@ -281,6 +286,26 @@ class Evaluator(ABC, Generic[E, F, A]):
             counts=package.counts,
             outputs=self.outputs,
         )
+
+    def run(
+        self,
+        reference: Model | None,
+        candidate: Model,
+        preprocessor: Any,
+        examples: E,
+        sequence_length: int,
+        progress: Progress,
+    ) -> BothAnswers[A]:
+        """Runs the package, and the original on the same inputs; see `compare`.
+
+        Raises:
+            ValidationError: Outputs that are missing, of the wrong shape, or not finite.
+        """
+        encoded = self._encode_all(preprocessor, examples, sequence_length)
+        reader = OutputReader(
+            self.fields, self.axes, self.if_missing, partial(self.collate, preprocessor), self.answers_beside
+        )
+        return run_models(reader, reference, candidate, encoded, len(examples), progress)
 
     def inputs(self, preprocessor: Any, examples: E, rows: Sequence[int], sequence_length: int) -> dict[str, Tensor]:
         """Some rows as a package takes them, without their labels.

@@ -72,7 +72,7 @@ class ImageExamples(Examples):
         found = hashlib.sha256()
         for row in range(len(self)):
             found.update(hashlib.sha256(self.images.read(row)).digest())
-        found.update(self._hash_fields(leave_out=("images",)).encode())
+        found.update(self.hash_fields(leave_out=("images",)).encode())
         return found.hexdigest()
 
 

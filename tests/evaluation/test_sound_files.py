@@ -29,7 +29,7 @@ def save_sounds(folder):
 def opened(dataset, **options):
     found = open_sounds(DatasetSpec(str(dataset), **options), "automatic-speech-recognition")
     for row in range(len(found)):
-        assert np.array_equal(found.sounds.open(row, RATE).samples, make_sound(row))
+        assert np.array_equal(found.open(row, RATE).samples, make_sound(row))
     return found
 
 

@@ -22,6 +22,7 @@ from optimum_ane.targets.coreml.module_names import read_name
 from optimum_ane.targets.coreml.passes import graph_pass_pipeline, pass_pipeline
 from optimum_ane.targets.coreml.quiet import is_write_error, quiet, writing
 from optimum_ane.targets.coreml.translations import missing_translations
+from optimum_ane.targets.coreml.validated_once import validated_once
 
 PROBABILITIES = "probabilities"
 """The output that a Core ML classifier takes its label from; coremltools replaces it by the label and a dictionary."""
@@ -98,7 +99,7 @@ def convert(
         else pass_pipeline(precision, is_classifier),
         "skip_model_load": True,
     }
-    with quiet(), writing():
+    with quiet(), writing(), validated_once():
         model = _convert_stock(captured, arguments) if conversion.is_stock else ct.convert(captured, **arguments)
         # Moved, where `save` would copy the weights once more.
         shutil.move(model.package_path, path)

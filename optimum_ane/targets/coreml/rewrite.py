@@ -22,6 +22,7 @@ from optimum_ane.targets.coreml.package_files import write_package, write_specif
 from optimum_ane.targets.coreml.passes.compressed_weights import CONSTEXPR
 from optimum_ane.targets.coreml.quiet import quiet, writing
 from optimum_ane.targets.coreml.temporary_files import temporary_files_in
+from optimum_ane.targets.coreml.validated_once import validated_once
 from optimum_ane.targets.coreml.weight_writer import WeightWriter
 
 _OPSETS = {f"CoreML{5 + index}": target for index, target in enumerate(TARGETS)}
@@ -126,7 +127,8 @@ def _rewrite_function(source: Package, pipeline: ct.PassPipeline, path: Path, ta
     function = program.functions[MAIN]
     before = [*function.inputs], [output.name for output in function.outputs]
     try:
-        PassPipelineManager.apply_pipeline(program, pipeline)
+        with validated_once():
+            PassPipelineManager.apply_pipeline(program, pipeline)
     except OSError:
         raise
     except Exception as error:  # passes raise whatever they stumble over

@@ -1,5 +1,7 @@
 import gc
+import hashlib
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test goes to the network; the client reads this when imported
@@ -8,10 +10,18 @@ import coremltools  # noqa: F401 - what is imported here is frozen below
 import pytest
 import torch
 import transformers  # noqa: F401
+from filelock import FileLock
 from tiny_models import make_original, make_tokenizer
+
+from optimum_ane.analysis.html_report import figures
+
+DRAWINGS = {name: getattr(figures, name) for name in ("strip", "bars", "ranges")}
+"""What draws the figures of reports: a quarter of the time of a tiny export, and of no interest but to their tests."""
 
 
 def pytest_configure():
+    for name in DRAWINGS:
+        setattr(figures, name, lambda *_, **__: '<svg role="img" aria-label="not drawn in this test"></svg>')
     # More threads than cores slow PyTorch down tenfold when two workers run side by side.
     torch.set_num_threads(1)
     # coremltools collects garbage several times in each conversion: 0.2 s a time with all that is imported here.
@@ -28,24 +38,52 @@ def shared():
     return folder.resolve()
 
 
+@pytest.fixture(scope="module")
+def drawn_figures():
+    """Lets the figures of reports be drawn, as they are outside of the tests."""
+    stand_ins = {name: getattr(figures, name) for name in DRAWINGS}
+    for name, draw in DRAWINGS.items():
+        setattr(figures, name, draw)
+    yield
+    for name, stand_in in stand_ins.items():
+        setattr(figures, name, stand_in)
+
+
 @pytest.fixture(scope="session")
-def tiny_package(tmp_path_factory):
-    """Exports a tiny random model, once for each set of arguments; returns the directory.
+def made_once(tmp_path_factory, worker_id):
+    """Gives the folder of what tests share, made once for a key by whichever worker of the run needs it first."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root if worker_id == "master" else root.parent) / "shared"
+    folder.mkdir(exist_ok=True)
+
+    def find(key, make):
+        made = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
+        with FileLock(f"{made}.lock"):
+            if not (made / "whole").exists():
+                shutil.rmtree(made, ignore_errors=True)  # of a worker that was stopped
+                made.mkdir()
+                make(made)
+                (made / "whole").touch()
+        return made
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def tiny_package(made_once):
+    """Exports a tiny random model, once for each set of arguments; returns the directory, which nobody may change.
 
     `model` holds settings of the model's configuration; everything else is `export`'s.
     """
     from optimum_ane import export
 
-    made = {}
-
     def make(name, task, model=None, **options):
+        def write(folder):
+            arguments = {"validate": False, "sequence_length": 16, "tokenizer": make_tokenizer()} | options
+            export(make_original(name, task, **(model or {})), folder / "package", quiet=True, **arguments)
+
         key = repr((name, task, sorted((model or {}).items()), sorted(options.items())))
-        if key not in made:
-            directory = tmp_path_factory.mktemp("tiny") / "package"
-            options = {"validate": False, "sequence_length": 16, "tokenizer": make_tokenizer()} | options
-            export(make_original(name, task, **(model or {})), directory, quiet=True, **options)
-            made[key] = directory
-        return made[key]
+        return made_once(key, write) / "package"
 
     return make
 

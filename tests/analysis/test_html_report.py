@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from optimum_ane.analysis.html_report import read_package, render_html, write_html
-from optimum_ane.analysis.html_report.figures import bars, ranges, strip
+from optimum_ane.analysis.html_report import figures, read_package, render_html, write_html
 from optimum_ane.analysis.inspection import inspect
 from optimum_ane.charts import DEVICE_COLORS
 from optimum_ane.errors import OutputError, PackageError
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = """<body><script>
 const widths = [];
@@ -159,7 +159,7 @@ def test_a_page_that_cannot_be_written_is_named(package, tmp_path):
 
 
 def test_the_strip_draws_runs_of_one_verdict_in_order():
-    svg = strip(["fallback"] * 2 + ["ane"] * 6 + ["conditional"] * 2)
+    svg = figures.strip(["fallback"] * 2 + ["ane"] * 6 + ["conditional"] * 2)
     colors = re.findall(r"style=\"fill: (#[0-9a-f]{6})\"", svg)
     assert colors == [DEVICE_COLORS[verdict] for verdict in ("fallback", "ane", "conditional")]
     edges = [float(x) for x in re.findall(r"<path d=\"M ([\d.]+) [\d.]+ \nL", svg)]
@@ -169,7 +169,7 @@ def test_the_strip_draws_runs_of_one_verdict_in_order():
 
 
 def test_equal_layers_and_endless_names_leave_the_figure_whole():
-    svg = bars({"a": math.inf, "b" * 900: 50.0}, "dB", ceiling=160.0)
+    svg = figures.bars({"a": math.inf, "b" * 900: 50.0}, "dB", ceiling=160.0)
     assert ">equal</text>" in svg
     assert ">50</text>" in svg
     assert "b" * 41 not in svg[svg.index(">") :]
@@ -180,15 +180,15 @@ def test_the_strip_marks_each_change_of_device():
         return len(re.findall(r"<use ", svg[svg.index('id="line2d') :]))
 
     verdicts = ["fallback"] * 2 + ["ane"] * 6 + ["fallback"] * 2
-    assert marks(strip(verdicts, cuts=[2, 8])) == marks(strip(verdicts)) + 2
+    assert marks(figures.strip(verdicts, cuts=[2, 8])) == marks(figures.strip(verdicts)) + 2
 
 
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: strip(["ane", "fallback"], [20.0, 80.0]),
-        lambda: bars({"a": 1.0, "b": 2.0}, "MB", limit=1.5),
-        lambda: ranges({"A14": (1.0, 2.0, 3.0)}, "ms", {"A14": "weights"}),
+        lambda: figures.strip(["ane", "fallback"], [20.0, 80.0]),
+        lambda: figures.bars({"a": 1.0, "b": 2.0}, "MB", limit=1.5),
+        lambda: figures.ranges({"A14": (1.0, 2.0, 3.0)}, "ms", {"A14": "weights"}),
     ],
 )
 def test_figures_are_the_same_each_time_and_take_the_colour_of_the_page(draw):

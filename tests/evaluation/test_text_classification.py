@@ -4,13 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 from stand_ins import Lookup, WithTokenTypes, make_number_tokenizer
 
 from optimum_ane.errors import DatasetError, ValidationError
 from optimum_ane.evaluation.accuracy import check_accuracy_drop
-from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.evaluation.report import print_report
 from optimum_ane.evaluation.text_classification import LabelledTexts, TextClassification
 
@@ -179,52 +177,3 @@ def test_table(with_reference):
     assert "runtime portable" in text
     assert ("drop +25.00 percentage points (95% interval" in text) == with_reference
     assert ("same prediction on 75.00% of the rows" in text) == with_reference
-
-
-class Noisy:
-    """The original with noise on its logits, as a stand-in for a package that is not quite right."""
-
-    def __init__(self, model, scale):
-        self.scale = scale
-        self.random = torch.Generator().manual_seed(0)
-        model.register_forward_hook(self._remember)  # the original has just answered: it need not run again
-
-    def _remember(self, module, inputs, output):
-        self.logits = output.logits
-
-    def __call__(self, **inputs):
-        noise = torch.randn(self.logits.shape, generator=self.random)
-        return SimpleNamespace(logits=self.logits + self.scale * noise)
-
-
-@pytest.fixture
-def one_thread():
-    """PyTorch's threads wait for one another by spinning: on a busy machine two are many times slower than one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def test_a_shared_checkpoint_on_sst2(shared, one_thread):
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    folder = shared / "models" / "distilbert-sst2"
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    spec = DatasetSpec(str(shared / "data/sst2/dev.tsv"))
-    data = TextClassification(model.config).load(spec)
-    report = TextClassification(model.config).compare(
-        model,
-        Noisy(model, 0.02),
-        AutoTokenizer.from_pretrained(folder),
-        data,
-        sequence_length=128,
-        runtime="portable",
-    )
-    assert (report.original.right, report.rows, report.truncated) == (775, 872, 0)
-    assert abs(report.package.right - 775) <= 4
-    assert report.agreement > 0.99
-    assert 30 < report.psnr < 60
-    low, high = report.drop_interval
-    assert low <= report.drop <= high
-    check_accuracy_drop(report)

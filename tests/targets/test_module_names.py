@@ -73,7 +73,7 @@ def module_results(module, inputs):
     }
 
 
-@pytest.mark.parametrize("name", ["bert", "distilbert", "deberta-v2", "electra", "modernbert", "mpnet"])
+@pytest.mark.parametrize("name", ["bert", "deberta-v2", "modernbert"])
 def test_a_value_with_a_modules_name_is_what_the_module_gives(name, tmp_path):
     module, inputs = tiny(name)
     path = build(tmp_path / "a.mlpackage", function_of(module, inputs))
@@ -87,8 +87,16 @@ def test_a_value_with_a_modules_name_is_what_the_module_gives(name, tmp_path):
         np.testing.assert_allclose(answer[each], expected[each], atol=3e-4, rtol=3e-4, err_msg=each)
 
 
-@pytest.mark.parametrize("name", ["albert", "bert", "deberta-v2", "distilbert", "modernbert", "mpnet", "roberta"])
-@pytest.mark.parametrize("precision", ["float16", "float32"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("albert", "float16"),
+        ("bert", "float32"),
+        ("deberta-v2", "float16"),
+        ("modernbert", "float16"),
+        ("mpnet", "float16"),
+    ],
+)
 def test_all_names_are_valid_and_unique_and_all_layers_say_which_module_they_are(name, precision, tmp_path):
     module, inputs = tiny(name)
     path = build(tmp_path / "a.mlpackage", function_of(module, inputs), precision=precision)

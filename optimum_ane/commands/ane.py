@@ -13,6 +13,7 @@ from optimum_ane.commands.plan import PlanCommand
 from optimum_ane.commands.publish import PublishCommand
 from optimum_ane.commands.run import RunCommand
 from optimum_ane.commands.sweep import SweepCommand
+from optimum_ane.commands.transcribe import TranscribeCommand
 
 
 class ANECommand(BaseOptimumCLICommand):
@@ -74,5 +75,10 @@ class ANECommand(BaseOptimumCLICommand):
             name="sweep",
             help="Compress a package with several recipes, and compare size, accuracy and latency.",
             subcommand_class=SweepCommand,
+        ),
+        CommandInfo(
+            name="transcribe",
+            help="Write what is said in sound files, with a package of speech.",
+            subcommand_class=TranscribeCommand,
         ),
     )

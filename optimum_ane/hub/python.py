@@ -13,6 +13,7 @@ _READERS = {
     "image": ("AutoImageProcessor", "processor"),
     "image-text": ("AutoTokenizer", "tokenizer"),
     "audio": ("AutoFeatureExtractor", "processor"),
+    "audio-text": ("AutoFeatureExtractor", "processor"),
 }
 """What makes inputs: its class in transformers, and what the snippet calls it."""
 
@@ -46,6 +47,8 @@ def python_snippet(package: CardPackage, repo_id: str | None) -> str:
         products="cosine similarities" if manifest.form.normalize else "dot products",
     )
     names = [reader, "AutoImageProcessor"] if task.modality == "image-text" else [reader]
+    if task.has_tokenizer and "AutoTokenizer" not in names:
+        names.append("AutoTokenizer")
     if task.has_pipeline or manifest.form.has_cache:
         names.append("pipeline")
     return f"""\

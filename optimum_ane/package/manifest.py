@@ -15,7 +15,7 @@ from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE_SUFFIX
 from optimum_ane.package.manifest_version_1 import version_2_of
 from optimum_ane.package.normalization import Normalization
 
-FORMAT_VERSION, MINOR_VERSION = 2, 4
+FORMAT_VERSION, MINOR_VERSION = 2, 5
 """A later minor version may have entries that this one does not know; they are passed over."""
 
 _MAX_PROGRAMS, _MAX_FUNCTIONS = 64, 64
@@ -177,11 +177,13 @@ class AudioEntry:
         length: Samples, or frames of a spectrogram.
         sampling_rate: Samples a second; None where the package does not say.
         padding_value: What shorter sounds are filled up with, after they are normalised.
+        is_normalized: Whether the feature extractor brings each sound of samples to mean 0 and variance 1.
     """
 
     length: int = field(metadata=COUNT)
     sampling_rate: int | None = field(default=None, metadata=COUNT)
     padding_value: float = 0.0
+    is_normalized: bool = False
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ def audio_entry(form: ExportForm, processor: Processor | None) -> AudioEntry:
     assert form.audio_length is not None
     rate = getattr(processor, "sampling_rate", None)
     padding = getattr(processor, "padding_value", None)
-    return AudioEntry(form.audio_length, None if rate is None else int(rate), float(padding or 0.0))
+    is_normalized = bool(getattr(processor, "do_normalize", False))
+    return AudioEntry(form.audio_length, None if rate is None else int(rate), float(padding or 0.0), is_normalized)
 
 
 def _numbers(values: Any) -> tuple[float, ...]:

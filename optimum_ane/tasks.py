@@ -257,6 +257,17 @@ TASKS: Mapping[str, Task] = {
             pipeline_tag="text-generation",
         ),
         Task(
+            name="text2text-generation",
+            model_class="ANEModelForSeq2SeqLM",
+            auto_class="AutoModelForSeq2SeqLM",
+            fields=(OutputField("logits", "row"),),
+            output_class="transformers.modeling_outputs:Seq2SeqLMOutput",
+            evaluator=None,
+            swift="optimum_ane.hub.swift_tensors:features",
+            python="optimum_ane.hub.python_tasks:TEXT_TO_TEXT",
+            pipeline_tag="text2text-generation",
+        ),
+        Task(
             name="token-classification",
             model_class="ANEModelForTokenClassification",
             auto_class="AutoModelForTokenClassification",

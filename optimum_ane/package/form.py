@@ -22,7 +22,9 @@ NO_POOLING = "none"
 """Asks for hidden states also where the checkpoint's own files ask for a pooling."""
 
 AUTO = "auto"
-GENERATION = "text-generation"
+GENERATION, TEXT_TO_TEXT = "text-generation", "text2text-generation"
+WRITING_TASKS = (GENERATION, TEXT_TO_TEXT, "automatic-speech-recognition", "image-to-text")
+"""Those whose packages may write text, with a cache of what was read."""
 DEFAULT_LENGTH = 128
 CUSTOM = "custom"
 """The task of packages of plain modules; their shapes are those of their example inputs."""
@@ -87,7 +89,8 @@ class ExportForm:
         audio_length: Samples of a sound, or frames where the model takes spectrograms; None takes what the
             checkpoint's feature extractor or configuration says, else a few seconds.
         context_length: Tokens that a language model's cache holds, those of the prompt and those that follow; None
-            takes 1,024, or the positions of the checkpoint where these are fewer.
+            takes 1,024, or the positions of the checkpoint where these are fewer. Of a decoder that writes of a
+            source, the tokens that it writes; None takes 256, or fewer likewise.
         prefill_length: Tokens of a prompt that are read at once; None takes 64.
         kv_cache: Where a language model keeps keys and values: `"state"` in states of the program, `"io"` in inputs
             and outputs, for hosts that write the cache themselves, `"none"` nowhere: whole rows of `sequence_length`
@@ -170,8 +173,8 @@ class ExportForm:
 
     context_length: int | None = _option(
         None,
-        "tokens that the cache holds, of prompt and answer together (text-generation; default: 1024, or the "
-        "checkpoint's positions where fewer)",
+        "tokens that the cache holds, of prompt and answer together, or of what is written of a source (tasks that "
+        "write text; default: 1024, or 256 of a source, or the checkpoint's positions where fewer)",
         metavar="N",
         type=int,
     )
@@ -182,7 +185,8 @@ class ExportForm:
         None,
         "where keys and values are kept: state (in the program, from iOS18 on), io (inputs and outputs, for hosts "
         "that write the cache themselves; before iOS18 with the function for one token alone), or none (whole rows of "
-        "--sequence-length tokens, which cannot generate) (text-generation; default: state)",
+        "--sequence-length tokens, which cannot generate, of text-generation) (tasks that write text; default: "
+        "state)",
         choices=KV_CACHES,
     )
     chunks: int | None = _option(
@@ -229,8 +233,14 @@ class ExportForm:
     def _rows_of_tokens(self) -> tuple[int, ...]:
         if self.task == CUSTOM:
             return ()
-        if not self.has_cache:
-            return _lengths(self.sequence_length)
+        if not self.has_cache or self.task == TEXT_TO_TEXT:
+            lengths = _lengths(self.sequence_length)
+            if self.task == TEXT_TO_TEXT and len(lengths) > 1:
+                raise UnsupportedModelError(
+                    f"{len(lengths)} sequence lengths were given, and the cache of a source has one; give one "
+                    "--sequence-length"
+                )
+            return lengths
         if self.sequence_length not in ((), (DEFAULT_LENGTH,)):
             raise UnsupportedModelError(
                 "--sequence-length is of packages without a cache: give --context-length for the tokens that the "
@@ -298,13 +308,7 @@ class ExportForm:
         of_a_cache = [
             name for name in ("context_length", "prefill_length", "chunks") if getattr(self, name) is not None
         ]
-        given = of_a_cache + [name for name in ("kv_cache",) if self.kv_cache is not None]
-        if self.layout != "native":
-            given.append("layout")
-        if given and self.task not in (AUTO, GENERATION):
-            raise UnsupportedModelError(
-                f"--{given[0].replace('_', '-')} is for the task {GENERATION}, not for {self.task}; leave it out"
-            )
+        self._check_of_writing(of_a_cache)
         if of_a_cache and self.kv_cache == "none":
             raise UnsupportedModelError(
                 f"--{of_a_cache[0].replace('_', '-')} is of a cache, and --kv-cache none asks for none; give "
@@ -315,6 +319,19 @@ class ExportForm:
                 f"a program with a cache takes one row, batch size {self.batch_size} was asked for; the model class "
                 "runs more rows one after another, each with a cache of its own"
             )
+
+    def _check_of_writing(self, of_a_cache: Sequence[str]) -> None:
+        """Refuses options of packages that write where the task is another."""
+        given = [*of_a_cache, *(["kv_cache"] if self.kv_cache is not None else [])]
+        if self.layout != "native":
+            given.append("layout")
+        for name in given:
+            tasks = WRITING_TASKS if name in ("context_length", "kv_cache") else (GENERATION,)
+            if self.task not in (AUTO, *tasks):
+                kind = f"task {tasks[0]}" if len(tasks) == 1 else f"tasks {', '.join(tasks)}"
+                raise UnsupportedModelError(
+                    f"--{name.replace('_', '-')} is for the {kind}, not for {self.task}; leave it out"
+                )
 
     def _check_target(self) -> None:
         if self.minimum_deployment_target is None:
@@ -371,8 +388,8 @@ class ExportForm:
 
     @property
     def longest(self) -> int:
-        """The most tokens that a row may have."""
-        if self.has_cache and self.context_length is not None:
+        """The most tokens that a row may have: a row of a source, where a decoder writes of texts."""
+        if self.has_cache and self.context_length is not None and self.task != TEXT_TO_TEXT:
             return self.context_length
         return self.sequence_length[-1]
 

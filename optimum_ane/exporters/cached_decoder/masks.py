@@ -21,6 +21,8 @@ _MAKERS = (
     "create_chunked_causal_mask",
     "create_masks_for_generate",
 )
+_OF_SOURCES = "create_bidirectional_mask"
+"""Replaced by makers that have it; without, what looks at a source makes its own mask."""
 _RECURRENT = "create_recurrent_attention_mask"
 
 
@@ -96,7 +98,7 @@ def mask_makers(model: nn.Module, makers: MaskMakers) -> Iterator[None]:
     replaced: list[tuple[Any, str, Callable[..., Any]]] = []
     try:
         for file in files:
-            for name in (*_MAKERS, _RECURRENT):
+            for name in (*_MAKERS, *([_OF_SOURCES] if hasattr(makers, _OF_SOURCES) else []), _RECURRENT):
                 if hasattr(file, name):
                     replaced.append((file, name, getattr(file, name)))
                     setattr(file, name, _refuse_recurrence if name == _RECURRENT else getattr(makers, name))

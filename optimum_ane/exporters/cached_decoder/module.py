@@ -90,14 +90,22 @@ def call_arguments(
 
 
 @contextmanager
-def over_state(model: PreTrainedModel, makers: MaskMakers, context_length: int) -> Iterator[None]:
+def over_state(
+    model: PreTrainedModel, makers: MaskMakers, context_length: int, attention: str = NAME
+) -> Iterator[None]:
     """Lets a model run over a state of ours while the block runs.
+
+    Args:
+        model: In evaluation mode.
+        makers: Of its masks.
+        context_length: Rows of the state.
+        attention: Name of the attention function of files that ask transformers for one.
 
     Raises:
         UnsupportedModelError: The model does what is not understood over a state.
     """
     with ExitStack() as stack:
-        stack.enter_context(_attention_of_ours(model))
+        stack.enter_context(_attention_of_ours(model, attention))
         stack.enter_context(rotary_tables(model, context_length))
         stack.enter_context(mask_makers(model, makers))
         stack.enter_context(tied_table(model))
@@ -105,18 +113,18 @@ def over_state(model: PreTrainedModel, makers: MaskMakers, context_length: int) 
 
 
 @contextmanager
-def _attention_of_ours(model: PreTrainedModel) -> Iterator[None]:
-    """Lets a model and its parts take `cached_attention` while the block runs, if their files ask for a function."""
+def _attention_of_ours(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Lets a model and its parts take an attention function while the block runs, if their files ask for one."""
     configs = _configs(model)
     before = [config._attn_implementation for config in configs]
     asks = any("ALL_ATTENTION_FUNCTIONS" in vars(sys.modules[type(each).__module__]) for each in model.modules())
     try:
         for config in configs:
-            config._attn_implementation = NAME if asks else "eager"
+            config._attn_implementation = name if asks else "eager"
         yield
     finally:
-        for config, name in zip(configs, before, strict=True):
-            config._attn_implementation = name
+        for config, own in zip(configs, before, strict=True):
+            config._attn_implementation = own
 
 
 def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:

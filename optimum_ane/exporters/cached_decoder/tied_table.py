@@ -32,10 +32,12 @@ def tied_table(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _tied(model: PreTrainedModel) -> Tensor | None:
-    words, head = model.get_input_embeddings(), model.get_output_embeddings()
-    weights = [getattr(module, "weight", None) for module in (words, head)]
-    is_tied = isinstance(head, nn.Linear) and weights[0] is not None and weights[0] is weights[1]
-    return weights[0] if is_tied else None
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        return None
+    # Of a model with an encoder too, the table of either.
+    is_tied = any(isinstance(module, nn.Embedding) and module.weight is head.weight for module in model.modules())
+    return head.weight if is_tied else None
 
 
 class _InPieces(TorchFunctionMode):

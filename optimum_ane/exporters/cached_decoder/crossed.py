@@ -1,0 +1,277 @@
+"""A stock decoder that looks at a source, as two functions over two states: the source once, then token by token."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
+
+from optimum_ane.errors import NoCacheError, UnsupportedModelError
+from optimum_ane.exporters.cached_decoder.crossed_attention import CROSSED, MaskedAttentions, masked_attentions
+from optimum_ane.exporters.cached_decoder.masks import MaskMakers
+from optimum_ane.exporters.cached_decoder.module import STATE, over_state
+from optimum_ane.exporters.cached_decoder.relative_bias import RelativeBiases
+from optimum_ane.exporters.cached_decoder.source_cache import BothCaches, CaughtSource, KeptSource, SourceCache
+from optimum_ane.exporters.cached_decoder.state_cache import StateCache
+
+SOURCE_STATE = "cross_cache"
+COLUMNS_MULTIPLE = 32
+"""The columns of a source are filled up to a multiple of this: states of other widths fail on devices."""
+
+
+def padded_columns(columns: int) -> int:
+    """The columns of the state that so many columns of a source are kept in."""
+    return -(-columns // COLUMNS_MULTIPLE) * COLUMNS_MULTIPLE
+
+
+class CrossedDecoder(nn.Module):
+    """The decoder of an encoder-decoder model over what `SourceReader` has kept: one token a call.
+
+    No modeling file is edited. While it runs, the model's cache is a `BothCaches`, its masks are those of the program,
+    tables stand for its rotary modules and its relative biases, and its attention is that of `MaskedAttentions`.
+
+    Args:
+        model: The whole model, in evaluation mode and float32; it is neither copied nor changed beyond the calls.
+        context_length: Rows of the state of tokens.
+        columns: Of the state of the source.
+    """
+
+    def __init__(self, model: PreTrainedModel, context_length: int, columns: int) -> None:
+        super().__init__()
+        self.model, self.context_length, self.columns = model, context_length, columns
+        own, source = cache_shapes(model)
+        self.own_shape = own
+        self.register_buffer(STATE, torch.zeros(own[0], own[1], context_length, own[2]), persistent=False)
+        self.register_buffer(SOURCE_STATE, torch.zeros(source[0], source[1], columns, source[2]), persistent=False)
+        self._biases = RelativeBiases(model, context_length)
+
+    def forward(self, input_ids: Tensor, position: Tensor, causal_mask: Tensor, encoder_mask: Tensor) -> Tensor:
+        """Reads a token and writes its rows.
+
+        Args:
+            input_ids: (1, 1) integer.
+            position: (1,) integer: the number of rows before it.
+            causal_mask: (1, 1, 1, context), 0 for rows that the token sees, −3e4 for the others.
+            encoder_mask: (1, 1, 1, columns), 0 for columns of the source, −3e4 for those that fill it up.
+
+        Returns:
+            The logits (1, 1, vocabulary).
+
+        Raises:
+            UnsupportedModelError: The model does what is not understood over a state; the message says what.
+        """
+        own = TokenCache(getattr(self, STATE), position[0])
+        source = KeptSource(getattr(self, SOURCE_STATE))
+        logits = read_token(self.model, input_ids, position, (causal_mask, encoder_mask), own, source, self._biases)
+        check_written(self.model, own, len(source.layers))
+        return logits
+
+
+class SourceReader(nn.Module):
+    """The same decoder, asked for no more than the keys and values of a source: it writes them into the state.
+
+    A token goes through the whole model, and each layer's keys and values are caught where it keeps them. Nothing
+    else of that run is used, so that nothing of it is left in the program.
+
+    Args:
+        decoder: Whose model and states these are.
+    """
+
+    def __init__(self, decoder: CrossedDecoder) -> None:
+        super().__init__()
+        self.model, self._own_shape, self._columns = decoder.model, decoder.own_shape, decoder.columns
+        self.register_buffer(STATE, torch.zeros_like(getattr(decoder, STATE)), persistent=False)
+        self.register_buffer(SOURCE_STATE, torch.zeros_like(getattr(decoder, SOURCE_STATE)), persistent=False)
+
+    def forward(self, encoder_hidden_states: Tensor) -> Tensor:
+        """Keeps a source; what was kept before is gone.
+
+        Args:
+            encoder_hidden_states: (1, T, C), T at most the columns of the state.
+
+        Returns:
+            (1,) integer, the columns that hold the source, T.
+
+        Raises:
+            UnsupportedModelError: The layers do not keep it in the way of others.
+        """
+        length = encoder_hidden_states.shape[1]
+        both, heads, width = self._own_shape
+        rows = projected_source(self.model, encoder_hidden_states, self._own_shape)
+        getattr(self, SOURCE_STATE)[:both] = F.pad(rows, (0, 0, 0, self._columns - length))
+        # Every function declares both states, and coremltools takes none that is not written to.
+        getattr(self, STATE)[:, :, :1] = torch.zeros(both, heads, 1, width)
+        return (encoder_hidden_states[0, 0, :1] * 0).long() + length
+
+
+class TokenCache(StateCache):
+    """A `StateCache` whose length is a tensor: modeling files count positions from it."""
+
+    def get_seq_length(self, layer_idx: int = 0) -> Any:
+        """Gives the position of the token."""
+        return self._position
+
+
+class _PassedBy(StateCache):
+    """Keeps nothing, and gives what it is given."""
+
+    def write(self, first: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return rows[:1], rows[1:]
+
+
+class _Encoded(BaseModelOutput):
+    """What an encoder gives; models ask their own for more, and get None."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+class _Masks(MaskMakers):
+    """Masks over the source are added where its keys are attended to, and none is made."""
+
+    def create_bidirectional_mask(self, *_: Any, **__: Any) -> None:
+        """Gives none."""
+
+
+def read_token(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    position: Tensor,
+    masks: tuple[Tensor, Tensor],
+    own: StateCache,
+    source: SourceCache,
+    biases: RelativeBiases,
+) -> Tensor:
+    """Runs a decoder over caches of ours, on one token.
+
+    Args:
+        model: The whole model.
+        input_ids: (1, 1) integer.
+        position: (1,) integer, of the token.
+        masks: Over its own rows and over the source, as `CrossedDecoder.forward` takes them.
+        own: Of its own rows.
+        source: Of the source.
+        biases: Those of relative positions.
+
+    Returns:
+        The logits (1, 1, vocabulary).
+
+    Raises:
+        UnsupportedModelError: Not every attention could be masked, or something is not understood.
+    """
+    # In float32 as all else in the trace, whatever the program takes.
+    causal_mask, encoder_mask = (mask.float() for mask in masks)
+    attentions = MaskedAttentions(source, encoder_mask)
+    hidden = torch.zeros(1, encoder_mask.shape[3], _encoder_width(model))
+    with biases.looked_up(position), _running(model, _Masks(causal_mask, position), causal_mask.shape[3], attentions):
+        logits: Tensor = model(**_arguments(model, hidden, input_ids, position, BothCaches(own, source))).logits
+    attentions.check(type(model).__name__, len(source.layers))
+    return logits
+
+
+def projected_source(
+    model: PreTrainedModel, encoder_hidden_states: Tensor, own_shape: tuple[int, int, int]
+) -> Tensor:
+    """The keys and values of a source, (2 · layers, heads, T, width), of its states (1, T, C).
+
+    Args:
+        model: The whole model.
+        encoder_hidden_states: (1, T, C).
+        own_shape: What the layers keep of tokens; see `cache_shapes`.
+
+    Raises:
+        UnsupportedModelError: The layers do not keep it in the way of others.
+    """
+    source, position = CaughtSource(), torch.zeros(1, dtype=torch.long)
+    attentions = MaskedAttentions(source, torch.zeros(1))
+    both, heads, width = own_shape
+    own = _PassedBy(torch.zeros(both, heads, 1, width), position[0])
+    ids = torch.zeros(1, 1, dtype=torch.long)
+    with _running(model, _Masks(torch.zeros(1, 1, 1, 1), position), 1, attentions):
+        model(**_arguments(model, encoder_hidden_states, ids, position, BothCaches(own, source)))
+    attentions.check(type(model).__name__, both // 2)
+    return torch.cat([rows for layer in source.layers for rows in layer])
+
+
+def check_written(model: nn.Module, own: StateCache, layers: int) -> None:
+    """Refuses a run that did not write every layer's row once.
+
+    Raises:
+        UnsupportedModelError: The message has the layers.
+    """
+    if sorted(own.updated) != list(range(layers)):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} wrote the layers {sorted(own.updated)} of its cache, and has {layers}"
+        )
+
+
+@contextmanager
+def _running(
+    model: PreTrainedModel, masks: MaskMakers, context_length: int, attentions: MaskedAttentions
+) -> Iterator[None]:
+    with masked_attentions(attentions), over_state(model, masks, context_length, CROSSED):
+        yield
+
+
+def _arguments(
+    model: PreTrainedModel, hidden: Tensor, input_ids: Tensor, position: Tensor, cache: EncoderDecoderCache
+) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "encoder_outputs": _Encoded(last_hidden_state=hidden),  # type: ignore[arg-type]
+        "decoder_input_ids": input_ids,
+        "past_key_values": cache,
+        "use_cache": True,
+    }
+    if "decoder_position_ids" in inspect.signature(model.forward).parameters:
+        arguments["decoder_position_ids"] = position[None]
+    return arguments
+
+
+def cache_shapes(model: PreTrainedModel) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """What the layers keep of tokens and of the source, from a run of the model itself.
+
+    Args:
+        model: On any device; on torch's meta device it needs no weights.
+
+    Returns:
+        Twice the layers, heads and width, of tokens and of the source.
+
+    Raises:
+        NoCacheError: Not every layer keeps keys and values of both.
+        UnsupportedModelError: Keys and values, or layers, differ in shape.
+    """
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    hidden = torch.zeros(1, 2, _encoder_width(model), device=model.device)
+    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    position = torch.zeros(1, dtype=torch.long, device=model.device)
+    with torch.no_grad():
+        model(**_arguments(model, hidden, ids, position, cache))
+    name = type(model).__name__
+    found = []
+    for what, kept in (("its tokens", cache.self_attention_cache), ("the source", cache.cross_attention_cache)):
+        if not kept.layers or any(layer.keys is None for layer in kept.layers):
+            raise NoCacheError(f"not every layer of {name} keeps keys and values of {what}")
+        shapes = {each.shape[1::2] for layer in kept.layers for each in (layer.keys, layer.values)}
+        if len(shapes) > 1:
+            raise UnsupportedModelError(f"the layers of {name} keep {what} in {len(shapes)} shapes; one is supported")
+        ((heads, width),) = shapes
+        found.append((2 * len(kept.layers), int(heads), int(width)))
+    if found[0][0] != found[1][0]:
+        raise NoCacheError(f"of {name}, {found[0][0] // 2} layers keep tokens and {found[1][0] // 2} the source")
+    return found[0], found[1]
+
+
+def _encoder_width(model: PreTrainedModel) -> int:
+    """The width of an encoder's states."""
+    encoder = getattr(model.config, "encoder", model.config)
+    names = ("hidden_size", "d_model")
+    return next(int(getattr(encoder, name)) for name in names if getattr(encoder, name, None))

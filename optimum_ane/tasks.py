@@ -263,9 +263,10 @@ TASKS: Mapping[str, Task] = {
             fields=(OutputField("logits", "row"),),
             output_class="transformers.modeling_outputs:Seq2SeqLMOutput",
             evaluator=None,
-            swift="optimum_ane.hub.swift_tensors:features",
+            swift="optimum_ane.hub.swift_encoder_decoder:encoder_decoder",
             python="optimum_ane.hub.python_tasks:TEXT_TO_TEXT",
             pipeline_tag="text2text-generation",
+            writes_text=True,
         ),
         Task(
             name="token-classification",

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from optimum.exporters.tasks import TasksManager
-from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+)
 from transformers.utils.generic import is_timm_config_dict
 from transformers.utils.import_utils import is_timm_available
 
@@ -21,6 +24,7 @@ from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.quantization import check_is_not_quantized
 from optimum_ane.errors import ANEError, CheckpointError, UnsupportedModelError
 from optimum_ane.exporters.config import supported_tasks
+from optimum_ane.package.form import TEXT_TO_TEXT
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -133,6 +137,8 @@ def infer_task(model_class: type) -> str:
     Raises:
         UnsupportedModelError: Optimum knows no task for it.
     """
+    if model_class.__name__ in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values():
+        return TEXT_TO_TEXT  # BART's, which fills masks too, is the same class
     try:
         return TasksManager.infer_task_from_model(model_class, library_name="transformers")
     except ValueError as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -84,12 +84,13 @@ class EncoderDecoderANEConfig(StockANEConfig):
         decoder = getattr(self._config, "decoder", None)
         return int((decoder if hasattr(decoder, "vocab_size") else self._config.get_text_config()).vocab_size)
 
-    def limit_inputs(self, available: Collection[str]) -> None:
-        """See `ANEConfig.limit_inputs`."""
-        self.side.limit_inputs(available)
-
     def complete(self, form: ExportForm, processor: Processor | None) -> ExportForm:
         """See `ANEConfig.complete`: where the caches are, and how many tokens the decoder may write."""
+        if form.kv_cache == "none":
+            raise UnsupportedModelError(
+                f"--kv-cache none is for text-generation; packages for {form.task} keep what was read in states, or "
+                "with --kv-cache io in inputs and outputs"
+            )
         form = self.side.complete(super().complete(form, processor), processor)
         context = form.context_length or min(self._positions or _DEFAULT_CONTEXT, self.default_context)
         return replace(form, kv_cache=form.kv_cache or "state", context_length=context)
@@ -111,11 +112,6 @@ class EncoderDecoderANEConfig(StockANEConfig):
         if not getattr(self._config, "is_encoder_decoder", False):
             raise UnsupportedModelError(
                 f"{self._config.model_type} has no encoder beside its decoder; export it for text-generation"
-            )
-        if form.kv_cache == "none":
-            raise UnsupportedModelError(
-                f"--kv-cache none is for text-generation; packages for {form.task} keep what was read in states, or "
-                "with --kv-cache io in inputs and outputs"
             )
         assert form.context_length is not None
         if self._positions is not None and form.context_length > self._positions:
@@ -164,7 +160,7 @@ class EncoderDecoderANEConfig(StockANEConfig):
         if form.kv_cache == "state":
             infer = FunctionSpec(INFER, token, (logits,), (own, source))
             begun = ValueSpec("begun", None, "int32")
-            begin = FunctionSpec(BEGIN, (hidden,), (begun,), (own, source), view=SourceReader)  # type: ignore[arg-type]
+            begin = FunctionSpec(BEGIN, (hidden,), (begun,), (own, source), view=SourceReader)
             functions: tuple[FunctionSpec, ...] = (infer, begin)
         else:
             passes = _bytes(source) <= MOST_PASSED_BYTES
@@ -234,8 +230,11 @@ class EncoderDecoderANEConfig(StockANEConfig):
         assert form.context_length is not None
         generator = torch.Generator().manual_seed(seed)
         padding = self._config.get_text_config().pad_token_id
-        tokens = torch.randint(0, self.vocab_size - 1, (min(_COMPARED_TOKENS, form.context_length),), generator=generator)
-        tokens += (tokens >= (self.vocab_size if padding is None else padding)).long()  # some give padding no position
+        tokens = torch.randint(
+            0, self.vocab_size - 1, (min(_COMPARED_TOKENS, form.context_length),), generator=generator
+        )
+        # Not padding, which has no position of its own in some.
+        tokens += (tokens >= (self.vocab_size if padding is None else padding)).long()
         start = self._config.decoder_start_token_id
         if isinstance(start, int) and 0 <= start < self.vocab_size:
             tokens[0] = start
@@ -261,5 +260,3 @@ def _bytes(spec: ValueSpec) -> int:
     for extent in spec.shape or ():
         count *= extent
     return count
-
-

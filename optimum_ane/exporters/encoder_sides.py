@@ -7,13 +7,14 @@ kind of source, write another `EncoderSide`, and a configuration that names it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.exporters.cached_decoder.crossed import encoder_width
 from optimum_ane.exporters.programs import FunctionSpec, ProgramSpec, ValueSpec
 from optimum_ane.exporters.stock_module import StockModule
 from optimum_ane.exporters.stock_text import StockTextANEConfig
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from optimum_ane.exporters.config import Processor
     from optimum_ane.package.form import ExportForm
+    from optimum_ane.runtimes import Session
 
 ENCODER = "encoder"
 """The program, and its one function is `main`."""
@@ -58,9 +60,6 @@ class EncoderSide(ABC):
     def __init__(self, config: PretrainedConfig, task: str) -> None:
         self.config, self.task = config, task
 
-    def limit_inputs(self, available: Collection[str]) -> None:
-        """See `ANEConfig.limit_inputs`."""
-
     def complete(self, form: ExportForm, processor: Processor | None) -> ExportForm:
         """See `ANEConfig.complete`."""
         return form
@@ -91,6 +90,17 @@ class EncoderSide(ABC):
     def sources(self, form: ExportForm, seed: int = 0) -> tuple[Source, ...]:
         """Two seeded sources at least, the first of the full length and the last of an odd, smaller one, if any is."""
 
+    def compare_further(self, sessions: Mapping[str, Session]) -> Mapping[str, float]:
+        """Compares programs before the encoder with what makes their outputs elsewhere.
+
+        Args:
+            sessions: Of all programs by name, in PyTorch or saved.
+
+        Returns:
+            dB by a name that tells what was compared; none where there are no such programs.
+        """
+        return {}
+
     def hidden_shape(self, empty_model: nn.Module, form: ExportForm) -> tuple[int, int]:
         """Columns and width of the encoder's states, by a run without memory for the weights.
 
@@ -103,7 +113,9 @@ class EncoderSide(ABC):
         """
         program = self.programs(form)[-1]
         inputs = self.function_inputs(program.functions[0])
-        values = [value.to("meta", torch.float32 if value.is_floating_point() else torch.int64) for value in inputs.values()]
+        values = [
+            value.to("meta", torch.float32 if value.is_floating_point() else torch.int64) for value in inputs.values()
+        ]
         try:
             with torch.no_grad():
                 hidden = self.wrap(empty_model, program)(*values)[0]
@@ -138,6 +150,10 @@ class TextSide(EncoderSide):
         values = self.texts.make_inputs(1, shape[1], seed)
         values["attention_mask"][:, max(1, 2 * shape[1] // 3) :] = 0
         return {value.name: values[value.name] for value in function.inputs}
+
+    def hidden_shape(self, empty_model: nn.Module, form: ExportForm) -> tuple[int, int]:
+        """See `EncoderSide.hidden_shape`: a column for each token. A run is of no use: it would look at the mask."""
+        return form.longest, encoder_width(self.config)
 
     def sources(self, form: ExportForm, seed: int = 0) -> tuple[Source, ...]:
         """See `EncoderSide.sources`: words that must not matter stand in the place of padding."""

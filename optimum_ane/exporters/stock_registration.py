@@ -9,10 +9,11 @@ from transformers.models.auto import configuration_auto, modeling_auto
 from optimum_ane.exporters.config import ANEConfig, register_graph
 from optimum_ane.exporters.decoder import DecoderANEConfig
 from optimum_ane.exporters.dual_encoder import DualEncoderANEConfig
+from optimum_ane.exporters.encoder_decoder import TextToTextANEConfig
 from optimum_ane.exporters.stock_audio import StockAudioANEConfig
 from optimum_ane.exporters.stock_image import StockImageANEConfig
 from optimum_ane.exporters.stock_text import StockTextANEConfig
-from optimum_ane.package.form import GENERATION
+from optimum_ane.package.form import GENERATION, TEXT_TO_TEXT
 
 _TEXT_TASKS: Mapping[str, Mapping[str, object]] = {
     "text-generation": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -50,6 +51,13 @@ def _register_text() -> None:
     _register(StockTextANEConfig, of_text & modeling_auto.MODEL_MAPPING_NAMES.keys(), "feature-extraction")
     for task, names in _TEXT_TASKS.items():
         _register(DecoderANEConfig if task == GENERATION else StockTextANEConfig, names.keys(), task)
+    # What hears is registered for speech.
+    of_sounds = (
+        modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.keys()
+        | modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.keys()
+    )
+    of_texts = modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.keys() - of_sounds
+    _register(TextToTextANEConfig, of_texts, TEXT_TO_TEXT)
 
 
 def _register_images() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from optimum_ane.errors import PackageError
 from optimum_ane.package.deployment_targets import systems_of
-from optimum_ane.package.form import CUSTOM
+from optimum_ane.package.form import CUSTOM, GENERATION
 from optimum_ane.package.layout import ANE_CONFIG, EXPORT_REPORT
 from optimum_ane.package.manifest import FunctionEntry, Manifest
 from optimum_ane.tasks import TASKS, Task, task_row
@@ -111,8 +111,10 @@ class CardPackage:
         form = self.manifest.form
         if form.task == CUSTOM:
             return "its example inputs"
-        if form.has_cache:
+        if form.has_cache and form.task == GENERATION:
             return f"{form.longest} tokens of context, {form.prefill_length} of a prompt at once"
+        if form.has_cache:
+            return f"{self.rows}, up to {form.context_length} tokens of answer"
         if self.manifest.modality == "text":
             return f"{form.batch_size} × {self.lengths} tokens"
         return f"{self.rows}, {form.batch_size} at once"
@@ -129,7 +131,7 @@ class CardPackage:
                 return f"sounds of {audio.length} frames"
             seconds = f" ({audio.length / audio.sampling_rate:.1f} s)" if audio.sampling_rate else ""
             return f"sounds of {audio.length} samples{seconds}"
-        if self.manifest.form.has_cache:
+        if self.manifest.form.has_cache and self.manifest.form.task == GENERATION:
             return f"a context of {self.lengths} tokens"
         return f"rows of {' or '.join(self.lengths.rsplit(', ', 1))} tokens"
 

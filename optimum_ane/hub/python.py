@@ -6,6 +6,7 @@ from optimum_ane.hub.card_package import CardPackage
 from optimum_ane.hub.example_texts import EXAMPLE_TEXT, OTHER_TEXT, example_with_mask
 from optimum_ane.hub.markdown import python_string
 from optimum_ane.hub.python_tasks import CACHED_TEXT_GENERATION, CHAT
+from optimum_ane.package.form import GENERATION
 from optimum_ane.tasks import resolve
 
 _READERS = {
@@ -36,8 +37,9 @@ def python_snippet(package: CardPackage, repo_id: str | None) -> str:
     place = arguments if package.has_tokenizer else python_string(manifest.source.name)
     reader, name = _READERS[task.modality]
     prompt = package.default_prompt
-    lines = CACHED_TEXT_GENERATION if manifest.form.has_cache else resolve(task.python)
-    if manifest.form.has_cache and "chat_template.jinja" in manifest.files:
+    is_cached = manifest.form.has_cache and manifest.form.task == GENERATION
+    lines = CACHED_TEXT_GENERATION if is_cached else resolve(task.python)
+    if is_cached and "chat_template.jinja" in manifest.files:
         lines = CHAT
     body = lines.format(
         place=place,
@@ -49,7 +51,7 @@ def python_snippet(package: CardPackage, repo_id: str | None) -> str:
     names = [reader, "AutoImageProcessor"] if task.modality == "image-text" else [reader]
     if task.has_tokenizer and "AutoTokenizer" not in names:
         names.append("AutoTokenizer")
-    if task.has_pipeline or manifest.form.has_cache:
+    if task.has_pipeline or is_cached:
         names.append("pipeline")
     return f"""\
 from optimum_ane import {task.model_class}

@@ -45,6 +45,10 @@ inputs = tokenizer([{text}], truncation=True, return_tensors="pt")
 scores = model(**inputs).logits[0, -1]  # of each word to follow the text
 print(tokenizer.decode(scores.argmax()))"""
 
+TEXT_TO_TEXT = """\
+inputs = tokenizer([{text}], truncation=True, return_tensors="pt")
+print(tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True))"""
+
 CACHED_TEXT_GENERATION = """\
 write = pipeline("text-generation", model=model, tokenizer=tokenizer)
 print(write("Once upon a time", max_new_tokens=64)[0]["generated_text"])"""

@@ -17,6 +17,7 @@ from optimum_ane.modeling.image import (
     ANEModelForSemanticSegmentation,
 )
 from optimum_ane.modeling.registration import model_class_of, register
+from optimum_ane.modeling.seq2seq_lm import ANEModelForSeq2SeqLM
 from optimum_ane.modeling.text import (
     ANEModelForFeatureExtraction,
     ANEModelForMaskedLM,
@@ -42,6 +43,7 @@ __all__ = [
     "ANEModelForObjectDetection",
     "ANEModelForQuestionAnswering",
     "ANEModelForSemanticSegmentation",
+    "ANEModelForSeq2SeqLM",
     "ANEModelForSequenceClassification",
     "ANEModelForTokenClassification",
     "ANEModelForZeroShotImageClassification",

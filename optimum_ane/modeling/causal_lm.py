@@ -21,14 +21,14 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from optimum_ane.errors import InputError, PackageError, UnsupportedModelError
+from optimum_ane.errors import InputError, UnsupportedModelError
 from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.client_sessions import native_sessions
 from optimum_ane.modeling.decoder_cache import ANECache, CachedRow
 from optimum_ane.modeling.decoder_programs import CachedTokens, DecoderPrograms
+from optimum_ane.modeling.generation_files import load_generation_config
 from optimum_ane.modeling.input_checks import check_ids, check_mask
 from optimum_ane.modeling.text import ANETextModel
-from optimum_ane.package.layout import GENERATION_CONFIG
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.runtimes import Session
 
@@ -69,14 +69,7 @@ class ANEModelForCausalLM(ANEModel, GenerationMixin):
     @classmethod
     def _from_directory(cls, directory: Path, runtime: str, compute_units: str | None) -> ANEModel:
         model = super()._from_directory(directory, runtime, compute_units)
-        if (directory / GENERATION_CONFIG).is_file():
-            try:
-                model.generation_config = GenerationConfig.from_pretrained(directory)
-            except Exception as error:  # transformers raises what each entry sets off
-                raise PackageError(
-                    f"{directory / GENERATION_CONFIG} is damaged ({type(error).__name__}: {error}); export or "
-                    "download the package again"
-                ) from error
+        model.generation_config = load_generation_config(directory) or model.generation_config
         return model
 
     @property

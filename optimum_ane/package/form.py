@@ -233,7 +233,7 @@ class ExportForm:
     def _rows_of_tokens(self) -> tuple[int, ...]:
         if self.task == CUSTOM:
             return ()
-        if not self.has_cache or self.task == TEXT_TO_TEXT:
+        if not self.has_cache or self.task in (AUTO, TEXT_TO_TEXT):
             lengths = _lengths(self.sequence_length)
             if self.task == TEXT_TO_TEXT and len(lengths) > 1:
                 raise UnsupportedModelError(

@@ -83,7 +83,7 @@ class DecoderExport:
         original: PreTrainedModel = draft.original_part()  # type: ignore[assignment]
         draft.generation_config = original.generation_config
         if draft.manifest.text is not None:
-            text = replace(draft.manifest.text, end_ids=_end_ids(original.generation_config))
+            text = replace(draft.manifest.text, end_ids=end_ids(original.generation_config))
             draft.manifest = replace(draft.manifest, text=text)
 
     def compare_modules(self, draft: PackageDraft) -> None:
@@ -172,7 +172,8 @@ class DecoderExport:
         return attempt
 
 
-def _end_ids(config: GenerationConfig) -> tuple[int, ...]:
+def end_ids(config: GenerationConfig) -> tuple[int, ...]:
+    """The tokens that end what a model writes."""
     ends = config.eos_token_id
     if ends is None:
         return ()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import optimum_ane.models  # noqa: F401 - registers the architectures
 from optimum_ane.access_tokens import tokens_hidden
@@ -24,6 +24,7 @@ from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.evaluation.preprocessors import missing_of
 from optimum_ane.exporters.anemll import AnemllANEConfig
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
+from optimum_ane.exporters.encoder_decoder import EncoderDecoderANEConfig
 from optimum_ane.exporters.swift_transformers import SwiftTransformersANEConfig
 from optimum_ane.package.deployment_targets import ios_target
 from optimum_ane.package.environment import machine_kind, tool_versions
@@ -41,6 +42,7 @@ from optimum_ane.workflows.client_files import write_client_files
 from optimum_ane.workflows.command_line import python_call
 from optimum_ane.workflows.decoder import DecoderExport
 from optimum_ane.workflows.draft import PackageDraft, Stage, run_stages
+from optimum_ane.workflows.encoder_decoder import EncoderDecoderExport
 from optimum_ane.workflows.memory_check import check_memory
 from optimum_ane.workflows.processor_entries import audio_entry, image_config_of, image_entry, sized_processor
 from optimum_ane.workflows.program_metadata import describe_program
@@ -53,6 +55,9 @@ if TYPE_CHECKING:
     from optimum_ane.evaluation.report import AccuracyReport
     from optimum_ane.exporters.config import Processor
 
+
+CachedExport: TypeAlias = DecoderExport | EncoderDecoderExport
+"""The stages of exports with a cache, each in a class that keeps what they share."""
 
 _OF_CLIENTS: dict[str, type[ANEConfig]] = {
     "anemll": AnemllANEConfig,
@@ -366,7 +371,7 @@ def export_checkpoint(
         processor=processor,
         programs=programs,
     )
-    stages = list_stages(checks, recipe, evaluator, rows, by_graph=draft.is_by_graph, has_cache=form.has_cache)
+    stages = list_stages(checks, recipe, evaluator, rows, by_graph=draft.is_by_graph, cached=_cached_export(draft))
     with Stages(len(stages), quiet) as progress, staged(output, overwrite, sources) as directory:
         draft.directory = directory
         for note in checkpoint.notes:
@@ -398,11 +403,11 @@ def list_stages(
     rows: Any,
     *,
     by_graph: bool = False,
-    has_cache: bool = False,
+    cached: CachedExport | None = None,
 ) -> list[Stage]:
-    """The stages of an export, in order."""
-    if has_cache:
-        stages = _decoder_stages(checks)
+    """The stages of an export, in order; those of packages with a cache are `cached`'s."""
+    if cached is not None:
+        stages = _cached_stages(checks, cached)
     else:
         stages = _graph_stages(checks) if by_graph else _handwritten_stages(checks)
     if recipe is not None:
@@ -445,15 +450,21 @@ def _graph_stages(checks: ExportChecks) -> list[Stage]:
     return [*stages, Stage(name, partial(_convert_by_graph, checks=checks))]
 
 
-def _decoder_stages(checks: ExportChecks) -> list[Stage]:
-    """A language model with a cache: its module is compared too, since the cache is ours."""
-    decoder = DecoderExport()
-    stages = [Stage("run the original", decoder.ask_original)] if checks.validate else []
-    stages.append(Stage("put the original over a cache of ours", decoder.take_original))
+def _cached_export(draft: PackageDraft) -> CachedExport | None:
+    """The stages that packages with a cache have of their own; None of others."""
+    if not draft.form.has_cache:
+        return None
+    return EncoderDecoderExport() if isinstance(draft.ane_config, EncoderDecoderANEConfig) else DecoderExport()
+
+
+def _cached_stages(checks: ExportChecks, cached: CachedExport) -> list[Stage]:
+    """A model over a cache: its module is compared too, since the cache is ours."""
+    stages = [Stage("run the original", cached.ask_original)] if checks.validate else []
+    stages.append(Stage("put the original over a cache of ours", cached.take_original))
     if checks.validate:
-        stages.append(Stage("compare it with the original's own cache", decoder.compare_modules))
+        stages.append(Stage("compare it with the original's own cache", cached.compare_modules))
     name = "convert, compare with original" if checks.validate else "convert"
-    return [*stages, Stage(name, partial(_convert_decoder, decoder=decoder, checks=checks))]
+    return [*stages, Stage(name, partial(_convert_cached, cached=cached, checks=checks))]
 
 
 def _configure(checkpoint: Checkpoint, form: ExportForm) -> ANEConfig:
@@ -523,8 +534,8 @@ def _convert_by_graph(draft: PackageDraft, checks: ExportChecks) -> None:
     graph.convert(draft, describe_program(draft), checks.psnr_threshold, compare)
 
 
-def _convert_decoder(draft: PackageDraft, decoder: DecoderExport, checks: ExportChecks) -> None:
-    decoder.convert(draft, describe_program(draft), checks.psnr_threshold, is_compared=checks.validate)
+def _convert_cached(draft: PackageDraft, cached: CachedExport, checks: ExportChecks) -> None:
+    cached.convert(draft, describe_program(draft), checks.psnr_threshold, is_compared=checks.validate)
 
 
 def _compress(draft: PackageDraft, recipe: Recipe) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -171,16 +171,14 @@ def read_token(
     # In float32 as all else in the trace, whatever the program takes.
     causal_mask, encoder_mask = (mask.float() for mask in masks)
     attentions = MaskedAttentions(source, encoder_mask)
-    hidden = torch.zeros(1, encoder_mask.shape[3], _encoder_width(model))
+    hidden = torch.zeros(1, encoder_mask.shape[3], encoder_width(model.config))
     with biases.looked_up(position), _running(model, _Masks(causal_mask, position), causal_mask.shape[3], attentions):
         logits: Tensor = model(**_arguments(model, hidden, input_ids, position, BothCaches(own, source))).logits
     attentions.check(type(model).__name__, len(source.layers))
     return logits
 
 
-def projected_source(
-    model: PreTrainedModel, encoder_hidden_states: Tensor, own_shape: tuple[int, int, int]
-) -> Tensor:
+def projected_source(model: PreTrainedModel, encoder_hidden_states: Tensor, own_shape: tuple[int, int, int]) -> Tensor:
     """The keys and values of a source, (2 · layers, heads, T, width), of its states (1, T, C).
 
     Args:
@@ -226,7 +224,7 @@ def _arguments(
     model: PreTrainedModel, hidden: Tensor, input_ids: Tensor, position: Tensor, cache: EncoderDecoderCache
 ) -> dict[str, Any]:
     arguments: dict[str, Any] = {
-        "encoder_outputs": _Encoded(last_hidden_state=hidden),  # type: ignore[arg-type]
+        "encoder_outputs": _Encoded(last_hidden_state=hidden),
         "decoder_input_ids": input_ids,
         "past_key_values": cache,
         "use_cache": True,
@@ -250,7 +248,7 @@ def cache_shapes(model: PreTrainedModel) -> tuple[tuple[int, int, int], tuple[in
         UnsupportedModelError: Keys and values, or layers, differ in shape.
     """
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    hidden = torch.zeros(1, 2, _encoder_width(model), device=model.device)
+    hidden = torch.zeros(1, 2, encoder_width(model.config), device=model.device)
     ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     position = torch.zeros(1, dtype=torch.long, device=model.device)
     with torch.no_grad():
@@ -270,8 +268,8 @@ def cache_shapes(model: PreTrainedModel) -> tuple[tuple[int, int, int], tuple[in
     return found[0], found[1]
 
 
-def _encoder_width(model: PreTrainedModel) -> int:
-    """The width of an encoder's states."""
-    encoder = getattr(model.config, "encoder", model.config)
+def encoder_width(config: PreTrainedConfig) -> int:
+    """The width of an encoder's states, by the configuration of the whole model."""
+    encoder = getattr(config, "encoder", config)
     names = ("hidden_size", "d_model")
     return next(int(getattr(encoder, name)) for name in names if getattr(encoder, name, None))

@@ -98,4 +98,4 @@ class BothCaches(EncoderDecoderCache):
         # The base takes caches of transformers alone.
         self.self_attention_cache: Any = own
         self.cross_attention_cache: Any = source
-        self.is_updated = {layer: True for layer in range(len(source.layers))}
+        self.is_updated = dict.fromkeys(range(len(source.layers)), True)

@@ -5,6 +5,7 @@ from card_packages import blocks_of, changed, plain_package
 
 from optimum_ane.hub.card import make_card
 from optimum_ane.hub.python import python_snippet
+from optimum_ane.package.form import TEXT_TO_TEXT
 from optimum_ane.tasks import TASKS
 
 
@@ -25,7 +26,7 @@ def test_the_mask_of_the_example_is_the_tokenizers():
     assert 'fill("The film was <mask>.")' in blocks["python"]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", sorted(TASKS.keys() - {TEXT_TO_TEXT}))  # a cache of a source has one
 def test_several_lengths_change_nothing_for_whoever_calls_the_model(task):
     assert python_snippet(plain_package(task, sequence_length=(8, 16)), None) == python_snippet(
         plain_package(task), None

@@ -12,7 +12,7 @@ from optimum_ane.hub.markdown import swift_string
 from optimum_ane.hub.swift_clients import client_snippet
 from optimum_ane.hub.swift_tasks import SwiftTask
 from optimum_ane.hub.swift_tokenizer import load_tokenizer, tokenizer_imports
-from optimum_ane.package.form import GENERATION
+from optimum_ane.package.form import GENERATION, TEXT_TO_TEXT
 from optimum_ane.package.layout import MLPACKAGE_SUFFIX
 from optimum_ane.package.manifest import Manifest, ProgramEntry
 from optimum_ane.tasks import resolve
@@ -132,7 +132,7 @@ def swift_snippet(package: CardPackage) -> str:
         from optimum_ane.hub.swift_language_model import language_model
 
         return language_model(package)
-    if package.task.modality != "text" or manifest.form.has_cache:
+    if package.task.modality != "text" or manifest.form.task == TEXT_TO_TEXT:
         snippet: str = resolve(package.task.swift)(package)
         return snippet
     task: SwiftTask = resolve(package.task.swift)(package)

@@ -1,4 +1,4 @@
-"""`optimum-cli ane generate`: text from a language model's package, streamed as it is written."""
+"""`optimum-cli ane generate`: text from a package that writes, streamed as it is written."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ _CONVERSATION = "\0"
 
 
 class GenerateCommand(BaseANECommand):
-    """Writes text with an exported language model."""
+    """Writes text with an exported language model, or of a text with an exported encoder-decoder model."""
 
     DESCRIPTION = """\
 Writes text with a language model that `optimum-cli export ane --task text-generation` exported: Core ML runs it on a
 Mac, the portable runtime on any other machine. The text goes to stdout as it is written, its speed to stderr, with the
-name of the runtime. The portable runtime's speed is that of this machine's CPU, and tells nothing of a device.
+name of the runtime. With --text, a package of the task text2text-generation writes a text of it: its translation, its
+summary, whatever the model was trained for. The portable runtime's speed is that of this machine's CPU, and tells
+nothing of a device.
 
 How the next token is chosen is what the package's generation_config.json says, unless an option says otherwise.
 
@@ -26,7 +28,8 @@ examples:
   optimum-cli ane generate out/ --prompt "Once upon a time" --max-new-tokens 64
   optimum-cli ane generate out/ --chat "What is the capital of France?"
   optimum-cli ane generate out/ --chat                    (a conversation; Ctrl-D ends it)
-  optimum-cli ane generate out/ --chat --temperature 0.7 --top-p 0.9 --seed 1"""
+  optimum-cli ane generate out/ --chat --temperature 0.7 --top-p 0.9 --seed 1
+  optimum-cli ane generate out/ --text "The house is wonderful." --num-beams 4"""
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
@@ -41,6 +44,7 @@ examples:
             metavar="TEXT",
             help="answer this message by the package's chat template; without a text, hold a conversation",
         )
+        what.add_argument("--text", metavar="TEXT", help="write a text of this one: translate it, say")
         parser.add_argument("--system", metavar="TEXT", help="what the conversation is to be like, with --chat")
         group = parser.add_argument_group("the text")
         group.add_argument(
@@ -52,6 +56,9 @@ examples:
             "--top-p", type=float, metavar="P", help="draw among the most probable tokens of this probability together"
         )
         group.add_argument("--top-k", type=int, metavar="K", help="draw among so many of the most probable tokens")
+        group.add_argument(
+            "--num-beams", type=int, metavar="N", help="texts that are followed side by side; the best is written"
+        )
         group.add_argument("--seed", type=int, metavar="N", help="draw the same tokens each time")
         group = parser.add_argument_group("where it runs")
         group.add_argument(
@@ -77,6 +84,7 @@ examples:
             prompt=args.prompt,
             chat=None if args.chat == _CONVERSATION else args.chat,
             system=args.system,
+            text=args.text,
             sampling=Sampling(
                 max_new_tokens=args.max_new_tokens,
                 greedy=args.greedy,
@@ -84,6 +92,7 @@ examples:
                 top_p=args.top_p,
                 top_k=args.top_k,
                 seed=args.seed,
+                num_beams=args.num_beams,
             ),
             runtime=args.runtime,
             revision=args.revision,

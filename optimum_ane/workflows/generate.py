@@ -1,4 +1,4 @@
-"""Text from a language model's package, streamed as it is written: one prompt, or a conversation."""
+"""Text from a package that writes, streamed as it is written: of a prompt, of a conversation, or of a source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from transformers import TextStreamer, set_seed
 
 from optimum_ane.errors import InputError, UnsupportedModelError
-from optimum_ane.modeling import ANEModelForCausalLM
+from optimum_ane.modeling import ANEModelForCausalLM, ANEModelForSeq2SeqLM
 from optimum_ane.modeling.decoder_cache import ANECache
 from optimum_ane.modeling.package_configuration import load_tokenizer
 
@@ -35,6 +35,7 @@ class Sampling:
         top_p: Draw among the most probable tokens that together have this probability.
         top_k: Draw among so many of the most probable tokens.
         seed: Of what is drawn; None draws anew each time.
+        num_beams: Texts that are followed side by side.
     """
 
     max_new_tokens: int = DEFAULT_NEW_TOKENS
@@ -43,6 +44,7 @@ class Sampling:
     top_p: float | None = None
     top_k: int | None = None
     seed: int | None = None
+    num_beams: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses what contradicts itself or cannot be.
@@ -60,12 +62,15 @@ class Sampling:
             raise InputError(f"--temperature is {self.temperature}; it must be above 0, or take --greedy")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"--top-p is {self.top_p}; it must be above 0 and at most 1")
-        if self.top_k is not None and self.top_k < 1:
-            raise InputError(f"--top-k is {self.top_k}; it must be at least 1")
+        for name, value in (("top-k", self.top_k), ("num-beams", self.num_beams)):
+            if value is not None and value < 1:
+                raise InputError(f"--{name} is {value}; it must be at least 1")
 
     def arguments(self) -> dict[str, Any]:
         """As `generate` takes them."""
         chosen: dict[str, Any] = {"max_new_tokens": self.max_new_tokens}
+        if self.num_beams is not None:
+            chosen["num_beams"] = self.num_beams
         if self.greedy:
             return chosen | {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
@@ -79,7 +84,7 @@ class WrittenText:
 
     Attributes:
         text: Without special tokens.
-        prompt_tokens: Of what it answered to.
+        prompt_tokens: Of what it answered to, a source for one.
         read_tokens: Of these, the ones that were not in the cache.
         first_seconds: Until the first token.
         tokens: That were written.
@@ -196,11 +201,72 @@ class LanguageModel:
         return answer["input_ids"]
 
 
+def write_of_text(
+    package: str | Path,
+    text: str,
+    sampling: Sampling,
+    stream: TextIO,
+    *,
+    runtime: str = "auto",
+    revision: str | None = None,
+    token: str | None = None,
+) -> tuple[WrittenText, str]:
+    """Writes a text of another with a package of the task text2text-generation, onto a stream as it goes.
+
+    Beams are written when they have all ended: until then any may be the best.
+
+    Args:
+        package: Directory or Hub id.
+        text: The source.
+        sampling: How the next token is chosen.
+        stream: Where the text goes.
+        runtime: As `ANEModel.from_pretrained` takes it.
+        revision: Branch, tag or commit on the Hub.
+        token: Access token.
+
+    Returns:
+        What was written, and the runtime that wrote it.
+
+    Raises:
+        ANEError: The package is damaged or for another task, or the source is too long for it.
+    """
+    model = ANEModelForSeq2SeqLM.from_pretrained(package, runtime=runtime, revision=revision, token=token)
+    assert isinstance(model, ANEModelForSeq2SeqLM)
+    tokenizer = load_tokenizer(model._package_directory())
+    inputs = tokenizer(text, return_tensors="pt")
+    ids: Tensor = inputs["input_ids"].long()
+    if not ids.shape[1]:
+        raise InputError("the text is empty, and this tokenizer puts no token around one; give a text")
+    if sampling.seed is not None:
+        set_seed(sampling.seed)
+    arguments = sampling.arguments()
+    has_beams = (arguments.get("num_beams") or model.generation_config.num_beams or 1) > 1
+    streamer = None if has_beams else _TimedStreamer(tokenizer, stream)
+    started = time.perf_counter()
+    mask = inputs["attention_mask"] if "attention_mask" in inputs else torch.ones_like(ids)
+    written = model.generate(ids, attention_mask=mask, streamer=streamer, **arguments)[0]
+    ended = time.perf_counter()
+    answer = str(tokenizer.decode(written, skip_special_tokens=True))
+    if streamer is None:
+        stream.write(f"{answer}\n")
+    times = [ended] if streamer is None else streamer.times
+    told = WrittenText(
+        text=answer,
+        prompt_tokens=ids.shape[1],
+        read_tokens=ids.shape[1],
+        first_seconds=times[0] - started,
+        tokens=len(times),
+        seconds=times[-1] - times[0],
+    )
+    return told, model.runtime
+
+
 def generate(
     package: str | Path,
     *,
     prompt: str | None = None,
     chat: str | None = None,
+    text: str | None = None,
     system: str | None = None,
     sampling: Sampling | None = None,
     runtime: str = "auto",
@@ -210,12 +276,13 @@ def generate(
     stream: TextIO | None = None,
     notes: TextIO | None = None,
 ) -> list[WrittenText]:
-    """Writes on from a prompt, answers a message, or holds a conversation.
+    """Writes on from a prompt, answers a message, holds a conversation, or writes of a source.
 
     Args:
         package: Directory or Hub id.
         prompt: A text to write on from.
         chat: A message to answer. Without either, each of `lines` is a message of one conversation.
+        text: A source that a text is written of, by a package of the task text2text-generation.
         system: What the conversation is to be like, before its first message.
         sampling: How the next token is chosen.
         runtime: As `ANEModel.from_pretrained` takes it.
@@ -232,8 +299,15 @@ def generate(
         ANEError: What was wrong, and what to do.
     """
     stream, notes, sampling = stream or sys.stdout, notes or sys.stderr, sampling or Sampling()
-    if prompt is not None and system is not None:
-        raise InputError("--system is of conversations, and --prompt is none; drop it, or use --chat")
+    if system is not None and (prompt is not None or text is not None):
+        given = "prompt" if prompt is not None else "text"
+        raise InputError(f"--system is of conversations, and --{given} is none; drop it, or use --chat")
+    if text is not None:
+        told, engine = write_of_text(package, text, sampling, stream, runtime=runtime, revision=revision, token=token)
+        print(told.describe(engine), file=notes, flush=True)
+        return [told]
+    if sampling.num_beams is not None and sampling.num_beams > 1:
+        raise InputError("--num-beams is of --text: what goes on as it is written cannot be taken back")
     model = LanguageModel(package, runtime, revision, token)
 
     def write(ids: Tensor) -> WrittenText:

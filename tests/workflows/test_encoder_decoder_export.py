@@ -1,5 +1,6 @@
 """Encoder-decoder models: exported, loaded, and asked to write, beside transformers."""
 
+import io
 import json
 
 import pytest
@@ -18,6 +19,7 @@ from optimum_ane.package.form import ExportForm
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.targets.coreml.conversion import GRAPH_CONVERSIONS
 from optimum_ane.workflows import graph
+from optimum_ane.workflows.generate import Sampling, generate
 
 SOURCE, CONTEXT = 13, 20
 FORM = {"task": "auto", "sequence_length": SOURCE, "context_length": CONTEXT, "quiet": True}
@@ -267,3 +269,26 @@ def test_a_position_that_a_trace_has_frozen_is_seen(original, tmp_path, monkeypa
     monkeypatch.setattr(TokenCache, "get_seq_length", lambda self, layer=0: int(self._position))
     with pytest.raises(ValidationError, match="PSNR of logits is"):
         export(original, tmp_path / "out", **FORM)
+
+
+@pytest.mark.parametrize("num_beams", [None, 3])
+def test_the_command_writes_a_text_of_a_text(package, model, original, num_beams):
+    stream, notes = io.StringIO(), io.StringIO()
+    sampling = Sampling(max_new_tokens=6, num_beams=num_beams)
+    (told,) = generate(package.path, text="the film was fine", sampling=sampling, stream=stream, notes=notes)
+    tokenizer = make_tokenizer()
+    ids = tokenizer("the film was fine", return_tensors="pt")["input_ids"]
+    written = original.generate(ids, max_new_tokens=6, num_beams=num_beams or 1)
+    expected = tokenizer.decode(written[0], skip_special_tokens=True)
+    assert stream.getvalue() == f"{expected}\n"
+    assert (told.text, told.prompt_tokens) == (expected, ids.shape[1])
+    assert "portable runtime" in notes.getvalue()
+
+
+def test_the_command_refuses_what_is_of_conversations(package):
+    with pytest.raises(InputError, match="text is none"):
+        generate(package.path, text="a film", system="be brief")
+    with pytest.raises(InputError, match="num_beams is 0"):
+        Sampling(num_beams=0)
+    with pytest.raises(PackageError, match="ANEModelForSeq2SeqLM"):
+        generate(package.path, prompt="a film")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -141,7 +143,7 @@ def _lines(path: Path, delimiter: str | None = None, quoting: bool = False) -> I
 
 
 def _check_unique(name: str, columns: Sequence[str]) -> None:
-    twice = next((column for column in columns if column and columns.count(column) > 1), None)
+    twice = next((column for column, count in Counter(columns).items() if column and count > 1), None)
     if twice is not None:
         raise dataset_error(name, f"the column {quoted(twice)} occurs twice", "rename one of them", row=1)
 
@@ -265,7 +267,10 @@ class JsonLinesFile:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = json.loads(line, object_pairs_hook=_each_key_once)
+            except _KeyTwiceError as error:
+                what = f"the key {quoted(error.args[0])} occurs twice in one object"
+                raise dataset_error(self.name, what, "leave one of them out", row=row) from error
             except json.JSONDecodeError as error:
                 what = f"not valid JSON at character {error.colno} of the line ({error.msg})"
                 raise dataset_error(self.name, what, remedy, row=row) from error
@@ -276,6 +281,18 @@ class JsonLinesFile:
             if not isinstance(record, dict):
                 raise dataset_error(self.name, f"a JSON {type(record).__name__}, not an object", remedy, row=row)
             yield row, record
+
+
+class _KeyTwiceError(Exception):
+    """Holds the key."""
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of its keys and values; by default the last of several values would be taken silently."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise _KeyTwiceError(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
+    return record
 
 
 class TextFile:
@@ -374,7 +391,7 @@ class ParquetFile:
     def group_starts(self) -> tuple[int, ...]:
         """The first row of each row group, from 0."""
         sizes = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
-        return tuple(sum(sizes[:group]) for group in range(len(sizes)))
+        return tuple(accumulate(sizes, initial=0))[:-1]
 
     def read_group(self, group: int, column: str) -> Any:
         """The values of a column in one row group, as a pyarrow ChunkedArray.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,8 @@ class LabelSpace:
         self._exact = {name: index for index, name in reversed(list(enumerate(self.names)))}
         folded = [name.strip().casefold() for name in self.names]
         # Two labels that differ in case alone are told apart by case alone.
-        self._folded = {name: index for index, name in enumerate(folded) if folded.count(name) == 1}
+        counts = Counter(folded)
+        self._folded = {name: index for index, name in enumerate(folded) if counts[name] == 1}
 
     def __len__(self) -> int:
         return len(self.names)

@@ -359,3 +359,33 @@ def test_metric_that_does_not_fit_the_checkpoint(write, config, id2label, proble
     path = write("dev.tsv", "fine\t1\n")
     with pytest.raises(DatasetError, match=what):
         load(path, id2label, problem_type, config=config)
+
+
+# As large as it may be: what takes the square of the number would take half a minute for each of these
+
+
+@pytest.mark.parametrize(("name", "separator"), [("dev.csv", ","), ("dev.tsv", "\t")])
+def test_fifty_thousand_columns(write, name, separator):
+    header = [*(f"c{index}" for index in range(50_000)), "text", "label"]
+    path = write(name, separator.join(header) + "\n" + separator.join([*["x"] * 50_000, "dull", "0"]) + "\n")
+    assert load(path).texts == ["dull"]
+    twice = write(f"twice.{name[-3:]}", separator.join([*header, "c7"]) + "\n")
+    assert "the column 'c7' occurs twice" in refusal(twice, text_column="text", label_column="label")
+
+
+def test_a_line_of_a_million_commas(write):
+    assert "1000001 column(s) and no header that is recognised" in refusal(write("dev.csv", "," * 1_000_000 + "\n"))
+
+
+def test_forty_thousand_labels(write):
+    names = {index: f"label {index}" for index in range(40_000)}
+    examples = load(write("dev.tsv", "dull\tLabel 39999\n"), id2label=names)
+    assert examples.labels.tolist() == [39_999]
+
+
+def test_a_key_that_occurs_twice_is_an_error(write):
+    good = '{"text": "a", "label": 1}\n'
+    message = refusal(write("dev.jsonl", good + '{"text": "b", "label": 0, "text": "c"}\n'))
+    assert message.startswith(", row 2: the key 'text' occurs twice in one object")
+    inside = refusal(write("dev.jsonl", good + '{"text": "b", "label": 0, "other": {"a": 1, "a": 2}}\n'))
+    assert "the key 'a' occurs twice in one object" in inside

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from optimum_ane.screen import make_console
 
 
 class Stages:
@@ -24,7 +25,7 @@ class Stages:
         self.seconds: dict[str, float] = {}
         self._count = count
         # Bound to today's stderr: coremltools' own bars are kept off the screen by swapping sys.stderr for a while.
-        self._console = Console(file=sys.stderr, quiet=quiet)
+        self._console = make_console(file=sys.stderr, quiet=quiet)
         columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bar = Bar(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
         self._task = self._bar.add_task("", total=count)
@@ -38,7 +39,7 @@ class Stages:
 
     def note(self, text: str) -> None:
         """Prints a line: what was decided that the user did not ask for."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -49,7 +50,7 @@ class Stages:
         self.seconds[name] = time.perf_counter() - start
         self._bar.advance(self._task)
         number = f"{len(self.seconds)}/{self._count}"
-        self._console.print(f"[{number}] {name:<34} {self.seconds[name]:6.1f} s", highlight=False, markup=False)
+        self._console.print(f"[{number}] {name:<34} {self.seconds[name]:6.1f} s")
 
 
 Progress = Callable[[int, int], None]
@@ -63,7 +64,7 @@ def silent(done: int, total: int) -> None:
 @contextmanager
 def row_progress(description: str) -> Iterator[Progress]:
     """Shows a bar on stderr while the block runs; where stderr is not a terminal, nothing."""
-    console = Console(stderr=True)
+    console = make_console(file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None)

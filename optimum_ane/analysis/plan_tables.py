@@ -12,6 +12,7 @@ from rich.text import Text
 from optimum_ane.analysis.decoder_shape import DecoderShape
 from optimum_ane.analysis.generation import Range
 from optimum_ane.analysis.plan import Plan, PlanRequest
+from optimum_ane.screen import make_console
 
 
 def print_plans(
@@ -26,7 +27,7 @@ def print_plans(
         plans: One for each form of the weights.
         console: Where to; None is stdout.
     """
-    console = console or Console(highlight=False, markup=False)
+    console = console or make_console()
     device = request.device
     tied = ", the embedding is the head" if decoder.is_tied else ""
     console.print(

@@ -17,6 +17,7 @@ from optimum_ane.analysis.lint import Finding
 from optimum_ane.analysis.memory import Memory
 from optimum_ane.analysis.partition import Offender
 from optimum_ane.analysis.wording import PLACES, audience, group_text, rule_lines, shape_text, some_names
+from optimum_ane.screen import make_console
 
 _REGIONS_SHOWN = 9
 _SLOWEST_SHOWN = 5
@@ -30,7 +31,7 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
         inspection: What to print.
         console: Where to; None is stdout.
     """
-    console = console or Console(highlight=False, markup=False)
+    console = console or make_console()
     program, device = inspection.program, audience(inspection.chip)
     console.print(f"{program.path.name}, function {program.function}: a prediction for {device}, nothing was run")
     if program.others:
@@ -66,7 +67,7 @@ def print_findings(inspections: Sequence[Inspection], console: Console | None = 
         inspections: Of the functions.
         console: Where to; None is stdout.
     """
-    console = console or Console(highlight=False, markup=False)
+    console = console or make_console()
     broken: dict[str, list[Finding]] = {}
     for finding in (each for inspection in inspections for each in inspection.findings):
         broken.setdefault(finding.rule.id, []).append(finding)
@@ -167,7 +168,7 @@ def print_decoder(decoder: DecoderInspection, console: Console | None = None) ->
         decoder: What to print.
         console: Where to; None is stdout.
     """
-    console = console or Console(highlight=False, markup=False)
+    console = console or make_console()
     chip = "" if decoder.chip is None else f", ms estimated for {decoder.chip.name}"
     table = Table("function", title=f"{decoder.path.name}: a decoder with a cache{chip}", title_justify="left")
     for heading in ("programs", "tokens", "weights, MB", "cache, MB", "peak, MB"):
@@ -209,7 +210,7 @@ def print_device_plan(plan: DevicePlan, console: Console | None = None) -> None:
         plan: What Core ML answered.
         console: Where to; None is stdout.
     """
-    console = console or Console(highlight=False, markup=False)
+    console = console or make_console()
     answer = plan.to_dict()
     counts = ", ".join(f"{count} {device}" for device, count in answer["operations"].items())
     console.print(f"Core ML's plan on {plan.system} for {plan.compute_units}: {counts}")

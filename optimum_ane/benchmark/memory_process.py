@@ -16,6 +16,7 @@ from optimum_ane.benchmark.memory import ProcessMeasurement
 from optimum_ane.benchmark.timed_models import TimedModel, load_timed_model
 from optimum_ane.errors import ANEError
 from optimum_ane.runtimes.arrays import read_arrays
+from optimum_ane.screen import say
 
 _PREDICTIONS = 3
 _PROCESS = Path("/proc/self")
@@ -28,7 +29,7 @@ def main() -> int:
     try:
         result = _measure(TimedModel.from_dict(request["model"]), request["inputs"])
     except ANEError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        say(" ".join(str(error).split()), file=sys.stderr)
         return 1
     print(json.dumps(asdict(result)))
     return 0

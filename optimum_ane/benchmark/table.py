@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from optimum_ane.benchmark.report import BenchmarkReport, Row
 from optimum_ane.benchmark.timing import MAX_DRIFT, MAX_SPREAD
+from optimum_ane.screen import make_console
 
 _KINDS = {"package": "this package", "stock": "stock layout", "original": "original"}
 _RUNTIMES = {"coreml": "Core ML", "portable": "portable", "pytorch": "PyTorch, CPU"}
@@ -29,14 +29,13 @@ def where(row: Row) -> str:
 
 def print_report(report: BenchmarkReport, console: Console | None = None) -> None:
     """Prints the tables and what they rest on, on stdout unless another console is given."""
-    console = console or Console(highlight=False)
+    console = console or make_console()
     if not console.is_terminal:
         console.width = _WIDTH
-    name = escape(report.package)
-    console.print(_table(report, f"Latency of {name}, ms", _latency(report)))
+    console.print(_table(report, f"Latency of {report.package}, ms", _latency(report)))
     console.print(_table(report, "In a process of its own, memory above what the libraries take", _FOOTPRINT))
     for line in _remarks(report):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 _Columns = Mapping[str, Callable[[Row], str]]

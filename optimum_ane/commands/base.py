@@ -11,6 +11,7 @@ from optimum.commands.base import BaseOptimumCLICommand
 
 from optimum_ane.access_tokens import tokens_hidden
 from optimum_ane.errors import ANEError, for_command_line
+from optimum_ane.screen import say
 
 
 class BaseANECommand(BaseOptimumCLICommand):
@@ -58,7 +59,7 @@ class BaseANECommand(BaseOptimumCLICommand):
         from optimum_ane.package.signals import unwinding_signals
 
         if self.LOADS and "torch" not in sys.modules:
-            print(f"loading {self.LOADS} …", file=sys.stderr, flush=True)
+            say(f"loading {self.LOADS} …", file=sys.stderr, flush=True)
         with for_command_line(), unwinding_signals():
             try:
                 with tokens_hidden():
@@ -84,5 +85,5 @@ class BaseANECommand(BaseOptimumCLICommand):
             import traceback
 
             traceback.print_exc()
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        say(f"error: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(code)

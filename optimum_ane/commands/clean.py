@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from optimum_ane.commands.base import BaseANECommand
+from optimum_ane.screen import say
 
 
 class CleanCommand(BaseANECommand):
@@ -55,9 +56,9 @@ examples:
         for found in (clean(directory), clean(Path(tempfile.gettempdir()), TEMPORARY)):
             for word, paths in (("put in place", found.restored), ("removed", found.removed)):
                 for path in paths:
-                    print(f"{word}: {path}")
+                    say(f"{word}: {path}")
             for path in found.left:
-                print(f"left, its process runs or cannot be looked up from here: {path}")
+                say(f"left, its process runs or cannot be looked up from here: {path}")
             is_empty &= not (found.restored or found.removed or found.left)
         if is_empty:
-            print("nothing to remove")
+            say("nothing to remove")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from optimum_ane.commands.dataset_arguments import (
     dataset_spec_from_args,
 )
 from optimum_ane.commands.reference_arguments import add_reference_arguments
+from optimum_ane.screen import make_console, say
 
 if TYPE_CHECKING:
     from optimum_ane.workflows.compress import CompressionResult
@@ -119,7 +119,7 @@ docs/compression.md tells how to choose a recipe and how to write one, and what 
         prepared.finish(recipe_file)
         _print_result(result)
         if prepared.mixed is not None:
-            print(f"{prepared.mixed.describe()}; the recipe, to apply again: {recipe_file}")
+            say(f"{prepared.mixed.describe()}; the recipe, to apply again: {recipe_file}")
 
     def _command_line(self) -> str:
         """This command as a line to copy, with files and directories by their names alone."""
@@ -160,7 +160,6 @@ def _add_calibration_arguments(parser: ArgumentParser) -> None:
 
 
 def _print_recipes() -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from optimum_ane.compression.recipes import get_recipe, recipe_names
@@ -170,17 +169,16 @@ def _print_recipes() -> None:
         recipe = get_recipe(name)
         advice = f"\n{recipe.advice}" if recipe.advice else ""
         table.add_row(name, recipe.minimum_deployment_target, recipe.summary + advice)
-    Console().print(table)
+    make_console().print(table)
 
 
 def _print_result(result: CompressionResult) -> None:
-    from rich.console import Console
 
     from optimum_ane.compression.coverage import print_coverage
     from optimum_ane.evaluation.report import print_report
 
     report = result.report
-    console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    console = make_console(wraps=False)
     if result.accuracy is not None:
         print_report(result.accuracy)
     if report.compression is not None:

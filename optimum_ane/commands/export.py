@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from optimum_ane.commands.dataset_arguments import (
 )
 from optimum_ane.commands.form_arguments import LEFT_OVER, add_form_arguments, form_from_args, output_from_args
 from optimum_ane.commands.gate_arguments import add_gate_arguments, gates_from_args
+from optimum_ane.screen import make_console
 
 if TYPE_CHECKING:
     from optimum_ane.package.form import ExportForm
@@ -171,13 +171,12 @@ def _export(args: Namespace, form: ExportForm, command: str) -> ExportResult:
 
 
 def _print_result(result: ExportResult, *, with_residuals: bool) -> None:
-    from rich.console import Console
 
     from optimum_ane.compression.coverage import print_coverage
     from optimum_ane.evaluation.report import print_report
 
     report = result.report
-    console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    console = make_console(wraps=False)
     if result.accuracy is not None:
         print_report(result.accuracy)
     if report.compression is not None:
@@ -215,7 +214,6 @@ def _residency(residency: Mapping[str, Any]) -> str:
 
 
 def _print_supported() -> None:
-    from rich.console import Console
     from rich.table import Column, Table
 
     import optimum_ane.models  # noqa: F401 - registers the architectures
@@ -225,7 +223,7 @@ def _print_supported() -> None:
     table = Table("architecture", "tasks", title="What can be exported to the Neural Engine")
     for model_type, tasks in supported_tasks().items():
         table.add_row(model_type, ", ".join(tasks))
-    console = Console()
+    console = make_console()
     console.print(table)
     by_graph = graph_tasks()
     console.print(

@@ -7,6 +7,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 
 from optimum_ane.commands.base import BaseANECommand
+from optimum_ane.screen import say
 
 _CONVERSATION = "\0"
 """What `--chat` holds without a text."""
@@ -105,7 +106,7 @@ def _messages() -> Iterator[str]:
     """The lines that a person types, or that stand in a file; empty ones are passed over."""
     while True:
         if sys.stdin.isatty():
-            print("> ", end="", file=sys.stderr, flush=True)
+            say("> ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
         if not line:
             return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from optimum_ane.commands.base import BaseANECommand
 from optimum_ane.commands.gate_arguments import add_gate_arguments, gates_from_args
+from optimum_ane.screen import say
 
 if TYPE_CHECKING:
     from optimum_ane.analysis.decoder_package import DecoderInspection
@@ -104,7 +105,7 @@ examples:
         print_decoder(decoder)
         print_findings([i for function in decoder.functions for i in function.inspections])
         programs = [inspection.program.path for inspection in decoder.functions[0].inspections]
-        print(f"operations of one program: optimum-cli ane inspect {programs[0]}")
+        say(f"operations of one program: optimum-cli ane inspect {programs[0]}")
 
     def _tell_program(self, gates: Gates, decoder: DecoderInspection | None) -> None:
         """Inspects one function, prints the answer, writes the page, and checks the limits."""

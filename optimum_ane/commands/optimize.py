@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimum_ane.commands.base import BaseANECommand
+from optimum_ane.screen import make_console
 
 if TYPE_CHECKING:
     from optimum_ane.workflows.optimize import OptimizationResult, ProgramSummary
@@ -102,10 +102,9 @@ _WORTH_NAMING = 0.005
 
 
 def _print_result(result: OptimizationResult) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    console = make_console(wraps=False)
     for name, function in result.functions.items():
         table = Table(f"{name}, predicted", "before", "after")
         for heading, *values in zip(_HEADINGS, _cells(function.before), _cells(function.after), strict=True):

@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from typing import TYPE_CHECKING
 
 from optimum_ane.commands.base import BaseANECommand
+from optimum_ane.screen import say
 
 if TYPE_CHECKING:
     from optimum_ane.hub.plan import Plan
@@ -101,30 +102,30 @@ examples:
 
 def _print_publication(publication: Publication, is_dry_run: bool) -> None:
     for name in publication.left_out:
-        print(f"left out, not part of the package: {name}")
+        say(f"left out, not part of the package: {name}")
     for warning in publication.warnings:
-        print(f"warning: {warning}")
+        say(f"warning: {warning}")
     plan = publication.plan
     created = "would create" if is_dry_run else "created"
     if publication.is_new_repository:
-        print(f"{created} the repository {publication.repo_id}")
+        say(f"{created} the repository {publication.repo_id}")
     if publication.is_new_branch:
-        print(f"{created} the branch {publication.branch}")
+        say(f"{created} the branch {publication.branch}")
     for line in _describe(plan):
-        print(line)
+        say(line)
     if plan.is_empty:
-        print(f"already published, nothing to send: {plan.unchanged} files at {publication.commit}")
+        say(f"already published, nothing to send: {plan.unchanged} files at {publication.commit}")
     elif not publication.is_compared:
-        print(f"would send {_megabytes(plan.sent_bytes)}, less what is there already. Nothing was sent")
+        say(f"would send {_megabytes(plan.sent_bytes)}, less what is there already. Nothing was sent")
     elif is_dry_run:
-        print(f"would send {_megabytes(plan.sent_bytes)}; {plan.unchanged} files are there already. Nothing was sent")
+        say(f"would send {_megabytes(plan.sent_bytes)}; {plan.unchanged} files are there already. Nothing was sent")
     else:
-        print(
+        say(
             f"committed {_megabytes(plan.sent_bytes)}, read back and compared {_megabytes(publication.compared_bytes)}"
         )
-        print(f"commit {publication.commit} on {publication.branch}")
+        say(f"commit {publication.commit} on {publication.branch}")
     if not is_dry_run:
-        print(publication.url)
+        say(publication.url)
 
 
 def _describe(plan: Plan) -> list[str]:

@@ -14,6 +14,7 @@ from optimum_ane.charts import BLUE, GRID, INK, PAPER, chart_style
 from optimum_ane.compression.sweep import Point, Sweep
 from optimum_ane.package.file_writing import replacing_file
 from optimum_ane.package.metric_format import drop_unit
+from optimum_ane.screen import make_console
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +27,7 @@ _MOST_SHOWN = 12.0  # points below the best score
 
 def print_sweep(sweep: Sweep, console: Console | None = None) -> None:
     """Prints the table, on stdout unless another console is given."""
-    (console or Console()).print(as_table(sweep))
+    (console or make_console()).print(as_table(sweep))
 
 
 def as_table(sweep: Sweep) -> Group:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optimum_ane.package.metric_format import drop_name, drop_unit, show_metric
+from optimum_ane.screen import make_console
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class AccuracyReport:
 
 def print_report(report: AccuracyReport, console: Console | None = None) -> None:
     """Prints the table, on stdout unless another console is given."""
-    (console or Console()).print(report)
+    (console or make_console()).print(report)
 
 
 def _json_value(value: Any) -> Any:

@@ -19,6 +19,7 @@ from optimum_ane.hub.repository_packages import fetch_manifest
 from optimum_ane.package.file_names import show_all
 from optimum_ane.package.layout import ANE_CONFIG, CARD
 from optimum_ane.package.manifest import Manifest
+from optimum_ane.screen import say
 
 _TRIES = 3
 """How often a publication is planned before others' commits in between are an error."""
@@ -130,12 +131,12 @@ class Publisher:
             if commit is not None:
                 compared = self._compare(survey, commit)
                 return self._report(survey, before, commit.oid, compared, commit)
-            say(f"somebody else committed to {self.repo_id} meanwhile; planning anew")
+            say(f"somebody else committed to {self.repo_id} meanwhile; planning anew", file=sys.stderr)
             survey = self._survey()
         return self._report(survey, before, survey.remote.head)
 
     def _survey(self) -> _Survey:
-        say(f"looking at {self.repo_id}")
+        say(f"looking at {self.repo_id}", file=sys.stderr)
         with explained(f"looking at {self.repo_id}", self.repo_id, self.token):
             remote = look(self.api, self.repo_id, self.branch)
             if self.private and remote.head is not None and not remote.is_private:
@@ -183,7 +184,7 @@ class Publisher:
 
     def _create(self, remote: Remote) -> None:
         if remote.head is None:
-            say(f"creating {self.repo_id}")
+            say(f"creating {self.repo_id}", file=sys.stderr)
             with explained(f"creating {self.repo_id}", self.repo_id, self.token):
                 self.api.create_repo(self.repo_id, private=self.private, exist_ok=True)
         if self.branch != DEFAULT_BRANCH:
@@ -200,7 +201,7 @@ class Publisher:
                 additions.append(CommitOperationAdd(file.path, source))
                 file.check(additions[-1].upload_info.sha256.hex())  # what the client is about to send
         deletions = [CommitOperationDelete(change.path, is_folder=False) for change in plan.removed]
-        say(f"sending {len(additions)} files, {plan.sent_bytes / 1e6:.1f} MB")
+        say(f"sending {len(additions)} files, {plan.sent_bytes / 1e6:.1f} MB", file=sys.stderr)
         with explained("uploading", self.repo_id, self.token):
             # Apart from the commit, so that an error tells which of the two it was. A .gitignore of the repository
             # would make the client leave out files without a word.
@@ -212,7 +213,7 @@ class Publisher:
                 free_memory=False,
                 gitignore_content=_NOTHING_IGNORED,
             )
-        say("committing")
+        say("committing", file=sys.stderr)
         state = f"{UNCERTAIN_PULL} {self.api.endpoint}/{self.repo_id}/discussions" if self.create_pr else UNCERTAIN
         with explained("committing", self.repo_id, self.token, state):
             try:
@@ -231,7 +232,7 @@ class Publisher:
 
     def _compare(self, survey: _Survey, commit: CommitInfo) -> int:
         """Reads back the hashes of what the commit holds; returns the bytes that they stand for."""
-        say("reading back")
+        say("reading back", file=sys.stderr)
         with explained(
             f"published as {commit.oid}, but reading it back failed", self.repo_id, self.token, "It is there"
         ):
@@ -280,8 +281,3 @@ class Publisher:
             left_out=self.package.left_out,
             warnings=warnings,
         )
-
-
-def say(text: str) -> None:
-    """Tells which stage has begun, on stderr."""
-    print(text, file=sys.stderr)

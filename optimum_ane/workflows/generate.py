@@ -16,6 +16,7 @@ from optimum_ane.errors import InputError, UnsupportedModelError
 from optimum_ane.modeling import ANEModelForCausalLM, ANEModelForSeq2SeqLM
 from optimum_ane.modeling.decoder_cache import ANECache
 from optimum_ane.modeling.package_configuration import load_tokenizer
+from optimum_ane.screen import say, visible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -312,11 +313,11 @@ def generate(
 
     def write(ids: Tensor) -> WrittenText:
         written = model.write(ids, sampling, stream)
-        print(written.describe(model.model.runtime), file=notes, flush=True)
+        say(written.describe(model.model.runtime), file=notes, flush=True)
         return written
 
     if prompt is not None:
-        stream.write(prompt)
+        stream.write(visible(prompt))
         return [write(model.prompt_ids(prompt))]
     messages = [] if system is None else [{"role": "system", "content": system}]
     return _converse(model, messages, [chat] if chat is not None else lines or (), write)
@@ -354,5 +355,5 @@ class _TimedStreamer(TextStreamer):
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """Writes what will not change any more."""
-        self._stream.write(text + ("\n" if stream_end else ""))
+        self._stream.write(visible(text) + ("\n" if stream_end else ""))
         self._stream.flush()

@@ -18,6 +18,7 @@ from optimum_ane.runtimes.portable import PortableSession
 from optimum_ane.runtimes.portable.inspection import Profile, new_state, profile
 from optimum_ane.runtimes.portable.recorder import Recorder
 from optimum_ane.runtimes.portable.session import Precision
+from optimum_ane.screen import make_console
 
 _NUMBERS_SHOWN = 6
 
@@ -67,7 +68,7 @@ def run_package(
     given = None if inputs is None else read_arrays(inputs)
     if threads is not None:
         torch.set_num_threads(threads)
-    console = console or Console(highlight=False, markup=False, soft_wrap=True)
+    console = console or make_console(wraps=False)
     session = PortableSession(path, function_name, precision)
     if given is None:
         given = random_arrays(session.inputs, seed)

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from optimum_ane.analysis.chips import get_chip
 from optimum_ane.analysis.cost import estimate
 from optimum_ane.analysis.operations import read_program
@@ -22,6 +20,7 @@ from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.package.deployment_targets import is_older
 from optimum_ane.package.layout import package_directory
 from optimum_ane.package.manifest import Manifest
+from optimum_ane.screen import make_console, say
 
 
 def run_sweep(
@@ -60,14 +59,14 @@ def run_sweep(
     scorer = AccuracyScorer(
         directory, spec, reference=reference, with_reference=with_reference, trust_remote_code=trust_remote_code
     )
-    console = Console(file=sys.stderr)
+    console = make_console(file=sys.stderr)
     done, count = 0, len(chosen) + 1
 
     def tell(point: Point) -> None:
         nonlocal done
         done += 1
         state = "failed" if point.error is not None else f"{point.ratio:.3f} of the weights"
-        console.print(f"[{done}/{count}] {point.recipe:<34} {state}", highlight=False, markup=False)
+        console.print(f"[{done}/{count}] {point.recipe:<34} {state}")
 
     found = sweep(
         directory,
@@ -82,7 +81,7 @@ def run_sweep(
     )
     files = (output / SWEEP_JSON, *draw_sweep(found, output))
     print_sweep(found)
-    print(f"written: {', '.join(map(str, files))}")
+    say(f"written: {', '.join(map(str, files))}")
     return found
 
 

@@ -17,6 +17,7 @@ from optimum_ane.hub.download import fetch_package
 from optimum_ane.modeling import model_class_of
 from optimum_ane.modeling.package_configuration import load_feature_extractor, load_tokenizer
 from optimum_ane.package.manifest import Manifest
+from optimum_ane.screen import say
 
 if TYPE_CHECKING:
     from optimum_ane.modeling import ANEModel
@@ -268,20 +269,19 @@ def print_transcripts(
         nonlocal done
         done += 1
         for notice in transcript.notices:
-            print(f"{transcript.file}: {notice}", file=notes)
+            say(f"{transcript.file}: {notice}", file=notes)
         if not as_json:
-            print(transcript.text if count == 1 else f"{transcript.file}\t{transcript.text}", file=stream, flush=True)
+            say(transcript.text if count == 1 else f"{transcript.file}\t{transcript.text}", file=stream, flush=True)
             for passage in transcript.passages:
-                print(passage, file=stream, flush=True)
+                say(passage, file=stream, flush=True)
         place = "" if count == 1 else f"{done} of {count}: "
         speed = f"{transcript.seconds:.1f} s of sound in {transcript.took:.1f} s"
         where = " on this machine's CPU, which tells nothing of a device" if transcript.runtime == "portable" else ""
-        print(f"[{place}{speed}, {transcript.runtime} runtime{where}]", file=notes, flush=True)
+        say(f"[{place}{speed}, {transcript.runtime} runtime{where}]", file=notes, flush=True)
 
     transcripts = transcribe(package, files, options, runtime=runtime, revision=revision, token=token, each=show)
     if as_json:
-        json.dump([asdict(each) for each in transcripts], stream, indent=2, ensure_ascii=False)
-        stream.write("\n")
+        print(json.dumps([asdict(each) for each in transcripts], indent=2), file=stream)
 
 
 def _check_name(path: Path) -> None:

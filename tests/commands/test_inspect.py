@@ -135,6 +135,7 @@ def test_a_limit_that_makes_no_sense_is_refused_as_a_usage_error(line, run, caps
     assert line[0] in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_a_full_disk_does_not_destroy_the_page_before(run, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -305,7 +305,7 @@ def generate(
         raise InputError(f"--system is of conversations, and --{given} is none; drop it, or use --chat")
     if text is not None:
         told, engine = write_of_text(package, text, sampling, stream, runtime=runtime, revision=revision, token=token)
-        print(told.describe(engine), file=notes, flush=True)
+        say(told.describe(engine), file=notes, flush=True)
         return [told]
     if sampling.num_beams is not None and sampling.num_beams > 1:
         raise InputError("--num-beams is of --text: what goes on as it is written cannot be taken back")

@@ -13,6 +13,7 @@ from optimum_ane.targets.coreml.passes.fold_normalization import fold_normalizat
 from optimum_ane.targets.coreml.passes.fold_rotation_sign import fold_rotation_sign
 from optimum_ane.targets.coreml.passes.fold_scale_backwards import fold_scale_backwards
 from optimum_ane.targets.coreml.passes.forget_output_types import forget_output_types
+from optimum_ane.targets.coreml.passes.mask_by_product import mask_by_product
 from optimum_ane.targets.coreml.passes.merge_moves import merge_moves
 from optimum_ane.targets.coreml.passes.name_by_module import name_by_module
 from optimum_ane.targets.coreml.passes.pick_by_mask import pick_by_mask
@@ -35,6 +36,7 @@ __all__ = [
     "fold_scale_backwards",
     "forget_output_types",
     "graph_pass_pipeline",
+    "mask_by_product",
     "merge_moves",
     "name_by_module",
     "optimize_passes",
@@ -140,6 +142,7 @@ def graph_pass_pipeline(precision: str, is_classifier: bool, engine_layout: bool
     # What is made of constants is one for all passes, those that match patterns among them.
     pipeline.insert_pass(0, "optimum_ane::fold_constants")
     pipeline.insert_pass(1, "optimum_ane::pick_by_mask")
+    pipeline.insert_pass(2, "optimum_ane::mask_by_product")
     place = pipeline.passes.index("common::dedup_op_and_var_names") + 1
     if engine_layout:
         # After the fusions, which know a stock module's operations, and before the cast, so that a norm's rounding is

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    GPT2Config,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+)
 
 WORDS = 100
 _LIKE_T5 = {
@@ -57,3 +64,33 @@ def source_rows(model, counts=(13, 7, 9), seed=5):
     ids = torch.randint(3, WORDS - 2, (len(counts), max(counts)), generator=torch.Generator().manual_seed(seed))
     mask = (torch.arange(max(counts))[None] < torch.tensor(counts)[:, None]).long()
     return torch.where(mask.bool(), ids, model.config.pad_token_id), mask
+
+
+def make_captioner(width=32, seed=0):
+    """A ViT with a GPT-2 that writes of what it sees; `enc_to_dec_proj` lies between, where the widths differ."""
+    torch.manual_seed(seed)
+    encoder = ViTConfig(
+        hidden_size=width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=24,
+        patch_size=8,
+    )
+    decoder = GPT2Config(
+        n_embd=48, n_layer=2, n_head=3, n_positions=40, vocab_size=WORDS, bos_token_id=0, eos_token_id=2,
+        pad_token_id=1, add_cross_attention=True, is_decoder=True,
+    )  # fmt: skip
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(
+        encoder, decoder, decoder_start_token_id=0, pad_token_id=1, eos_token_id=2
+    )
+    model = VisionEncoderDecoderModel(config).eval().requires_grad_(False)
+    for path, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+            continue
+        is_conv1d = path.startswith("decoder.transformer.h.")  # (in, out), as GPT-2 has its weights
+        inputs = parameter.shape[0] if is_conv1d else parameter[0].numel()
+        parameter.copy_(torch.randn(parameter.shape) * 1.2 * inputs**-0.5)
+    model.generation_config.do_sample = False
+    return model

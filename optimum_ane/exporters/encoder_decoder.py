@@ -81,8 +81,13 @@ class EncoderDecoderANEConfig(StockANEConfig):
     @property
     def vocab_size(self) -> int:
         """Words that the decoder writes."""
-        decoder = getattr(self._config, "decoder", None)
-        return int((decoder if hasattr(decoder, "vocab_size") else self._config.get_text_config()).vocab_size)
+        return int(self.decoder_config.vocab_size)
+
+    @property
+    def decoder_config(self) -> PretrainedConfig:
+        """The configuration of the decoder, of models that are composed of two; else that of the texts."""
+        decoder: PretrainedConfig | None = getattr(self._config, "decoder", None)
+        return self._config.get_text_config() if decoder is None else decoder
 
     def complete(self, form: ExportForm, processor: Processor | None) -> ExportForm:
         """See `ANEConfig.complete`: where the caches are, and how many tokens the decoder may write."""
@@ -102,9 +107,8 @@ class EncoderDecoderANEConfig(StockANEConfig):
 
     @property
     def _positions(self) -> int | None:
-        decoder = getattr(self._config, "decoder", None) or self._config
         names = ("max_target_positions", "max_position_embeddings")
-        found = [getattr(decoder, name, None) for name in names]
+        found = [getattr(self.decoder_config, name, None) for name in names]
         return next((each for each in found if isinstance(each, int) and each > 0), None)
 
     def check(self, form: ExportForm) -> None:
@@ -229,13 +233,13 @@ class EncoderDecoderANEConfig(StockANEConfig):
         """Seeded tokens that a decoder is compared on, (n,) int64, the one that every text begins with first."""
         assert form.context_length is not None
         generator = torch.Generator().manual_seed(seed)
-        padding = self._config.get_text_config().pad_token_id
+        padding = getattr(self.decoder_config, "pad_token_id", None)
         tokens = torch.randint(
             0, self.vocab_size - 1, (min(_COMPARED_TOKENS, form.context_length),), generator=generator
         )
         # Not padding, which has no position of its own in some.
         tokens += (tokens >= (self.vocab_size if padding is None else padding)).long()
-        start = self._config.decoder_start_token_id
+        start = getattr(self._config, "decoder_start_token_id", None)
         if isinstance(start, int) and 0 <= start < self.vocab_size:
             tokens[0] = start
         return tokens

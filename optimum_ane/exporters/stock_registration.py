@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from transformers.models.auto import configuration_auto, modeling_auto
 
+from optimum_ane.exporters.caption import CaptionANEConfig
 from optimum_ane.exporters.config import ANEConfig, register_graph
 from optimum_ane.exporters.decoder import DecoderANEConfig
 from optimum_ane.exporters.dual_encoder import DualEncoderANEConfig
@@ -69,6 +70,7 @@ def _register_images() -> None:
     towers = {name for name in modeling_auto.MODEL_MAPPING_NAMES if name.endswith("_vision_model")}
     of_images = modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES.keys() | towers | set().union(*_IMAGE_TASKS.values())
     others = set().union(*_OF_TEXT, of_both, _NOT_OF_TRANSFORMERS)
+    _register(CaptionANEConfig, ["vision-encoder-decoder"], "image-to-text")
     _register(
         StockImageANEConfig, (of_images & modeling_auto.MODEL_MAPPING_NAMES.keys()) - others, "feature-extraction"
     )

@@ -49,6 +49,13 @@ TEXT_TO_TEXT = """\
 inputs = tokenizer([{text}], truncation=True, return_tensors="pt")
 print(tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True))"""
 
+IMAGE_TO_TEXT = """\
+from PIL import Image
+
+tokenizer = AutoTokenizer.from_pretrained({place})
+inputs = processor(Image.open("photo.jpg"), return_tensors="pt")
+print(tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True))"""
+
 CACHED_TEXT_GENERATION = """\
 write = pipeline("text-generation", model=model, tokenizer=tokenizer)
 print(write("Once upon a time", max_new_tokens=64)[0]["generated_text"])"""

@@ -16,6 +16,7 @@ from optimum_ane.modeling.image import (
     ANEModelForObjectDetection,
     ANEModelForSemanticSegmentation,
 )
+from optimum_ane.modeling.image_text_to_text import ANEModelForImageTextToText
 from optimum_ane.modeling.registration import model_class_of, register
 from optimum_ane.modeling.seq2seq_lm import ANEModelForSeq2SeqLM
 from optimum_ane.modeling.text import (
@@ -38,6 +39,7 @@ __all__ = [
     "ANEModelForFeatureExtraction",
     "ANEModelForImageClassification",
     "ANEModelForImageFeatureExtraction",
+    "ANEModelForImageTextToText",
     "ANEModelForMaskedLM",
     "ANEModelForMultipleChoice",
     "ANEModelForObjectDetection",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from optimum_ane.errors import UnsupportedModelError
+from optimum_ane.exporters.caption import CaptionANEConfig
 from optimum_ane.exporters.dual_encoder import DualEncoderANEConfig
 from optimum_ane.exporters.image_size import fit_of, with_size
 from optimum_ane.exporters.letterbox import letterboxing
@@ -18,8 +19,12 @@ _OF_CHANNELS = ("image_mean", "image_std")
 
 
 def image_config_of(ane_config: ANEConfig) -> StockImageANEConfig:
-    """What is stated of images; of a pair of encoders, that of the one that takes them."""
-    images = ane_config.images if isinstance(ane_config, DualEncoderANEConfig) else ane_config
+    """What is stated of images; of several programs, of that which takes them."""
+    images: ANEConfig = ane_config
+    if isinstance(ane_config, DualEncoderANEConfig):
+        images = ane_config.images
+    elif isinstance(ane_config, CaptionANEConfig):
+        images = ane_config.side.images
     assert isinstance(images, StockImageANEConfig)
     return images
 

@@ -11,15 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from optimum_ane.errors import NoCacheError, UnsupportedModelError
 from optimum_ane.exporters.cached_decoder.crossed_attention import CROSSED, MaskedAttentions, masked_attentions
 from optimum_ane.exporters.cached_decoder.masks import MaskMakers
-from optimum_ane.exporters.cached_decoder.module import STATE, over_state
+from optimum_ane.exporters.cached_decoder.module import STATE, over_state, without_padding
 from optimum_ane.exporters.cached_decoder.relative_bias import RelativeBiases
-from optimum_ane.exporters.cached_decoder.source_cache import BothCaches, CaughtSource, KeptSource, SourceCache
+from optimum_ane.exporters.cached_decoder.source_cache import (
+    BothCaches,
+    CaughtSource,
+    KeptSource,
+    SourceCache,
+    SourceRows,
+)
 from optimum_ane.exporters.cached_decoder.state_cache import StateCache
 
 SOURCE_STATE = "cross_cache"
@@ -125,6 +131,20 @@ class _PassedBy(StateCache):
 
     def write(self, first: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         return rows[:1], rows[1:]
+
+
+class _Recorded(StateCache):
+    """Gives what it is given, and remembers it: what there is to keep of one token."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.zeros(2, 1, 1, 1), torch.zeros((), dtype=torch.long))
+        self.rows: list[SourceRows] = []
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, cache_kwargs: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        self.rows.append(SourceRows(key_states, value_states))
+        return key_states, value_states
 
 
 class _Encoded(BaseModelOutput):
@@ -247,24 +267,25 @@ def cache_shapes(model: PreTrainedModel) -> tuple[tuple[int, int, int], tuple[in
         NoCacheError: Not every layer keeps keys and values of both.
         UnsupportedModelError: Keys and values, or layers, differ in shape.
     """
-    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     hidden = torch.zeros(1, 2, encoder_width(model.config), device=model.device)
     ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     position = torch.zeros(1, dtype=torch.long, device=model.device)
-    with torch.no_grad():
-        model(**_arguments(model, hidden, ids, position, cache))
+    own, source = _Recorded(), CaughtSource()
+    mask = torch.zeros(1, 1, 1, 1, device=model.device)
+    attentions = MaskedAttentions(source, mask)
+    with torch.no_grad(), without_padding(model), _running(model, _Masks(mask, position), 1, attentions):
+        model(**_arguments(model, hidden, ids, position, BothCaches(own, source)))
     name = type(model).__name__
+    if len(own.rows) != len(source.layers):
+        raise NoCacheError(f"of {name}, {len(own.rows)} layers keep tokens and {len(source.layers)} the source")
+    attentions.check(name, len(source.layers))
     found = []
-    for what, kept in (("its tokens", cache.self_attention_cache), ("the source", cache.cross_attention_cache)):
-        if not kept.layers or any(layer.keys is None for layer in kept.layers):
-            raise NoCacheError(f"not every layer of {name} keeps keys and values of {what}")
-        shapes = {each.shape[1::2] for layer in kept.layers for each in (layer.keys, layer.values)}
+    for what, layers in (("its tokens", own.rows), ("the source", source.layers)):
+        shapes = {tuple(map(int, each.shape[1::2])) for layer in layers for each in layer}
         if len(shapes) > 1:
             raise UnsupportedModelError(f"the layers of {name} keep {what} in {len(shapes)} shapes; one is supported")
         ((heads, width),) = shapes
-        found.append((2 * len(kept.layers), int(heads), int(width)))
-    if found[0][0] != found[1][0]:
-        raise NoCacheError(f"of {name}, {found[0][0] // 2} layers keep tokens and {found[1][0] // 2} the source")
+        found.append((2 * len(layers), heads, width))
     return found[0], found[1]
 
 

@@ -174,12 +174,12 @@ def run_with_cache(model: PreTrainedModel) -> Any:
             "state of the whole text in place of keys and values of each token"
         )
     ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-    with torch.no_grad(), _without_padding(model):
+    with torch.no_grad(), without_padding(model):
         return model(input_ids=ids, use_cache=True).past_key_values
 
 
 @contextmanager
-def _without_padding(model: PreTrainedModel) -> Iterator[None]:
+def without_padding(model: PreTrainedModel) -> Iterator[None]:
     """Keeps models from looking for padding among their tokens, which have no values on the meta device."""
     # Set past the configurations' own checks, some of which ask for a number.
     fields = [vars(config) for config in _configs(model) if "pad_token_id" in vars(config)]

@@ -59,7 +59,9 @@ what is read:
   automatic-speech-recognition
                         a folder of sounds (WAV, FLAC, Ogg, MP3 …) with a transcripts.tsv or metadata.csv that names
                         each file and what is said in it; or --audio-column and --text-column of such a list, of a
-                        .parquet file or of a Hub dataset"""
+                        .parquet file or of a Hub dataset
+  text2text-generation  --text-column the text, --label-column what should be written (default: as the original)
+  image-to-text         images alone, or with captions as the sounds above: --image-column, --text-column"""
 
 
 def add_dataset_arguments(

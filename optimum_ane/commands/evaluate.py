@@ -36,6 +36,8 @@ if the drop is larger than --max-accuracy-drop, or a language model's limits are
                         top-1 accuracy of the texts "a photo of a {class}.", and top-5 of more than five classes
   automatic-speech-recognition
                         word and character error rates (WER, CER), in lower case without punctuation, and raw
+  text2text-generation, image-to-text
+                        BLEU, chrF and exact match with targets or captions; without these with the original
   depth-estimation      the share of depths within a factor of 1.25 of the original's; absolute relative error
   text-generation       top-1 and top-5 accuracy and perplexity of each token of the texts, read as one in windows of
                         the package's context; the KL divergence of the next-token distributions of original and

@@ -75,7 +75,7 @@ class Text2TextGeneration(WritingEvaluator[TextsWithTargets]):
         """Makes tokens of a text, cut at the package's length."""
         text = examples.texts[row]
         encoding = tokenizer(text, truncation=True, max_length=sequence_length, return_tensors="pt")
-        is_cut = len(tokenizer(text)["input_ids"]) > sequence_length
+        is_cut = len(tokenizer(text, verbose=False)["input_ids"]) > sequence_length
         inputs = {name: encoding[name].long() for name in tokenizer.model_input_names if name in encoding}
         return SourceOfText(inputs, row, read=reader_of(tokenizer)), is_cut
 

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from transformers import GenerationMixin
+
 from optimum_ane.modeling import ANEModel, model_class_of
 from optimum_ane.package.report import ExportReport
 from optimum_ane.progress import Stages
@@ -92,7 +94,10 @@ class PackageDraft:
 
     def driver(self, sessions: Mapping[str, Session]) -> ANEModel:
         """The model class of the task over sessions of any engine."""
-        return model_class_of(self.form.task, self.manifest.modality)(sessions, self.config, self.manifest)
+        driver = model_class_of(self.form.task, self.manifest.modality)(sessions, self.config, self.manifest)
+        if self.generation_config is not None and isinstance(driver, GenerationMixin):
+            driver.generation_config = self.generation_config
+        return driver
 
     @cached_property
     def checkpoint(self) -> Checkpoint:

@@ -115,6 +115,7 @@ def find_adapter(name: str, hub: HubOptions) -> Adapter | None:
                 f"{name} holds no {_WEIGHTS}; save it again with a peft that writes it (0.6 on)"
             )
         shapes = {key: stored.shape for key, stored in SafetensorsFiles([weights]).items()}
+        _check_ranks(name, entries, shapes)
     return Adapter(
         name=name,
         directory=path.parent,
@@ -124,6 +125,18 @@ def find_adapter(name: str, hub: HubOptions) -> Adapter | None:
         task=_task(entries),
         shapes=shapes,
     )
+
+
+def _check_ranks(name: str, entries: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuses ranks that no tensor has: peft makes matrices of them before it looks at the weights."""
+    largest = max((extent for shape in shapes.values() for extent in shape), default=0)
+    patterns = entries.get("rank_pattern")
+    for entry, rank in {"r": entries.get("r"), **(patterns if isinstance(patterns, dict) else {})}.items():
+        if isinstance(rank, int) and rank > largest:
+            raise CheckpointError(
+                f"{name}: the rank of {entry!r:.100} in {_CONFIG} is {rank}, and no tensor of its weights is longer "
+                f"than {largest}; the configuration is of another adapter, or hostile: download it again"
+            )
 
 
 def load_adapter(name: str, hub: HubOptions) -> Adapter:

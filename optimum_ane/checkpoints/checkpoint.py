@@ -20,7 +20,14 @@ from optimum_ane.checkpoints.adapter import (
 from optimum_ane.checkpoints.configuration import check_token_of, expand_home, infer_task, load_config, resolve_task
 from optimum_ane.checkpoints.hub_files import is_unknown
 from optimum_ane.checkpoints.hub_options import HubOptions
-from optimum_ane.checkpoints.original import as_original, check_is_plain, load_original, make_empty_model, unwrap
+from optimum_ane.checkpoints.original import (
+    as_original,
+    check_is_plain,
+    load_original,
+    make_checked_empty_model,
+    make_empty_model,
+    unwrap,
+)
 from optimum_ane.checkpoints.processor import load_processor
 from optimum_ane.checkpoints.sentence_transformers import SentenceTransformers
 from optimum_ane.checkpoints.sentence_transformers_files import MODULES, read_sentence_transformers
@@ -204,7 +211,7 @@ def _open_with_adapter(
     if task == "auto" and adapter.task is not None:
         task = adapter.task
     task, hub = resolve_task(task, config), _pinned(model, hub)
-    config = with_labels_of(config, task, make_empty_model(task, config, hub), adapter)
+    config = with_labels_of(config, task, make_checked_empty_model(model, task, config, hub), adapter)
     adapters_hub = _pinned(adapter.name, adapters_hub)
 
     def load() -> tuple[PreTrainedModel, tuple[str, ...]]:

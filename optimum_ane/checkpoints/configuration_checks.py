@@ -73,7 +73,8 @@ def _check_labels(model: str, entries: Mapping[str, Any]) -> None:
     if not isinstance(names, dict) or len(names) > MAX_LABELS:
         _refuse(model, "id2label", f"is {names!r:.60}", f"it is an object with up to {MAX_LABELS:,} names of labels")
     # JSON's keys are texts; `{"0": …}` and, in a configuration of Python's, {0: …} are the same to transformers.
-    missing = next((index for index in range(len(names)) if str(index) not in {*map(str, names)}), None)
+    known = {*map(str, names)}
+    missing = next((index for index in range(len(names)) if str(index) not in known), None)
     if missing is not None:
         _refuse(
             model,

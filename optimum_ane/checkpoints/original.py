@@ -13,10 +13,10 @@ from optimum.exporters.tasks import TasksManager
 from torch import nn
 from transformers import PreTrainedModel
 
+from optimum_ane.checkpoints.declared_size import check_declared_layers, check_declared_size, weight_bytes_of
 from optimum_ane.checkpoints.errors import checkpoint_errors, first_line
 from optimum_ane.checkpoints.gguf import dequantizing_arguments, quiet_reader
 from optimum_ane.checkpoints.hub_options import HubOptions
-from optimum_ane.checkpoints.safetensors_files import find_weight_files
 from optimum_ane.checkpoints.weight_checks import check_weights
 from optimum_ane.errors import CheckpointError, UnsupportedModelError
 
@@ -45,6 +45,29 @@ def make_empty_model(task: str, config: PretrainedConfig, hub: HubOptions) -> Pr
         raise _no_model(config.name_or_path or config.model_type, error) from error
 
 
+def make_checked_empty_model(
+    model: str, task: str, config: PretrainedConfig, hub: HubOptions, gguf_file: str | None = None
+) -> PreTrainedModel:
+    """Makes the empty model of a checkpoint, once its configuration was found to be no larger than its weights.
+
+    Args:
+        model: Hub id or directory.
+        task: Optimum's name.
+        config: Its configuration.
+        hub: How to reach the Hub.
+        gguf_file: The GGUF file of it that is read.
+
+    Raises:
+        CheckpointError: The configuration describes a model that the files cannot hold, or none at all; or an index of
+            them is damaged.
+    """
+    weight_bytes = weight_bytes_of(model, hub, gguf_file)
+    check_declared_layers(model, config, weight_bytes)
+    empty = make_empty_model(task, config, hub)
+    check_declared_size(model, empty, weight_bytes)
+    return empty
+
+
 def load_original(
     model: str,
     task: str,
@@ -71,8 +94,8 @@ def load_original(
     """
     model_class = TasksManager.get_model_class_for_task(task, model_type=config.model_type)
     with checkpoint_errors(model), nullcontext() if gguf_file is None else quiet_reader():
-        if gguf_file is None:
-            find_weight_files(model, hub)  # refuses a damaged index, and names in it that lead out of the checkpoint
+        # Refuses a damaged index too, and names in it that lead out of the checkpoint.
+        make_checked_empty_model(model, task, config, hub, gguf_file)
         # Mismatches are let through so that they can be named; transformers' own report is many lines long.
         try:
             loaded, info = model_class.from_pretrained(

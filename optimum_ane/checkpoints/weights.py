@@ -12,7 +12,7 @@ from torch import Tensor
 
 from optimum_ane.checkpoints.errors import checkpoint_errors
 from optimum_ane.checkpoints.hub_options import HubOptions
-from optimum_ane.checkpoints.original import make_empty_model
+from optimum_ane.checkpoints.original import make_checked_empty_model
 from optimum_ane.checkpoints.safetensors_files import SafetensorsFiles, find_weight_files
 from optimum_ane.checkpoints.weight_checks import check_weights
 from optimum_ane.checkpoints.weight_names import WeightNames, match_names
@@ -142,7 +142,8 @@ def open_stored_weights(model: str, task: str, config: PretrainedConfig, hub: Hu
         paths = find_weight_files(model, hub)
         if paths is None:
             return None
-        return match_weights(model, task, make_empty_model(task, config, hub), SafetensorsFiles(paths))
+        files = SafetensorsFiles(paths)
+        return match_weights(model, task, make_checked_empty_model(model, task, config, hub), files)
 
 
 def match_weights(checkpoint: str, task: str, empty: PreTrainedModel, files: SafetensorsFiles) -> StoredWeights | None:

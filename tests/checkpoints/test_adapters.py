@@ -197,6 +197,13 @@ def test_a_base_that_is_not_here(copy):
             open_checkpoint(str(copy))
 
 
+@pytest.mark.parametrize("entries", [{"r": 10**8}, {"rank_pattern": {"query": 10**8}}])
+def test_a_rank_that_no_tensor_has(lora, copy, entries):
+    base, _, _ = lora
+    change_config(copy, **entries)
+    assert "is 100000000, and no tensor of its weights is longer than" in refused(CheckpointError, base, copy)
+
+
 @pytest.mark.parametrize("name", ["bert-tiny", "some-one/bert-tiny"])
 def test_bases_and_adapters_on_the_hub(lora, copy, tmp_path, name):
     """In a cache as the Hub's client leaves it; each has revisions of its own."""

@@ -4,9 +4,13 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny_models import save_checkpoint
+from transformers import AutoConfig
 
 from optimum_ane import export
+from optimum_ane.checkpoints.declared_size import check_declared_layers
 from optimum_ane.errors import CheckpointError, UnsupportedModelError
 
 INDEX = "model.safetensors.index.json"
@@ -107,3 +111,36 @@ def test_an_index_that_is_none(checkpoint, content, says):
     message = refused(checkpoint)
     assert says in message
     assert str(checkpoint) in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("vocab_size", 60_000_000, "describes a model of 2,880,"),
+        ("intermediate_size", 50_000_000, "intermediate.dense.weight alone has the shape (50000000, 48)"),
+        ("max_position_embeddings", 900_000_000, "position_embeddings.weight alone has the shape (900000000, 48)"),
+        ("num_hidden_layers", 9_999, "num_hidden_layers in config.json is 9999, and the"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["safetensors", "pickled"])
+def test_a_small_file_is_no_large_model(checkpoint, name, value, says, kind):
+    """Each of these took gigabytes, or minutes, before the weights were looked at."""
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    if kind == "pickled":
+        weights = load_file(checkpoint / "model.safetensors")
+        (checkpoint / "model.safetensors").unlink()
+        torch.save(weights, checkpoint / "pytorch_model.bin")
+    message = refused(checkpoint)
+    assert says in message
+    assert "the configuration is of another model, or hostile" in message
+
+
+def test_layers_of_parts_are_counted_too():
+    config = AutoConfig.for_model("swin", depths=[2, 2, 10**9])
+    with pytest.raises(CheckpointError, match=r"model: depths in config\.json is \[2, 2, 1000000000\], and"):
+        check_declared_layers("model", config, 84_000)
+    check_declared_layers("model", AutoConfig.for_model("swin", depths=[2, 2, 6]), 84_000)
+    inside = AutoConfig.for_model("clip", vision_config={"num_hidden_layers": 10**6})
+    with pytest.raises(CheckpointError, match=r"num_hidden_layers in config\.json is 1000000"):
+        check_declared_layers("model", inside, 84_000)

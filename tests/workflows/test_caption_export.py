@@ -10,6 +10,9 @@ from transformers import AutoImageProcessor, AutoTokenizer, ViTImageProcessor
 
 from optimum_ane import ANEModelForImageTextToText, export
 from optimum_ane.errors import InputError, UnsupportedModelError
+from optimum_ane.evaluation.datasets import DatasetSpec
+from optimum_ane.evaluation.evaluator import get_evaluator
+from optimum_ane.evaluation.preprocessors import load_preprocessor
 from optimum_ane.package.manifest import Manifest
 
 PROCESSOR = ViTImageProcessor(size={"height": 24, "width": 24})
@@ -52,6 +55,17 @@ def test_it_writes_what_the_original_writes(exported, settings):
     written = model.generate(pixels, **arguments)
     assert written.tolist() == original.generate(pixels, **arguments).tolist()
     assert AutoTokenizer.from_pretrained(result.path).batch_decode(written) == make_tokenizer().batch_decode(written)
+
+
+def test_captions_are_scored_beside_the_originals(exported, tmp_path):
+    original, result, model = exported
+    for index, picture in enumerate(pictures(3)):
+        picture.save(tmp_path / f"{index}.png")
+    evaluator = get_evaluator("image-to-text", original.config, "image")
+    examples = evaluator.load(DatasetSpec(str(tmp_path)))
+    preprocessor = load_preprocessor(result.path, Manifest.read(result.path))
+    report = evaluator.compare(original, model, preprocessor, examples, sequence_length=1, runtime="portable")
+    assert (report.primary_metric, report.rows, report.agreement, report.drop) == ("exact_match", 3, 1, 0)
 
 
 def test_logits_and_what_is_refused(exported):

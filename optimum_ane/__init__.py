@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ANEModelForSemanticSegmentation,
         ANEModelForSeq2SeqLM,
         ANEModelForSequenceClassification,
+        ANEModelForSpeechSeq2Seq,
         ANEModelForTokenClassification,
         ANEModelForZeroShotImageClassification,
     )
@@ -56,6 +57,7 @@ _HOMES = {
     "ANEModelForSemanticSegmentation": "modeling",
     "ANEModelForSeq2SeqLM": "modeling",
     "ANEModelForSequenceClassification": "modeling",
+    "ANEModelForSpeechSeq2Seq": "modeling",
     "ANEModelForTokenClassification": "modeling",
     "ANEModelForZeroShotImageClassification": "modeling",
     "__version__": "version",
@@ -82,6 +84,7 @@ __all__ = [
     "ANEModelForSemanticSegmentation",
     "ANEModelForSeq2SeqLM",
     "ANEModelForSequenceClassification",
+    "ANEModelForSpeechSeq2Seq",
     "ANEModelForTokenClassification",
     "ANEModelForZeroShotImageClassification",
     "__version__",

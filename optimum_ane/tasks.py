@@ -350,6 +350,14 @@ FURTHER_ROWS: Mapping[tuple[str, Modality], Task] = {
         python="optimum_ane.hub.python_tasks:AUDIO_FEATURES",
         modality="audio",
     ),
+    ("automatic-speech-recognition", "audio-text"): replace(
+        TASKS["automatic-speech-recognition"],
+        model_class="ANEModelForSpeechSeq2Seq",
+        auto_class="AutoModelForSpeechSeq2Seq",
+        swift="optimum_ane.hub.swift_encoder_decoder:encoder_decoder",
+        output_class="transformers.modeling_outputs:Seq2SeqLMOutput",
+        modality="audio-text",
+    ),
 }
 """Tasks of which Optimum has one name for rows of several kinds: by name and kind, what `TASKS` does not hold."""
 

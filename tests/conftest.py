@@ -103,3 +103,21 @@ def ctc_package(tmp_path_factory):
     make_extractor(masks=True).save_pretrained(checkpoint)
     export(checkpoint, package, audio_length=LENGTH, quiet=True)
     return original, package, checkpoint
+
+
+@pytest.fixture(scope="session")
+def whisper_package(tmp_path_factory):
+    """A tiny random Whisper of two seconds and several languages: the original, its package, and its checkpoint."""
+    from whisper_models import make_extractor, make_tokenizer, make_whisper
+
+    from optimum_ane import export
+
+    folder = tmp_path_factory.mktemp("whisper")
+    checkpoint, package = folder / "checkpoint", folder / "package"
+    tokenizer = make_tokenizer()
+    original = make_whisper(tokenizer)
+    original.save_pretrained(checkpoint)
+    tokenizer.save_pretrained(checkpoint)
+    make_extractor().save_pretrained(checkpoint)
+    export(checkpoint, package, quiet=True)
+    return original, package, checkpoint

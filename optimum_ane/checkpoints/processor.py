@@ -22,6 +22,7 @@ _AUTO_CLASSES = {
     "image": "AutoImageProcessor",
     "image-text": "AutoImageProcessor",
     "audio": "AutoFeatureExtractor",
+    "audio-text": "AutoFeatureExtractor",
 }
 
 

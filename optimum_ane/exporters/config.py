@@ -17,7 +17,7 @@ from optimum_ane.tasks import Modality
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import BaseImageProcessor, FeatureExtractionMixin, PretrainedConfig
+    from transformers import BaseImageProcessor, FeatureExtractionMixin, PretrainedConfig, PreTrainedTokenizerBase
 
     from optimum_ane.exporters.programs import FunctionSpec, ProgramSpec
     from optimum_ane.package.manifest import Manifest
@@ -201,6 +201,14 @@ class ANEConfig(ExporterConfig, ABC):
     def adapt_processor(self, processor: Processor | None) -> Processor | None:
         """The processor that makes the package's inputs, where the checkpoint's own makes inputs of another kind."""
         return processor
+
+    def adapt_tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase | None:
+        """The tokenizer of the package, where the checkpoint's own lacks what is asked of it.
+
+        Raises:
+            CheckpointError: There is none, and there has to be one, or it does not fit.
+        """
+        return tokenizer
 
     def part_of(self, original: nn.Module) -> nn.Module:
         """What of the original a package is made of and compared with: all of it, or its encoder."""

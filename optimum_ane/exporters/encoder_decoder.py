@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -106,6 +106,15 @@ class EncoderDecoderANEConfig(StockANEConfig):
         return _DEFAULT_CONTEXT
 
     @property
+    def further_outputs(self) -> tuple[str, ...]:
+        """What a step gives beside logits: `ALIGNMENT`, where there are alignment heads."""
+        return ()
+
+    def alignment_heads(self, model: PreTrainedModel) -> Sequence[tuple[int, int]]:
+        """Layer and head of the attentions to the source whose weights are an output; none by default."""
+        return ()
+
+    @property
     def _positions(self) -> int | None:
         names = ("max_target_positions", "max_position_embeddings")
         found = [getattr(self.decoder_config, name, None) for name in names]
@@ -130,7 +139,9 @@ class EncoderDecoderANEConfig(StockANEConfig):
         """The model without memory for its weights, on torch's meta device."""
         auto_class = getattr(transformers, task_row(self.task, modality=self.MODALITY).auto_class)
         with torch.device("meta"):
-            model: PreTrainedModel = auto_class.from_config(self._config, attn_implementation="eager")
+            model: PreTrainedModel = auto_class.from_config(
+                self._config, dtype=torch.float32, attn_implementation="eager"
+            )
         return model.eval().requires_grad_(False)
 
     @cached_property
@@ -161,8 +172,9 @@ class EncoderDecoderANEConfig(StockANEConfig):
             ValueSpec("encoder_mask", (1, 1, 1, padded_columns(columns)), form.precision),
         )
         logits = ValueSpec("logits", None, form.precision)
+        further = tuple(ValueSpec(name, None, form.precision) for name in self.further_outputs)
         if form.kv_cache == "state":
-            infer = FunctionSpec(INFER, token, (logits,), (own, source))
+            infer = FunctionSpec(INFER, token, (logits, *further), (own, source))
             begun = ValueSpec("begun", None, "int32")
             begin = FunctionSpec(BEGIN, (hidden,), (begun,), (own, source), view=SourceReader)
             functions: tuple[FunctionSpec, ...] = (infer, begin)
@@ -170,7 +182,7 @@ class EncoderDecoderANEConfig(StockANEConfig):
             passes = _bytes(source) <= MOST_PASSED_BYTES
             passed = replace(source, dtype=form.precision) if passes else hidden
             inputs = (*token, replace(own, dtype=form.precision), passed)
-            functions = (FunctionSpec(MAIN, inputs, (logits, ValueSpec(NEW_ROWS, None, form.precision))),)
+            functions = (FunctionSpec(MAIN, inputs, (logits, ValueSpec(NEW_ROWS, None, form.precision), *further)),)
             if passes:
                 (encode,) = encoder.functions
                 outputs = (*encode.outputs, ValueSpec(SOURCE_STATE, None, form.precision))
@@ -194,10 +206,10 @@ class EncoderDecoderANEConfig(StockANEConfig):
             gives_cache = program.name == ENCODER and len(function.outputs) > 1
             return ProjectingEncoder(model, module) if gives_cache else module
         shapes = {value.name: value.shape or () for value in (*function.inputs, *function.states)}
-        context = shapes["causal_mask"][3]
+        context, heads = shapes["causal_mask"][3], self.alignment_heads(model)
         if function.states:
-            return CrossedDecoder(model, context, shapes[SOURCE_STATE][2])
-        return PassedCrossedDecoder(model, context, projects=HIDDEN_STATES in shapes)
+            return CrossedDecoder(model, context, shapes[SOURCE_STATE][2], heads)
+        return PassedCrossedDecoder(model, context, HIDDEN_STATES in shapes, heads)
 
     def function_inputs(self, function: FunctionSpec, seed: int = 0) -> dict[str, Tensor]:
         """See `ANEConfig.function_inputs`."""

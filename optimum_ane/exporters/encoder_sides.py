@@ -7,10 +7,11 @@ kind of source, write another `EncoderSide`, and a configuration that names it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 
 from optimum_ane.errors import UnsupportedModelError
@@ -32,6 +33,10 @@ ENCODER = "encoder"
 """The program, and its one function is `main`."""
 HIDDEN_STATES = "encoder_hidden_states"
 """Its output, (1, T, C)."""
+
+
+Answer: TypeAlias = "tuple[np.ndarray, np.ndarray]"
+"""What was expected, and what was given."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +95,15 @@ class EncoderSide(ABC):
     def sources(self, form: ExportForm, seed: int = 0) -> tuple[Source, ...]:
         """Two seeded sources at least, the first of the full length and the last of an odd, smaller one, if any is."""
 
-    def compare_further(self, sessions: Mapping[str, Session]) -> Mapping[str, float]:
-        """Compares programs before the encoder with what makes their outputs elsewhere.
+    def further_answers(self, sessions: Mapping[str, Session]) -> Mapping[str, Sequence[Answer]]:
+        """Runs programs before the encoder, and what makes their outputs elsewhere.
 
         Args:
             sessions: Of all programs by name, in PyTorch or saved.
 
         Returns:
-            dB by a name that tells what was compared; none where there are no such programs.
+            What is expected and what a program gave, by a name that tells what it is; nothing where there are no such
+            programs.
         """
         return {}
 

@@ -56,6 +56,15 @@ def whisper_extractor(config: PretrainedConfig, processor: Processor | None) -> 
     return extractor
 
 
+def spectrogram_of(extractor: WhisperFeatureExtractor) -> MelSpectrogram:
+    """What a feature extractor computes, in convolutions.
+
+    Args:
+        extractor: From `whisper_extractor`.
+    """
+    return MelSpectrogram(torch.from_numpy(extractor.mel_filters), extractor.n_fft, extractor.hop_length)
+
+
 class MelProgram(nn.Module):
     """The module of the program `mel`: a sound in, what the feature extractor makes of it out.
 
@@ -65,8 +74,7 @@ class MelProgram(nn.Module):
 
     def __init__(self, extractor: WhisperFeatureExtractor) -> None:
         super().__init__()
-        filters = torch.from_numpy(extractor.mel_filters)
-        self.model = MelSpectrogram(filters, extractor.n_fft, extractor.hop_length)
+        self.model = spectrogram_of(extractor)
 
     def forward(self, audio: Tensor) -> Tensor:
         """(1, samples) float32 → (1, mels, frames)."""

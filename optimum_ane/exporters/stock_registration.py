@@ -14,6 +14,7 @@ from optimum_ane.exporters.encoder_decoder import TextToTextANEConfig
 from optimum_ane.exporters.stock_audio import StockAudioANEConfig
 from optimum_ane.exporters.stock_image import StockImageANEConfig
 from optimum_ane.exporters.stock_text import StockTextANEConfig
+from optimum_ane.exporters.whisper import SpeechToTextANEConfig
 from optimum_ane.package.form import GENERATION, TEXT_TO_TEXT
 
 _TEXT_TASKS: Mapping[str, Mapping[str, object]] = {
@@ -89,6 +90,7 @@ def _register_audio() -> None:
     others = set().union(*_OF_TEXT) - of_speech
     _register(StockAudioANEConfig, classifiers, "audio-classification")
     _register(StockAudioANEConfig, of_characters, "automatic-speech-recognition")
+    _register(SpeechToTextANEConfig, ["whisper"], "automatic-speech-recognition")
     _register(
         StockAudioANEConfig, (of_sounds & modeling_auto.MODEL_MAPPING_NAMES.keys()) - others, "feature-extraction"
     )

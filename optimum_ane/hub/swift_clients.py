@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from optimum_ane.exporters.compile_script import whisperkit_folder
+
 if TYPE_CHECKING:
     from optimum_ane.hub.card_package import CardPackage
 
@@ -29,7 +31,25 @@ _ANEMLL = """\
 //     swift run anemllcli --meta meta.yaml        in its folder anemll-swift-cli
 //     python tests/chat.py --meta meta.yaml       in its repository"""
 
+_WHISPERKIT = """\
+// WhisperKit loads compiled models: run `sh compile.sh` on a Mac first, which makes the folder {folder}.
+// Nobody has run this package with it.
+import WhisperKit
+
+func example(folder: URL) async throws {{
+    let models = folder.appending(path: "{folder}").path
+    let pipe = try await WhisperKit(WhisperKitConfig(modelFolder: models, load: true, download: false))
+    let results = try await pipe.transcribe(audioPath: "speech.wav")
+    print(results.map(\\.text).joined(separator: " "))
+}}"""
+
 
 def client_snippet(package: CardPackage) -> str:
     """Writes how the client that a package was made for takes it."""
-    return _ANEMLL if package.manifest.form.layout == "anemll" else _SWIFT_TRANSFORMERS
+    manifest = package.manifest
+    snippets = {
+        "anemll": _ANEMLL,
+        "swift-transformers": _SWIFT_TRANSFORMERS,
+        "whisperkit": _WHISPERKIT.format(folder=whisperkit_folder(manifest.source.name)),
+    }
+    return snippets[manifest.form.layout]

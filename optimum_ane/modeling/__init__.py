@@ -19,6 +19,7 @@ from optimum_ane.modeling.image import (
 from optimum_ane.modeling.image_text_to_text import ANEModelForImageTextToText
 from optimum_ane.modeling.registration import model_class_of, register
 from optimum_ane.modeling.seq2seq_lm import ANEModelForSeq2SeqLM
+from optimum_ane.modeling.speech_seq2seq import ANEModelForSpeechSeq2Seq
 from optimum_ane.modeling.text import (
     ANEModelForFeatureExtraction,
     ANEModelForMaskedLM,
@@ -47,6 +48,7 @@ __all__ = [
     "ANEModelForSemanticSegmentation",
     "ANEModelForSeq2SeqLM",
     "ANEModelForSequenceClassification",
+    "ANEModelForSpeechSeq2Seq",
     "ANEModelForTokenClassification",
     "ANEModelForZeroShotImageClassification",
     "model_class_of",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimum_ane.exporters.swift_transformers import CLIENT_NAMES
 from optimum_ane.modeling.anemll_session import AnemllSession
+from optimum_ane.modeling.whisperkit_session import whisperkit_sessions
 from optimum_ane.runtimes.session import TensorSpec
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def native_sessions(sessions: Mapping[str, Session], layout: str, config: PretrainedConfig) -> Mapping[str, Session]:
-    """Returns the sessions of a language model's programs as a native package has them.
+    """Returns the sessions of a package that writes text as a native package has them.
 
     Raises:
         PackageError: They are not those of the layout.
@@ -27,6 +28,8 @@ def native_sessions(sessions: Mapping[str, Session], layout: str, config: Pretra
     if layout == "swift-transformers":
         ours = {client: own for own, client in CLIENT_NAMES.items()}
         return {name: RenamedSession(session, ours) for name, session in sessions.items()}
+    if layout == "whisperkit":
+        return whisperkit_sessions(sessions, config)
     return sessions
 
 

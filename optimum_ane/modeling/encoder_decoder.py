@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ class PackagedEncoder:
             UnsupportedModelError: Attentions or hidden states in between are asked for.
         """
         for name in ("output_attentions", "output_hidden_states"):
-            if kwargs.get(name):
+            if kwargs.get(name) and name not in self._model.left_out_of_encoder:
                 raise UnsupportedModelError(f"{name}: a package gives neither attentions nor hidden states in between")
         taken = inspect.signature(self._model.encode).parameters
         encoded = self._model.encode(*inputs, **{name: value for name, value in kwargs.items() if name in taken})
@@ -83,6 +83,9 @@ class ANEEncoderDecoderModel(ANEModel, GenerationMixin):
     """
 
     _is_stateful = False
+
+    left_out_of_encoder: ClassVar[frozenset[str]] = frozenset()
+    """What `generate` may ask the encoder for where it does not need it: it goes without."""
 
     def __init__(self, sessions: Mapping[str, Session], config: PretrainedConfig, manifest: Manifest) -> None:
         super().__init__(sessions, config, manifest)
@@ -123,7 +126,11 @@ class ANEEncoderDecoderModel(ANEModel, GenerationMixin):
 
     def _encode_rows(self, arrays: list[Mapping[str, np.ndarray]], device: torch.device) -> EncodedRows:
         """Runs the encoder's program row by row."""
-        found = [self._programs.encode(inputs) for inputs in arrays]
+        return self._encoded([self._programs.encode(inputs) for inputs in arrays], device)
+
+    @staticmethod
+    def _encoded(found: Sequence[EncodedSource], device: torch.device) -> EncodedRows:
+        """Puts the rows of a batch together."""
         hidden = torch.from_numpy(np.concatenate([each.hidden for each in found]).astype(np.float32))
         caches = [each.cache for each in found if each.cache is not None]
         cache = torch.from_numpy(np.stack(caches)).to(device) if caches else None

@@ -119,8 +119,20 @@ class EncoderDecoderPrograms:
         cache = CacheArray(np.zeros(own.shape, own.dtype)) if again is None else again.states[0]
         return CachedText([cache], [], encoder_mask, _of_shape(taken, spec.shape).astype(spec.dtype))
 
+    def gives(self, name: str) -> bool:
+        """Whether a step has an output of this name."""
+        return name in self._step.outputs
+
     def step(self, text: CachedText, token: int) -> np.ndarray:
         """Reads one token; gives the logits of what follows, (vocabulary,) float32.
+
+        Raises:
+            InputError: The context is full.
+        """
+        return np.asarray(self.read(text, token)["logits"])[0, 0].astype(np.float32)
+
+    def read(self, text: CachedText, token: int) -> Mapping[str, np.ndarray]:
+        """Reads one token; gives the outputs by name, as the program gives them.
 
         Raises:
             InputError: The context is full.
@@ -145,7 +157,7 @@ class EncoderDecoderPrograms:
         else:
             answer = self._step.predict(inputs, state)
         text.tokens.append(token)
-        return np.asarray(answer["logits"])[0, 0].astype(np.float32)
+        return answer
 
 
 def _function(program: Session, name: str) -> Session:

@@ -15,15 +15,15 @@ PRECISIONS = ("float16", "float32")
 COMPUTE_UNITS = ("cpu_and_ne", "all", "cpu_and_gpu", "cpu_only")
 METHODS = ("auto", "handwritten", "graph")
 KV_CACHES = ("state", "io", "none")
-LAYOUTS = ("native", "swift-transformers", "anemll")
+LAYOUTS = ("native", "swift-transformers", "anemll", "whisperkit")
 IMAGE_INPUTS = ("image", "tensor")
 POOLING_MODES = ("mean", "cls", "lasttoken")
 NO_POOLING = "none"
 """Asks for hidden states also where the checkpoint's own files ask for a pooling."""
 
 AUTO = "auto"
-GENERATION, TEXT_TO_TEXT = "text-generation", "text2text-generation"
-WRITING_TASKS = (GENERATION, TEXT_TO_TEXT, "automatic-speech-recognition", "image-to-text")
+GENERATION, TEXT_TO_TEXT, SPEECH = "text-generation", "text2text-generation", "automatic-speech-recognition"
+WRITING_TASKS = (GENERATION, TEXT_TO_TEXT, SPEECH, "image-to-text")
 """Those whose packages may write text, with a cache of what was read."""
 DEFAULT_LENGTH = 128
 CUSTOM = "custom"
@@ -198,7 +198,8 @@ class ExportForm:
     )
     layout: str = _option(
         "native",
-        "names, files and types: native, or those that a client of others expects (text-generation)",
+        "names, files and types: native, or those that a client of others expects: swift-transformers and anemll of "
+        "text-generation, whisperkit of automatic-speech-recognition",
         choices=LAYOUTS,
     )
 
@@ -327,6 +328,8 @@ class ExportForm:
             given.append("layout")
         for name in given:
             tasks = WRITING_TASKS if name in ("context_length", "kv_cache") else (GENERATION,)
+            if name == "layout" and self.layout == "whisperkit":
+                tasks = (SPEECH,)
             if self.task not in (AUTO, *tasks):
                 kind = f"task {tasks[0]}" if len(tasks) == 1 else f"tasks {', '.join(tasks)}"
                 raise UnsupportedModelError(
@@ -367,7 +370,7 @@ class ExportForm:
 
     @property
     def _default_target(self) -> str:
-        if self.has_cache:
+        if self.has_cache and self.layout != "whisperkit":
             return "iOS18"  # also where the cache is no state: its functions share one program
         needed, _ = self._needed_target
         return "iOS16" if is_older(needed, "iOS16") else needed

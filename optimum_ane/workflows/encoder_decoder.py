@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from optimum_ane.errors import ANEError, UnsupportedModelError, ValidationError
 from optimum_ane.exporters.encoder_decoder import EncoderDecoderANEConfig
 from optimum_ane.exporters.encoder_sides import Source
 from optimum_ane.exporters.t5_scale import choose_power, scale_streams
+from optimum_ane.modeling.client_sessions import native_sessions
 from optimum_ane.modeling.encoder_decoder_programs import EncoderDecoderPrograms
 from optimum_ane.package.report import Attempt
 from optimum_ane.runtimes.portable import PortableSession
@@ -23,6 +25,7 @@ from optimum_ane.validation.encoder_decoder import (
     answers_of_programs,
     compare_written,
 )
+from optimum_ane.validation.psnr import psnr
 from optimum_ane.workflows import graph
 from optimum_ane.workflows import stages as stage
 from optimum_ane.workflows.decoder import end_ids
@@ -30,6 +33,7 @@ from optimum_ane.workflows.decoder import end_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from optimum_ane.runtimes import Session
     from optimum_ane.targets.coreml.metadata import Metadata
     from optimum_ane.workflows.draft import PackageDraft
 
@@ -92,8 +96,9 @@ class EncoderDecoderExport:
         """
         assert self._expected is not None
         config = _config(draft)
-        sessions = {each.name: stage.torch_session(draft, each) for each in draft.programs}
+        in_pytorch = {each.name: stage.torch_session(draft, each) for each in draft.programs}
         try:
+            sessions = native_sessions(in_pytorch, draft.form.layout, draft.config)
             programs = EncoderDecoderPrograms(sessions)
             answers = answers_of_programs(programs, config.sources(draft.form), config.tokens(draft.form))
         except ANEError:
@@ -104,7 +109,7 @@ class EncoderDecoderExport:
                 f"{error}"
             ) from error
         compared = compare_written(self._expected, answers)
-        further = config.side.compare_further(sessions)
+        further = _further(config, sessions)
         draft.report.module_psnr = {**compared.ratios, "logits": compared.least, **further}
         for name, ratio in draft.report.module_psnr.items():
             if not ratio >= GATE_PSNR:
@@ -131,11 +136,11 @@ class EncoderDecoderExport:
         """Compares a saved package with the original; see `graph.Compare`."""
         assert self._expected is not None
         config = _config(draft)
-        programs = EncoderDecoderPrograms(draft.sessions)
+        sessions = native_sessions(draft.sessions, draft.form.layout, draft.config)
+        programs = EncoderDecoderPrograms(sessions)
         answers = answers_of_programs(programs, config.sources(draft.form), config.tokens(draft.form))
         compared = compare_written(self._expected, answers)
-        further = config.side.compare_further(draft.sessions)
-        ratios = {**compared.ratios, **further}
+        ratios = {**compared.ratios, **_further(config, sessions)}
         draft.report.logits = {"infer": compared.logits.summary()}
         draft.report.package_psnr, draft.report.psnr_threshold = ratios, limit
         draft.report.runtime = PortableSession.runtime
@@ -157,6 +162,12 @@ def _calibration(draft: PackageDraft) -> list[Source]:
         ids = draft.tokenizer(text, truncation=True, max_length=draft.form.longest, return_tensors="pt")["input_ids"]
         found.append(Source({}, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}))
     return found
+
+
+def _further(config: EncoderDecoderANEConfig, sessions: Mapping[str, Session]) -> dict[str, float]:
+    """DB of what programs before the encoder give; the least of their answers."""
+    answers = config.side.further_answers(sessions)
+    return {name: min(psnr(expected, given) for expected, given in pairs) for name, pairs in answers.items()}
 
 
 def _config(draft: PackageDraft) -> EncoderDecoderANEConfig:

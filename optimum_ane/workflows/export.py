@@ -26,6 +26,7 @@ from optimum_ane.exporters.anemll import AnemllANEConfig
 from optimum_ane.exporters.config import ANEConfig, get_ane_config_class
 from optimum_ane.exporters.encoder_decoder import EncoderDecoderANEConfig
 from optimum_ane.exporters.swift_transformers import SwiftTransformersANEConfig
+from optimum_ane.exporters.whisperkit import WhisperKitANEConfig
 from optimum_ane.package.deployment_targets import ios_target
 from optimum_ane.package.environment import machine_kind, tool_versions
 from optimum_ane.package.form import NO_POOLING, ExportForm, form_from_options
@@ -62,6 +63,7 @@ CachedExport: TypeAlias = DecoderExport | EncoderDecoderExport
 _OF_CLIENTS: dict[str, type[ANEConfig]] = {
     "anemll": AnemllANEConfig,
     "swift-transformers": SwiftTransformersANEConfig,
+    "whisperkit": WhisperKitANEConfig,
 }
 """Export configurations by layout, where it is not the native one."""
 
@@ -333,14 +335,14 @@ def export_checkpoint(
     ane_config = _configure(checkpoint, form)
     is_text, has_text = ane_config.MODALITY == "text", "text" in ane_config.MODALITY
     needs_tokenizer = task_row(form.task, form.pools, ane_config.MODALITY).has_tokenizer
-    tokenizer = checkpoint.tokenizer if needs_tokenizer else None
+    tokenizer = ane_config.adapt_tokenizer(checkpoint.tokenizer) if needs_tokenizer else None
     processor = ane_config.adapt_processor(checkpoint.processor(ane_config.MODALITY))
     asked, form = form, ane_config.complete(form, processor).pinned()
     if form.image_size != asked.image_size:
         checkpoint.notes.append(f"image size: {' × '.join(map(str, form.image_size or ()))} pixels")
     if form.image_input != asked.image_input:
         checkpoint.notes.append(_image_input_note(ane_config))
-    if form.audio_length != asked.audio_length:
+    if form.audio_length != asked.audio_length and ane_config.MODALITY == "audio":
         checkpoint.notes.append(f"audio length: {form.audio_length}; --audio-length takes another")
     ane_config.check(form)
     if "image" in ane_config.MODALITY and processor is not None:
@@ -575,7 +577,7 @@ def _manifest(
         labels=labels,
         text=_text(checkpoint, form) if "text" in ane_config.MODALITY else None,
         image=image_entry(form, ane_config, processor) if "image" in ane_config.MODALITY else None,
-        audio=audio_entry(form, processor) if ane_config.MODALITY == "audio" else None,
+        audio=audio_entry(form, processor) if "audio" in ane_config.MODALITY else None,
         method=ane_config.METHOD,
         versions={"optimum-ane": __version__} | tool_versions(),
     )

@@ -202,9 +202,15 @@ def predict_residency(draft: PackageDraft, chip: str | None, gates: Gates) -> No
         ValidationError: A limit is not kept, or a rule for states and functions whose breach keeps a program from
             loading.
     """
+    # What is meant for the CPU, whatever the others are, is not asked to run elsewhere.
+    programs = [
+        program
+        for program in draft.manifest.programs
+        if program.compute_units != "cpu_only" or draft.form.compute_units == "cpu_only"
+    ]
     inspections = {
         draft.manifest.function_name(program, function): inspect(draft.directory / program.path, chip, function.name)
-        for program in draft.manifest.programs
+        for program in programs
         for function in program.functions
     }
     draft.inspections = tuple(inspections.values())
@@ -430,6 +436,9 @@ def _convertible(
         outputs=tuple(value.name for value in function.outputs),
         states={value.name: value.shape or () for value in function.states},
         float32_outputs=[value.name for value in function.outputs if value.dtype == "float32"],
+        float16_outputs=[
+            value.name for value in function.outputs if (value.dtype, program.precision) == ("float16", "float32")
+        ],
         other_shapes={value.name: value.other_shapes for value in function.inputs if value.other_shapes},
         images={value.name: value.image for value in (*function.inputs, *function.outputs) if value.image},
         meanings=MEANINGS | {value.name: value.meaning for value in function.inputs if value.image},

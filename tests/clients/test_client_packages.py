@@ -14,7 +14,8 @@ from transformers import AutoConfig
 from optimum_ane import ANEModelForCausalLM
 from optimum_ane.errors import ShapeError, UnsupportedModelError
 from optimum_ane.exporters.anemll import AnemllANEConfig
-from optimum_ane.exporters.cached_decoder.anemll_files import AnemllNames, compile_script, prefix_of
+from optimum_ane.exporters.cached_decoder.anemll_files import AnemllNames, prefix_of
+from optimum_ane.exporters.compile_script import compile_script
 from optimum_ane.exporters.swift_transformers import SwiftTransformersANEConfig
 from optimum_ane.package.form import ExportForm
 from optimum_ane.runtimes.portable.package import Package

@@ -1,4 +1,4 @@
-"""The files beside the programs of ANEMLL's layout: what its clients read first, and the line that a Mac has to run.
+"""The file beside the programs of ANEMLL's layout that its clients read first.
 
 Source of the entries: `anemll/utils/generate_meta_yaml.py`, `tests/chat.py` and `AnemllCore/YAMLConfig.swift` of
 github.com/Anemll/Anemll.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-META_YAML, COMPILE_SH = "meta.yaml", "compile.sh"
+META_YAML = "meta.yaml"
 
 
 @dataclass(frozen=True)
@@ -100,21 +99,3 @@ def meta_yaml(
     lines = ["model_info:", *(f"  {key}: {json.dumps(value)}" for key, value in about.items())]
     lines += [f"  architecture: {json.dumps(architecture)}", "  parameters:"]
     return "\n".join([*lines, *(f"    {key}: {json.dumps(value)}" for key, value in entries)]) + "\n"
-
-
-def compile_script(packages: Sequence[str]) -> str:
-    """Returns the text of a script that compiles packages beside themselves, for clients that take no `.mlpackage`.
-
-    Args:
-        packages: Their names, with the suffix.
-    """
-    names = " ".join(f"'{name}'" for name in packages)
-    return (
-        "#!/bin/sh\n"
-        "# To be run once on a Mac with Xcode: clients load compiled models only.\n"
-        "set -e\n"
-        'cd "$(dirname "$0")"\n'
-        f"for package in {names}; do\n"
-        '    xcrun coremlcompiler compile "$package" .\n'
-        "done\n"
-    )

@@ -40,6 +40,32 @@ def cached_attention(
     s_aux: Tensor | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
+    """Grouped scaled dot-product attention without repeated keys; see `attend`, whose arguments these are.
+
+    Returns:
+        What is mixed, and no weights.
+
+    Raises:
+        UnsupportedModelError: There is no mask, or an argument is not understood.
+    """
+    mixed, _ = attend(
+        module, query, key, value, attention_mask, scaling, dropout, softcap=softcap, s_aux=s_aux, **others
+    )
+    return mixed, None
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **others: Any,
+) -> tuple[Tensor, Tensor]:
     """Grouped scaled dot-product attention without repeated keys.
 
     Args:
@@ -55,7 +81,7 @@ def cached_attention(
         others: What else a modeling file hands on.
 
     Returns:
-        (1, Q, H, D of `value`), contiguous as modeling files expect it, and no weights.
+        (1, Q, H, D of `value`), contiguous as modeling files expect it; and the weights, (1, K, H / K · Q, context).
 
     Raises:
         UnsupportedModelError: There is no mask, or an argument is not understood.
@@ -81,7 +107,7 @@ def cached_attention(
         sinks = s_aux.reshape(1, key_heads, groups, 1).repeat_interleave(length, dim=2)
         weights = torch.cat((scores, sinks), dim=-1).softmax(dim=-1)[..., :-1]
     mixed = torch.matmul(weights, value)
-    return mixed.reshape(1, heads, length, value.shape[3]).transpose(1, 2).contiguous(), None
+    return mixed.reshape(1, heads, length, value.shape[3]).transpose(1, 2).contiguous(), weights
 
 
 AttentionInterface.register(NAME, cached_attention)

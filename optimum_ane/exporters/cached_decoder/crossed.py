@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,8 @@ from optimum_ane.exporters.cached_decoder.source_cache import (
 from optimum_ane.exporters.cached_decoder.state_cache import StateCache
 
 SOURCE_STATE = "cross_cache"
+ALIGNMENT = "alignment_weights"
+"""The output with the weights of the attentions to the source that follow the words."""
 COLUMNS_MULTIPLE = 32
 """The columns of a source are filled up to a multiple of this: states of other widths fail on devices."""
 
@@ -48,18 +50,29 @@ class CrossedDecoder(nn.Module):
         model: The whole model, in evaluation mode and float32; it is neither copied nor changed beyond the calls.
         context_length: Rows of the state of tokens.
         columns: Of the state of the source.
+        alignment_heads: Layer and head of the attentions to the source whose weights are a further output; none for
+            no such output.
     """
 
-    def __init__(self, model: PreTrainedModel, context_length: int, columns: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        context_length: int,
+        columns: int,
+        alignment_heads: Sequence[tuple[int, int]] = (),
+    ) -> None:
         super().__init__()
         self.model, self.context_length, self.columns = model, context_length, columns
+        self.alignment_heads = alignment_heads
         own, source = cache_shapes(model)
         self.own_shape = own
         self.register_buffer(STATE, torch.zeros(own[0], own[1], context_length, own[2]), persistent=False)
         self.register_buffer(SOURCE_STATE, torch.zeros(source[0], source[1], columns, source[2]), persistent=False)
         self._biases = RelativeBiases(model, context_length)
 
-    def forward(self, input_ids: Tensor, position: Tensor, causal_mask: Tensor, encoder_mask: Tensor) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, position: Tensor, causal_mask: Tensor, encoder_mask: Tensor
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Reads a token and writes its rows.
 
         Args:
@@ -69,16 +82,18 @@ class CrossedDecoder(nn.Module):
             encoder_mask: (1, 1, 1, columns), 0 for columns of the source, −3e4 for those that fill it up.
 
         Returns:
-            The logits (1, 1, vocabulary).
+            The logits (1, 1, vocabulary); and, with alignment heads, their weights (1, heads, columns).
 
         Raises:
             UnsupportedModelError: The model does what is not understood over a state; the message says what.
         """
         own = TokenCache(getattr(self, STATE), position[0])
         source = KeptSource(getattr(self, SOURCE_STATE))
-        logits = read_token(self.model, input_ids, position, (causal_mask, encoder_mask), own, source, self._biases)
+        logits, weights = read_token(
+            self.model, input_ids, position, (causal_mask, encoder_mask), own, source, self._biases
+        )
         check_written(self.model, own, len(source.layers))
-        return logits
+        return (logits, of_heads(weights, self.alignment_heads)) if self.alignment_heads else logits
 
 
 class SourceReader(nn.Module):
@@ -113,8 +128,10 @@ class SourceReader(nn.Module):
         both, heads, width = self._own_shape
         rows = projected_source(self.model, encoder_hidden_states, self._own_shape)
         getattr(self, SOURCE_STATE)[:both] = F.pad(rows, (0, 0, 0, self._columns - length))
-        # Every function declares both states, and coremltools takes none that is not written to.
-        getattr(self, STATE)[:, :, :1] = torch.zeros(both, heads, 1, width)
+        # Every function declares both states, and coremltools takes none that is not written to. What is written hangs
+        # on the input: of constants a program would hold the whole state as they leave it.
+        nothing = (encoder_hidden_states[:, :1, :1] * 0)[:, None]
+        getattr(self, STATE)[:, :, :1] = nothing.expand(both, heads, 1, width)
         return (encoder_hidden_states[0, 0, :1] * 0).long() + length
 
 
@@ -170,7 +187,7 @@ def read_token(
     own: StateCache,
     source: SourceCache,
     biases: RelativeBiases,
-) -> Tensor:
+) -> tuple[Tensor, list[Tensor]]:
     """Runs a decoder over caches of ours, on one token.
 
     Args:
@@ -183,7 +200,7 @@ def read_token(
         biases: Those of relative positions.
 
     Returns:
-        The logits (1, 1, vocabulary).
+        The logits (1, 1, vocabulary), and the weights of each layer's attention to the source, (1, heads, 1, columns).
 
     Raises:
         UnsupportedModelError: Not every attention could be masked, or something is not understood.
@@ -195,7 +212,17 @@ def read_token(
     with biases.looked_up(position), _running(model, _Masks(causal_mask, position), causal_mask.shape[3], attentions):
         logits: Tensor = model(**_arguments(model, hidden, input_ids, position, BothCaches(own, source))).logits
     attentions.check(type(model).__name__, len(source.layers))
-    return logits
+    return logits, attentions.source_weights
+
+
+def of_heads(weights: Sequence[Tensor], heads: Sequence[tuple[int, int]]) -> Tensor:
+    """The weights of some attentions to a source, (1, heads, columns).
+
+    Args:
+        weights: Of each layer, (1, heads of the layer, 1, columns).
+        heads: Layer and head.
+    """
+    return torch.cat([weights[layer][:, head : head + 1, 0] for layer, head in heads], dim=1)
 
 
 def projected_source(model: PreTrainedModel, encoder_hidden_states: Tensor, own_shape: tuple[int, int, int]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from optimum_ane.errors import UnsupportedModelError
-from optimum_ane.exporters.cached_decoder.attention import cached_attention
+from optimum_ane.exporters.cached_decoder.attention import attend
 from optimum_ane.exporters.cached_decoder.source_cache import SourceCache
 
 CROSSED = "optimum_ane_crossed"
@@ -27,24 +27,32 @@ class MaskedAttentions:
     Args:
         source: Whose keys are known.
         encoder_mask: Added to the scores of the source's columns, (1, 1, 1, columns).
+
+    Attributes:
+        source_weights: Of each attention over the source, in the order of the layers, (1, heads, Q, columns).
     """
 
     def __init__(self, source: SourceCache, encoder_mask: Tensor) -> None:
         self._source, self._encoder_mask = source, encoder_mask
         self.over_own = self.over_source = 0
+        self.source_weights: list[Tensor] = []
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, arguments: Any
     ) -> tuple[Tensor, None]:
         """Attends as `cached_attention` does, with the mask that belongs to the keys, and T5's bias beside it."""
         bias = arguments.pop("position_bias", None)
-        if self._source.holds(key):
+        is_of_source = self._source.holds(key)
+        if is_of_source:
             mask, self.over_source = self._encoder_mask, self.over_source + 1
         else:
             self.over_own += 1
         if bias is not None and mask is not None:
             mask = mask + bias.reshape(1, key.shape[1], -1, bias.shape[3])
-        return cached_attention(module, query, key, value, mask, **arguments)
+        mixed, weights = attend(module, query, key, value, mask, **arguments)
+        if is_of_source:
+            self.source_weights.append(weights)
+        return mixed, None
 
     def check(self, name: str, layers: int) -> None:
         """Refuses a run in which not every layer attended once to its own rows and once to the source.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 from optimum_ane.exporters.cached_decoder.crossed import (
     cache_shapes,
     check_written,
+    of_heads,
     padded_columns,
     projected_source,
     read_token,
@@ -31,11 +33,18 @@ class PassedCrossedDecoder(nn.Module):
         context_length: Rows of the cache of tokens.
         projects: Whether it takes the encoder's states, and projects them at each token, in place of the keys and
             values that `ProjectingEncoder` made of them.
+        alignment_heads: See `CrossedDecoder`.
     """
 
-    def __init__(self, model: PreTrainedModel, context_length: int, projects: bool) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        context_length: int,
+        projects: bool,
+        alignment_heads: Sequence[tuple[int, int]] = (),
+    ) -> None:
         super().__init__()
-        self.model, self.projects = model, projects
+        self.model, self.projects, self.alignment_heads = model, projects, alignment_heads
         self._own_shape, _ = cache_shapes(model)
         self._biases = RelativeBiases(model, context_length)
 
@@ -47,7 +56,7 @@ class PassedCrossedDecoder(nn.Module):
         encoder_mask: Tensor,
         kv_cache: Tensor,
         source: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Reads a token.
 
         Args:
@@ -61,7 +70,7 @@ class PassedCrossedDecoder(nn.Module):
 
         Returns:
             The logits (1, 1, vocabulary), and the row of the token, (2 · layers, heads, 1, width), for the caller to
-            write into the cache at `position`.
+            write into the cache at `position`; and, with alignment heads, their weights (1, heads, columns).
 
         Raises:
             UnsupportedModelError: The model does what is not understood over a cache; the message says what.
@@ -70,9 +79,12 @@ class PassedCrossedDecoder(nn.Module):
         if self.projects:
             kept = _filled_up(projected_source(self.model, kept, self._own_shape))
         own, crossed = PassedTokens(kv_cache.float(), position[0], 1), KeptSource(kept)
-        logits = read_token(self.model, input_ids, position, (causal_mask, encoder_mask), own, crossed, self._biases)
+        logits, weights = read_token(
+            self.model, input_ids, position, (causal_mask, encoder_mask), own, crossed, self._biases
+        )
         check_written(self.model, own, self._own_shape[0] // 2)
-        return logits, torch.cat(own.rows)
+        outputs = (logits, torch.cat(own.rows))
+        return (*outputs, of_heads(weights, self.alignment_heads)) if self.alignment_heads else outputs
 
 
 class PassedTokens(PassedCache):

@@ -36,6 +36,7 @@ class ConvertibleFunction:
         images: Colour layouts of the inputs and outputs that are Core ML's images, by name: (1, channels, height,
             width) each.
         float32_outputs: Those of the outputs that leave the program as float32 whatever it computes in.
+        float16_outputs: The same of float16.
         meanings: A sentence for each input, output and state, and for `classLabel` and `classLabel_probs` of a
             classifier; names that are not there are passed by.
     """
@@ -48,6 +49,7 @@ class ConvertibleFunction:
     other_shapes: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
     float32_outputs: Collection[str] = ()
+    float16_outputs: Collection[str] = ()
     meanings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -130,5 +132,6 @@ def _convert(
         other_shapes=function.other_shapes,
         images=function.images,
         float32_outputs=function.float32_outputs,
+        float16_outputs=function.float16_outputs,
         conversion=conversion,
     )

@@ -47,6 +47,7 @@ def convert(
     other_shapes: Mapping[str, Sequence[Sequence[int]]] | None = None,
     images: Mapping[str, str] | None = None,
     float32_outputs: Collection[str] = (),
+    float16_outputs: Collection[str] = (),
     conversion: Conversion = HANDWRITTEN,
 ) -> Any:
     """Converts a captured module to an ML Program and saves it, its function called `main`.
@@ -66,6 +67,7 @@ def convert(
         other_shapes: Further shapes that inputs may have, by name.
         images: Colour layouts of the inputs and outputs that are Core ML's images, by name.
         float32_outputs: Names of outputs that are float32 whatever the precision; others have its type.
+        float16_outputs: The same of float16, from iOS 16 on.
         conversion: How it was captured; says which translations and passes it gets.
 
     Returns:
@@ -82,6 +84,7 @@ def convert(
     names = [*outputs] if class_labels is None else [*outputs, PROBABILITIES]
     kept = [ct.StateType(ct.TensorType(shape=tuple(s), dtype=np.float16), name=n) for n, s in (states or {}).items()]
     is_classifier = class_labels is not None
+    types = dict.fromkeys(float32_outputs, np.float32) | dict.fromkeys(float16_outputs, np.float16)
     arguments = {
         "inputs": [
             _image(name, value, (images or {})[name])
@@ -89,7 +92,7 @@ def convert(
             else _input(name, value, (other_shapes or {}).get(name, ()))
             for name, value in inputs.items()
         ],
-        "outputs": [_output(name, (images or {}).get(name), name in float32_outputs) for name in names],
+        "outputs": [_output(name, (images or {}).get(name), types.get(name)) for name in names],
         "states": kept or None,
         "classifier_config": classifier,
         "minimum_deployment_target": ct.target[minimum_deployment_target],
@@ -146,10 +149,10 @@ def _image(name: str, value: Tensor, layout: str) -> ct.ImageType:
     return ct.ImageType(name=name, shape=tuple(value.shape), color_layout=getattr(ct.colorlayout, layout))
 
 
-def _output(name: str, image: str | None, is_float32: bool) -> ct.TensorType | ct.ImageType:
+def _output(name: str, image: str | None, dtype: type | None) -> ct.TensorType | ct.ImageType:
     if image is not None:
         return ct.ImageType(name=name, color_layout=getattr(ct.colorlayout, image))
-    return ct.TensorType(name=name, dtype=np.float32 if is_float32 else None)
+    return ct.TensorType(name=name, dtype=dtype)
 
 
 def _input(name: str, value: Tensor, other_shapes: Sequence[Sequence[int]]) -> ct.TensorType:

@@ -249,7 +249,7 @@ def write_of_text(
     ended = time.perf_counter()
     answer = str(tokenizer.decode(written, skip_special_tokens=True))
     if streamer is None:
-        stream.write(f"{answer}\n")
+        stream.write(f"{visible(answer)}\n")
     times = [ended] if streamer is None else streamer.times
     told = WrittenText(
         text=answer,

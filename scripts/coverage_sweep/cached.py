@@ -53,10 +53,11 @@ def try_cached(case: Case) -> Record:
             return Record(case.key, case.group, "no cache", first_line(error))
         except ANEError as error:
             return Record(case.key, case.group, "refused", first_line(error), seconds=time.process_time() - start)
-    return _accepted(case, report, time.process_time() - start)
+    return accepted_as(case, report, time.process_time() - start)
 
 
-def _accepted(case: Case, report: ExportReport, seconds: float) -> Record:
+def accepted_as(case: Case, report: ExportReport, seconds: float) -> Record:
+    """The record of an export that passed."""
     functions = report.functions or {}
     taken = report.attempts[-1]
     return Record(
@@ -134,14 +135,14 @@ def _text(model: PreTrainedModel, length: int, seed: int) -> Tensor:
 
 
 def _export(model: PreTrainedModel, path: Path, context: int, prefill: int, **form: Any) -> ExportReport:
-    with _unchecked_passes():
+    with unchecked_passes():
         return export(
             model, path, task="text-generation", context_length=context, prefill_length=prefill, quiet=True, **form
         ).report
 
 
 @contextmanager
-def _unchecked_passes() -> Iterator[None]:
+def unchecked_passes() -> Iterator[None]:
     """Does without coremltools' check of a program's form after each of its passes, a third of an export's time.
 
     What a pass breaks shows in the answers, which are compared.

@@ -17,6 +17,7 @@ GROUPS = {
     "vision": "vision",
     "audio": "audio encoders",
     "seq2seq": "halves of encoder-decoder models",
+    "written": "encoder-decoder models with both caches",
 }
 
 _PACKED = ("grid_thw", "image_grid_thw", "cu_seqlens", "pixel_position_ids", "image_position_ids", "patch_locations")
@@ -34,8 +35,8 @@ class Case:
 
     Attributes:
         model_type: Of the configuration.
-        part: `"model"`, or `"encoder"` or `"decoder"` of an encoder-decoder model, or `"cached"` for a decoder's
-            language model with its cache.
+        part: `"model"`, or `"encoder"` or `"decoder"` of an encoder-decoder model, `"cached"` for a decoder's
+            language model with its cache, or `"written"` for an encoder-decoder's with both.
         group: One of `GROUPS`.
     """
 
@@ -118,6 +119,8 @@ def _configurations_inside(config: transformers.PretrainedConfig) -> set[str]:
 def _halves(model_type: str, first: str) -> Iterator[Case]:
     yield Case(model_type, "encoder", "seq2seq" if first == "input_ids" else "audio")
     yield Case(model_type, "decoder", "seq2seq")
+    if first == "input_ids" and model_type in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        yield Case(model_type, "written", "written")
 
 
 def _group(model_type: str, first: str, arguments: list[str]) -> str | None:

@@ -34,6 +34,7 @@ _HEAVY = [
     "coremltools",
     "coverage_sweep.attempt",
     "coverage_sweep.cached",
+    "coverage_sweep.written",
 ]
 """Loaded once, in the server that the processes are forked from: it is most of what a case would take."""
 
@@ -138,8 +139,10 @@ def _work(connection: Connection, case: Case, accepted: Record | None, seconds: 
 
 
 def _try_or_check(case: Case, accepted: Record | None) -> Record:
-    from coverage_sweep import attempt, cached
+    from coverage_sweep import attempt, cached, written
 
+    if case.part == "written":
+        return written.try_written(case) if accepted is None else written.check_written(case, accepted)
     if case.part == "cached":
         return cached.try_cached(case) if accepted is None else cached.check_cached(case, accepted)
     if accepted is None:

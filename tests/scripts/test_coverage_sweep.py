@@ -43,6 +43,7 @@ def listed():
         ("wav2vec2", "audio"),
         ("t5:encoder", "seq2seq"),
         ("t5:decoder", "seq2seq"),
+        ("t5:written", "written"),
         ("whisper:encoder", "audio"),
     ],
 )

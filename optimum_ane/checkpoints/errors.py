@@ -10,7 +10,7 @@ import transformers
 from safetensors import SafetensorError
 
 from optimum_ane.access_tokens import tokens_hidden
-from optimum_ane.checkpoints.commit_ids import commits_checked
+from optimum_ane.checkpoints.hub_answers import answers_checked
 from optimum_ane.errors import CheckpointError, UnsupportedModelError
 
 
@@ -25,7 +25,7 @@ def checkpoint_errors(model: str) -> Iterator[None]:
         CheckpointError: Files are missing, out of reach, truncated or corrupt.
         UnsupportedModelError: transformers has no class for what was asked.
     """
-    with tokens_hidden(), commits_checked(model, CheckpointError), _quiet():
+    with tokens_hidden(), answers_checked(model, CheckpointError), _quiet():
         try:
             yield
         except SafetensorError as error:

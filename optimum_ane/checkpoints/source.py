@@ -9,7 +9,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 
 from optimum_ane.access_tokens import tokens_hidden
-from optimum_ane.checkpoints.commit_ids import commits_checked
+from optimum_ane.checkpoints.hub_answers import answers_checked
 from optimum_ane.checkpoints.hub_options import HubOptions
 from optimum_ane.checkpoints.source_card import SourceCard, read_source_card
 from optimum_ane.errors import CheckpointError
@@ -79,7 +79,7 @@ def find_card(model: str, revision: str | None, hub: HubOptions) -> Path | None:
         return Path(model) / "README.md"
     try:
         revision = revision or hub.revision
-        with commits_checked(model, CheckpointError):
+        with answers_checked(model, CheckpointError):
             return Path(
                 hf_hub_download(model, "README.md", revision=revision, cache_dir=hub.cache_dir, token=hub.token)
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download, is_offline_mode
@@ -14,7 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from optimum_ane.access_tokens import check_stored_token, check_token, tokens_hidden
-from optimum_ane.checkpoints.commit_ids import check_commit, commits_checked
+from optimum_ane.checkpoints.hub_answers import answers_checked, check_commit
 from optimum_ane.errors import PackageError
 from optimum_ane.hub.download_errors import explain
 from optimum_ane.package.file_names import check_files, check_subfolder, show, show_all
@@ -23,6 +24,7 @@ from optimum_ane.package.layout import ANE_CONFIG, CARD_AND_REPORT, package_dire
 from optimum_ane.package.manifest import Manifest
 
 _MAX_CONFIG_BYTES = 2**20
+_MOST_LISTED = 10_000
 
 
 def fetch_package(
@@ -78,7 +80,7 @@ def fetch_package(
         raise PackageError("force_download needs the network; drop it, or local_files_only and HF_HUB_OFFLINE")
     if token is None and not local_files_only:
         check_stored_token(PackageError)
-    with tokens_hidden(), commits_checked(name, PackageError):
+    with tokens_hidden(), answers_checked(name, PackageError, {ANE_CONFIG: _MAX_CONFIG_BYTES}):
         return _Repository(name, revision, cache_dir, token, is_offline, force_download).fetch(folder)
 
 
@@ -168,7 +170,10 @@ class _Repository:
 
     def _what_is_there(self, commit: str, folder: str) -> str:
         """Says what a repository without a package at the place holds instead."""
-        paths = HfApi(token=self.token).list_repo_files(self.id, revision=commit)
+        api = HfApi(token=self.token)
+        # As far as is of use for a message: lists of others need not end.
+        listed = islice(api.list_repo_tree(self.id, recursive=True, revision=commit), _MOST_LISTED)
+        paths = [entry.path for entry in listed]
         folders = sorted(path.rpartition("/")[0] for path in paths if path.rpartition("/")[2] == ANE_CONFIG)
         where = (
             f"{self.id} has no package in the subfolder {show(folder)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,11 +13,13 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import tqdm
 
-from optimum_ane.errors import PackageError
+from optimum_ane.errors import PackageError, PublishError
 from optimum_ane.hub.contents import LocalFile
 from optimum_ane.package.layout import ANE_CONFIG, MLPACKAGE_SUFFIX
 
 DEFAULT_BRANCH = "main"
+MOST_FILES = 20_000
+"""Of a repository that packages are published to; the Hub itself advises against more than 100,000."""
 _MAX_READ_BYTES = 1 << 22
 
 
@@ -113,8 +116,17 @@ def look(api: HfApi, repo_id: str, branch: str) -> Remote:
 
 
 def list_files(api: HfApi, repo_id: str, commit: str | None) -> dict[str, RemoteFile]:
-    """All files of a commit, by path."""
-    entries = api.list_repo_tree(repo_id, recursive=True, revision=commit)
+    """All files of a commit, by path.
+
+    Raises:
+        PublishError: There are more than a repository of packages has, or their list has no end.
+    """
+    entries = [*islice(api.list_repo_tree(repo_id, recursive=True, revision=commit), MOST_FILES + 1)]
+    if len(entries) > MOST_FILES:
+        raise PublishError(
+            f"{repo_id} lists more than {MOST_FILES:,} files and folders, which is no repository of packages; publish "
+            "to another one"
+        )
     return {
         entry.path: RemoteFile(entry.size, entry.blob_id, None if entry.lfs is None else entry.lfs.sha256)
         for entry in entries

@@ -182,8 +182,13 @@ def staged(
 
 def _put_in_place(content: Path, output: Path, overwrite: bool, is_mlpackage: bool) -> None:
     _check_replaceable(output, overwrite, is_mlpackage)  # something may have appeared meanwhile
-    if not output.exists() or not any(output.iterdir()):
-        file_operations.rename(content, output)
+    if not overwrite or not output.exists() or not any(output.iterdir()):
+        try:
+            file_operations.rename(content, output)  # of what is not empty the system replaces nothing
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise OutputError(f"{output} came into being just now; choose another output") from error
     elif file_operations.exchange(content, output):
         foreign = _foreign(content, is_mlpackage)
         if foreign:

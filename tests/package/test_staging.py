@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from optimum_ane.errors import OutputError
-from optimum_ane.package import file_operations
+from optimum_ane.package import file_operations, staging
 from optimum_ane.package.card_marker import marked
 from optimum_ane.package.files import verify_files
 from optimum_ane.package.manifest import Manifest
@@ -71,6 +71,28 @@ def test_an_empty_directory_is_filled(place):
     with staged(place / "out") as directory:
         (directory / "file").write_text("x")
     assert (place / "out" / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("kind", ["package", "file"])
+def test_what_another_process_put_there_in_the_last_moment_stays(place, monkeypatch, kind):
+    check = staging._check_replaceable
+    begun = []
+
+    def late(output, *arguments):
+        check(output, *arguments)
+        if begun:  # behind the last check, before the step that it is for
+            write_package(output) if kind == "package" else output.write_text("a letter")
+        begun.append(output)
+
+    monkeypatch.setattr(staging, "_check_replaceable", late)
+    with (
+        pytest.raises(OutputError, match="came into being just now; choose another output"),
+        staged(place / "out") as new,
+    ):
+        (new / "mine").touch()
+    before = content_of(write_package(place / "expected")) if kind == "package" else "a letter"
+    assert (content_of(place / "out") if kind == "package" else (place / "out").read_text()) == before
+    assert not [path for path in place.iterdir() if path.name.startswith(".")]
 
 
 def test_a_long_name_is_no_obstacle(place):

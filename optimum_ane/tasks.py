@@ -353,6 +353,7 @@ FURTHER_ROWS: Mapping[tuple[str, Modality], Task] = {
     ("automatic-speech-recognition", "audio-text"): replace(
         TASKS["automatic-speech-recognition"],
         model_class="ANEModelForSpeechSeq2Seq",
+        evaluator="optimum_ane.evaluation.speech_recognition:SpeechRecognition",
         auto_class="AutoModelForSpeechSeq2Seq",
         swift="optimum_ane.hub.swift_encoder_decoder:encoder_decoder",
         output_class="transformers.modeling_outputs:Seq2SeqLMOutput",

@@ -29,6 +29,7 @@ _EVALUATION_KEYS = (
     "text_column",
     "text_pair_column",
     "label_column",
+    "audio_column",
     "max_samples",
     "max_accuracy_drop",
 )
@@ -49,7 +50,7 @@ _SHARED_KEYS = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A dataset to score the original and the package on; see `DatasetSpec` for the first seven."""
+    """A dataset to score the original and the package on; see `DatasetSpec` for all but the last."""
 
     dataset: str
     config: str | None = None
@@ -57,6 +58,7 @@ class Evaluation:
     text_column: str | None = None
     text_pair_column: str | None = None
     label_column: str | None = None
+    audio_column: str | None = None
     max_samples: int | None = None
     max_accuracy_drop: float | None = None
 
@@ -316,6 +318,7 @@ def _evaluation(section: Section) -> Evaluation | None:
         text_column=inner.optional_text("text_column"),
         text_pair_column=inner.optional_text("text_pair_column"),
         label_column=inner.optional_text("label_column"),
+        audio_column=inner.optional_text("audio_column"),
         max_samples=inner.whole("max_samples"),
         max_accuracy_drop=inner.number("max_accuracy_drop"),
     )

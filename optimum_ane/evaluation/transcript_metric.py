@@ -32,8 +32,8 @@ Returns:
     raw_cer of texts as they are.
 """
 
-_INSIDE_WORDS = "'’"
-"""Apostrophes are left out, and the letters on either side stay one word."""
+_INSIDE_WORDS = "'’-‐‑"
+"""Apostrophes and hyphens are left out, and the letters on either side stay one word."""
 
 
 class TranscriptMetric(evaluate.Metric):

@@ -51,6 +51,7 @@ def test_silence_and_invented_words():
         ("Ärger, naïve ＡＢＣ", "ärger naïve abc"),
         ("हिन्दी है", "हिन्दी है"),
         ("¿Qué?", "qué"),
+        ("mid-night, a well‑known co-op - then", "midnight a wellknown coop then"),
         ("$5 + 3%", "5 3"),
     ],
 )

@@ -60,6 +60,10 @@ examples:
         group.add_argument(
             "--num-beams", type=int, metavar="N", help="texts that are followed side by side; the best is written"
         )
+        group.add_argument(
+            "--source-language", metavar="LANG", help="of --text, as the tokenizer of a model of several calls it"
+        )
+        group.add_argument("--target-language", metavar="LANG", help="to write in: de_DE of mBART, de of M2M-100")
         group.add_argument("--seed", type=int, metavar="N", help="draw the same tokens each time")
         group = parser.add_argument_group("where it runs")
         group.add_argument(
@@ -94,6 +98,8 @@ examples:
                 top_k=args.top_k,
                 seed=args.seed,
                 num_beams=args.num_beams,
+                source_language=args.source_language,
+                target_language=args.target_language,
             ),
             runtime=args.runtime,
             revision=args.revision,

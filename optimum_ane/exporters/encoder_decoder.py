@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
-from optimum_ane.errors import ANEError, NoCacheError, ShapeError, UnsupportedModelError
+from optimum_ane.errors import ANEError, ShapeError, UnsupportedModelError
 from optimum_ane.exporters.cached_decoder.crossed import (
     SOURCE_STATE,
     CrossedDecoder,
@@ -27,6 +27,7 @@ from optimum_ane.exporters.decoder import INFER, NEW_ROWS
 from optimum_ane.exporters.encoder_sides import ENCODER, HIDDEN_STATES, EncoderSide, Source, TextSide
 from optimum_ane.exporters.programs import FunctionSpec, ProgramSpec, ValueSpec
 from optimum_ane.exporters.stock import StockANEConfig
+from optimum_ane.exporters.stock_experts import batched_experts
 from optimum_ane.exporters.text import MAIN
 from optimum_ane.tasks import task_row
 
@@ -147,13 +148,13 @@ class EncoderDecoderANEConfig(StockANEConfig):
     @cached_property
     def _shapes(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), batched_experts(self.empty_model):
                 return cache_shapes(self.empty_model)
         except ANEError:
             raise
         except Exception as error:  # a model raises whatever it stumbles over
             lines = str(error).strip().splitlines()
-            raise NoCacheError(
+            raise UnsupportedModelError(
                 f"what the decoder of {self._config.model_type} keeps of tokens and of a source cannot be told "
                 f"without its weights ({type(error).__name__}: {lines[0] if lines else 'no reason given'})"
             ) from error
@@ -179,8 +180,9 @@ class EncoderDecoderANEConfig(StockANEConfig):
             begin = FunctionSpec(BEGIN, (hidden,), (begun,), (own, source), view=SourceReader)
             functions: tuple[FunctionSpec, ...] = (infer, begin)
         else:
-            passes = _bytes(source) <= MOST_PASSED_BYTES
-            passed = replace(source, dtype=form.precision) if passes else hidden
+            passed = replace(source, dtype=form.precision)
+            passes = _bytes(passed) <= MOST_PASSED_BYTES
+            passed = passed if passes else hidden
             inputs = (*token, replace(own, dtype=form.precision), passed)
             functions = (FunctionSpec(MAIN, inputs, (logits, ValueSpec(NEW_ROWS, None, form.precision), *further)),)
             if passes:
@@ -272,7 +274,7 @@ class TextToTextANEConfig(EncoderDecoderANEConfig):
 
 
 def _bytes(spec: ValueSpec) -> int:
-    count = 2
+    count = 4 if spec.dtype == "float32" else 2
     for extent in spec.shape or ():
         count *= extent
     return count

@@ -11,6 +11,7 @@ import torch
 from optimum_ane.errors import ANEError, UnsupportedModelError, ValidationError
 from optimum_ane.exporters.encoder_decoder import EncoderDecoderANEConfig
 from optimum_ane.exporters.encoder_sides import Source
+from optimum_ane.exporters.stock_experts import batched_experts
 from optimum_ane.exporters.t5_scale import choose_power, scale_streams
 from optimum_ane.modeling.client_sessions import native_sessions
 from optimum_ane.modeling.encoder_decoder_programs import EncoderDecoderPrograms
@@ -100,7 +101,8 @@ class EncoderDecoderExport:
         try:
             sessions = native_sessions(in_pytorch, draft.form.layout, draft.config)
             programs = EncoderDecoderPrograms(sessions)
-            answers = answers_of_programs(programs, config.sources(draft.form), config.tokens(draft.form))
+            with batched_experts(draft.checkpoint.original()):
+                answers = answers_of_programs(programs, config.sources(draft.form), config.tokens(draft.form))
         except ANEError:
             raise
         except Exception as error:  # a model raises whatever it stumbles over

@@ -37,6 +37,8 @@ class Sampling:
         top_k: Draw among so many of the most probable tokens.
         seed: Of what is drawn; None draws anew each time.
         num_beams: Texts that are followed side by side.
+        source_language: What a text is in, as the tokenizer of a model of several languages calls it.
+        target_language: What is to be written, likewise.
     """
 
     max_new_tokens: int = DEFAULT_NEW_TOKENS
@@ -46,6 +48,8 @@ class Sampling:
     top_k: int | None = None
     seed: int | None = None
     num_beams: int | None = None
+    source_language: str | None = None
+    target_language: str | None = None
 
     def __post_init__(self) -> None:
         """Refuses what contradicts itself or cannot be.
@@ -234,13 +238,13 @@ def write_of_text(
     model = ANEModelForSeq2SeqLM.from_pretrained(package, runtime=runtime, revision=revision, token=token)
     assert isinstance(model, ANEModelForSeq2SeqLM)
     tokenizer = load_tokenizer(model._package_directory())
+    arguments = sampling.arguments() | _languages(tokenizer, sampling)
     inputs = tokenizer(text, return_tensors="pt")
     ids: Tensor = inputs["input_ids"].long()
     if not ids.shape[1]:
         raise InputError("the text is empty, and this tokenizer puts no token around one; give a text")
     if sampling.seed is not None:
         set_seed(sampling.seed)
-    arguments = sampling.arguments()
     has_beams = (arguments.get("num_beams") or model.generation_config.num_beams or 1) > 1
     streamer = None if has_beams else _TimedStreamer(tokenizer, stream)
     started = time.perf_counter()
@@ -260,6 +264,35 @@ def write_of_text(
         seconds=times[-1] - times[0],
     )
     return told, model.runtime
+
+
+def _languages(tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> dict[str, int]:
+    """Sets the language of sources, and gives what forces that of the answer, as mBART and M2M-100 take it.
+
+    Raises:
+        InputError: The tokenizer knows no languages, or not this one.
+    """
+    if sampling.source_language is not None:
+        if not hasattr(tokenizer, "src_lang"):
+            raise InputError(
+                f"--source-language is {sampling.source_language!r}, and {type(tokenizer).__name__} knows no "
+                "languages; leave it out"
+            )
+        try:
+            tokenizer.src_lang = sampling.source_language
+        except (KeyError, ValueError) as error:
+            raise InputError(f"--source-language: the tokenizer knows no {sampling.source_language!r}") from error
+    language = sampling.target_language
+    if language is None:
+        return {}
+    # M2M-100 writes its languages between underscores.
+    for name in (language, f"__{language}__"):
+        found = tokenizer.convert_tokens_to_ids(name)
+        if isinstance(found, int) and found != tokenizer.unk_token_id:
+            return {"forced_bos_token_id": found}
+    raise InputError(
+        f"--target-language: {language!r} is no token of this package's tokenizer; mBART's are de_DE, say"
+    )
 
 
 def generate(
@@ -307,6 +340,8 @@ def generate(
         told, engine = write_of_text(package, text, sampling, stream, runtime=runtime, revision=revision, token=token)
         say(told.describe(engine), file=notes, flush=True)
         return [told]
+    if sampling.source_language is not None or sampling.target_language is not None:
+        raise InputError("--source-language and --target-language are of --text")
     if sampling.num_beams is not None and sampling.num_beams > 1:
         raise InputError("--num-beams is of --text: what goes on as it is written cannot be taken back")
     model = LanguageModel(package, runtime, revision, token)

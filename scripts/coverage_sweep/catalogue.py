@@ -119,7 +119,12 @@ def _configurations_inside(config: transformers.PretrainedConfig) -> set[str]:
 def _halves(model_type: str, first: str) -> Iterator[Case]:
     yield Case(model_type, "encoder", "seq2seq" if first == "input_ids" else "audio")
     yield Case(model_type, "decoder", "seq2seq")
-    if first == "input_ids" and model_type in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+    of_texts = (
+        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.keys()
+        - modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.keys()
+        - modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.keys()
+    )
+    if first == "input_ids" and model_type in of_texts:
         yield Case(model_type, "written", "written")
 
 

@@ -36,6 +36,7 @@ MEASUREMENTS = {
     "image_inputs": "images in against the image processor's own values in, all normalisations",
     "vision": "vision models by graph in every task; boxes in pixels",
     "vit_base": "ViT-base: its graph, its export, the portable runtime beside PyTorch",
+    "whisper": "Whisper: tiny configurations, whisper-tiny.en beside PyTorch, WhisperKit's loop",
     "ctc": "sounds to text letter by letter: modules, packages, pipelines",
     "plain_modules": "modules of diffusers and timm, and one of our own, by example inputs",
     "optimize": "stock packages rewritten for the engine",

@@ -8,12 +8,9 @@ from encoder_decoders import make_encoder_decoder
 from tiny_models import WORDS, make_tokenizer
 
 from optimum_ane import export
-from optimum_ane.compression.recipes import get_recipe
-from optimum_ane.evaluation.accuracy import AccuracyLimits
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.hub.card import make_card
 from optimum_ane.hub.card_package import read_card_package
-from optimum_ane.workflows.compress import compress_package
 from optimum_ane.workflows.evaluate import evaluate_package
 
 
@@ -43,15 +40,3 @@ def test_a_package_writes_what_its_original_does(made):
     card = make_card([read_card_package("", folder / "out")], repo_id="org/model")
     assert "same prediction as the original | 100.00% of the rows" in card
     assert "drop in bleu, positive is worse | +0.00 points" in card
-
-
-def test_a_package_that_is_compressed_writes_as_its_generation_config_says(made):
-    folder, _ = made
-    spec = DatasetSpec(str(folder / "pairs.jsonl"))
-    limits = AccuracyLimits(max_accuracy_drop=100)
-    compressed = compress_package(
-        folder / "out", get_recipe("int8"), folder / "int8", dataset=spec, limits=limits, psnr_threshold=20, quiet=True
-    )
-    report = evaluate_package(folder / "int8", spec)
-    assert report.package.metrics == compressed.accuracy.package.metrics
-    assert report.agreement == compressed.accuracy.agreement

@@ -12,7 +12,7 @@ from optimum_ane.hub.card_package import CardPackage
 from optimum_ane.hub.card_values import drop_interval
 from optimum_ane.hub.input_picture import HEIGHT, draw_input, takes_images
 from optimum_ane.hub.markdown import plain
-from optimum_ane.package.metric_format import drop_unit
+from optimum_ane.package.metric_format import drop_name, drop_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,7 +125,7 @@ def _draw_scores(axes: Axes, packages: Sequence[CardPackage]) -> None:
     axes.set_xlim(left=0)
     axes.grid()
     axes.set_xlabel("size on disk, MB")
-    axes.set_ylabel(f"{metric} lost, {drop_unit(metric)}")
+    axes.set_ylabel(f"{drop_name(metric)} in {metric}, {drop_unit(metric)}")
     axes.set_title(f"Lost on {dataset}, with its confidence interval", loc="left", fontsize=11)
 
 

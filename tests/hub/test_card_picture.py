@@ -46,7 +46,7 @@ def test_there_is_none_where_there_is_nothing_to_compare(package, scored):
 def test_accuracy_is_drawn_against_size(scored):
     picture = make_picture(scored)
     words = words_of(picture)
-    assert {"float16", "4-bit", "size on disk, MB", "accuracy lost, percentage points"} <= set(words)
+    assert {"float16", "4-bit", "size on disk, MB", "drop in accuracy, percentage points"} <= set(words)
     assert "Lost on dev.tsv, with its confidence interval" in words
     assert "![Size of each package, and what it loses in accuracy](card.svg)" in make_card(scored, repo_id="org/model")
     points = _points(picture)

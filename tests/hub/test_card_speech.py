@@ -5,7 +5,7 @@ import re
 import coremltools as ct
 import pytest
 import soundfile
-from card_packages import blocks_of, card_package
+from card_packages import blocks_of, card_package, changed, row_of
 from encoder_decoders import make_captioner, make_encoder_decoder
 from speech_packages import LENGTH, RATE, VOCABULARY, make_ctc_model, make_extractor, make_sounds
 from tiny_models import make_tokenizer
@@ -19,6 +19,21 @@ from optimum_ane.package.manifest import Manifest
 @pytest.fixture(scope="module")
 def card(ctc_package):
     return make_card([card_package(ctc_package[1])], repo_id="org/model")
+
+
+def test_error_rates_increase_where_others_drop(ctc_package):
+    scores = {"wer": 0.2009, "cer": 0.1, "raw_wer": 0.227, "raw_cer": 0.11}
+    accuracy = {
+        "dataset": "recordings", "rows": 21, "primary_metric": "wer", "runtime": "portable", "unit": "sounds",
+        "package": {"metrics": scores | {"wer": 0.214}}, "original": {"metrics": scores}, "drop": 1.31,
+        "drop_interval": [0.0, 2.6], "confidence": 0.95, "agreement": 0.9, "psnr": None,
+    }  # fmt: skip
+    package = changed(card_package(ctc_package[1]), report={"accuracy": accuracy})
+    card = make_card([package], repo_id="org/model")
+    assert "wer on recordings, 21 rows, original → package | 20.09% → 21.40%" in card.replace("\\", "")
+    assert row_of(card, "increase in wer") == "+1.31 percentage points, 95% interval +0.00 to +2.60"
+    assert row_of(card, "same prediction") == "90.00% of the sounds"
+    assert "drop in wer" not in card
 
 
 @pytest.fixture(scope="module")

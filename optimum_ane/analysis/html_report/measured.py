@@ -13,7 +13,7 @@ from optimum_ane.hub.card_functions import function_rows
 from optimum_ane.hub.card_package import CardPackage
 from optimum_ane.hub.card_values import accuracy_rows, decibels, headline, size
 from optimum_ane.package.manifest import Manifest
-from optimum_ane.package.metric_format import drop_unit
+from optimum_ane.package.metric_format import drop_name, drop_unit
 
 _INFINITE = 160.0
 """dB. Where a bar of an infinite ratio, of equal answers, ends."""
@@ -108,7 +108,7 @@ def accuracy(package: CardPackage) -> Section:
     key_numbers = [KeyNumber("accuracy, original → package", headline(package))]
     value, metric = package.number("accuracy", "drop"), str((package.accuracy or {}).get("primary_metric"))
     if value is not None:
-        key_numbers.append(KeyNumber(f"drop, {drop_unit(metric)}", f"{value:+.2f}"))
+        key_numbers.append(KeyNumber(f"{drop_name(metric)}, {drop_unit(metric)}", f"{value:+.2f}"))
     return Section("accuracy", "Accuracy", [Table(("", ""), rows), Text(f"Runtime: {runtime}.", True)], key_numbers)
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import EncoderDecoderCache
@@ -108,7 +107,7 @@ class SourceReader(nn.Module):
 
     def __init__(self, decoder: CrossedDecoder) -> None:
         super().__init__()
-        self.model, self._own_shape, self._columns = decoder.model, decoder.own_shape, decoder.columns
+        self.model, self._own_shape = decoder.model, decoder.own_shape
         self.register_buffer(STATE, torch.zeros_like(getattr(decoder, STATE)), persistent=False)
         self.register_buffer(SOURCE_STATE, torch.zeros_like(getattr(decoder, SOURCE_STATE)), persistent=False)
 
@@ -127,7 +126,7 @@ class SourceReader(nn.Module):
         length = encoder_hidden_states.shape[1]
         both, heads, width = self._own_shape
         rows = projected_source(self.model, encoder_hidden_states, self._own_shape)
-        getattr(self, SOURCE_STATE)[:both] = F.pad(rows, (0, 0, 0, self._columns - length))
+        getattr(self, SOURCE_STATE)[:both, :, :length] = rows  # what fills it up stays as it is, zeros
         # Every function declares both states, and coremltools takes none that is not written to. What is written hangs
         # on the input: of constants a program would hold the whole state as they leave it.
         nothing = (encoder_hidden_states[:, :1, :1] * 0)[:, None]

@@ -1,10 +1,12 @@
 """A tiny package that writes texts of texts, scored on the way of its export and afterwards."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from encoder_decoders import make_encoder_decoder
+from swift_checks import check_writer, swift_of
 from tiny_models import WORDS, make_tokenizer
 
 from optimum_ane import export
@@ -40,3 +42,14 @@ def test_a_package_writes_what_its_original_does(made):
     card = make_card([read_card_package("", folder / "out")], repo_id="org/model")
     assert "same prediction as the original | 100.00% of the rows" in card
     assert "drop in bleu, positive is worse | +0.00 points" in card
+
+
+def test_the_swift_of_the_card_fits_the_programs(made):
+    swift = swift_of(made[0] / "out")
+    check_writer(made[0] / "out", swift)
+    config = json.loads((made[0] / "out/config.json").read_text())
+    assert "if tokens.count > 13 { tokens = Array(tokens.prefix(13 - 1)) + tokens.suffix(1) }" in swift
+    assert f"let ends: Set<Int> = [2], padding = {config['pad_token_id']}\n" in swift
+    begins = [config["decoder_start_token_id"], config.get("forced_bos_token_id")]
+    stated = re.search(r"seen: tokens.count, after: \[([\d, ]+)\]", swift)[1]
+    assert stated == ", ".join(str(token) for token in begins if token is not None)

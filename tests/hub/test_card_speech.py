@@ -6,14 +6,12 @@ import coremltools as ct
 import pytest
 import soundfile
 from card_packages import blocks_of, card_package, changed, row_of
-from encoder_decoders import make_captioner, make_encoder_decoder
 from speech_packages import LENGTH, RATE, VOCABULARY, make_ctc_model, make_extractor, make_sounds
+from swift_checks import check_brackets
 from tiny_models import make_tokenizer
-from transformers import ViTImageProcessor
 
 from optimum_ane import export
 from optimum_ane.hub.card import make_card
-from optimum_ane.package.manifest import Manifest
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +60,7 @@ def test_the_swift_fits_the_program(ctc_package, swift):
 
 
 def test_nothing_is_left_open(swift):
-    bare = re.sub(r"//.*", "", re.sub(r'"(\\.|[^"\\\n])*"', "", swift))
-    stack = []
-    for character in bare:
-        if character in "([{":
-            stack.append({"(": ")", "[": "]", "{": "}"}[character])
-        elif character in ")]}":
-            assert stack.pop() == character
-    assert stack == []
-    assert "None" not in bare
+    check_brackets(swift)
 
 
 def test_the_python_writes_what_is_said(ctc_package, tmp_path, monkeypatch, capsys):
@@ -92,56 +82,3 @@ def test_packages_of_several_sounds_at_once_have_the_plain_snippet(tmp_path):
     )  # fmt: skip
     swift = blocks_of(make_card([card_package(result.path)], repo_id=None))["swift"]
     assert "precondition(values.count == 1200" in swift
-
-
-def check_swift(directory, swift):
-    """The Swift gives each function that it calls what the program takes, and closes what it opens."""
-    manifest = Manifest.read(directory)
-    programs = {program.name: program for program in manifest.programs}
-    functions = {function.name: function for function in programs["decoder"].functions}
-    step = swift[swift.index("infer.prediction(") : swift.index("if position + 1 < tokens.count")]
-    named = re.findall(r'"(\w+)": (?:MLFeatureValue\(|shown)', step)
-    assert named == [tensor.name for tensor in functions["infer"].inputs]
-    masks = {tensor.name: tensor for tensor in functions["infer"].inputs if tensor.name.endswith("mask")}
-    context, columns = masks["causal_mask"].shape[-1], masks["encoder_mask"].shape[-1]
-    assert f"let context = {context}, columns = {columns}\n" in swift
-    assert {tensor.dtype for tensor in masks.values()} == {"float16"}
-    assert swift.count("MLShapedArray<Float16>") == 2
-    assert '["encoder_hidden_states": encoded]' in swift
-    assert f'load("decoder.mlpackage", "begin", {".cpuAndNeuralEngine"})' in swift
-    encoded = swift[swift.index("encoder.prediction(") :]
-    assert re.findall(r'"(input_ids|attention_mask|pixel_values|input_features)":', encoded)[
-        : len(programs["encoder"].functions[0].inputs)
-    ] == [tensor.name for tensor in programs["encoder"].functions[0].inputs]
-    test_nothing_is_left_open(swift)
-
-
-def test_the_swift_of_translations(tmp_path):
-    original = make_encoder_decoder("bart")
-    tokenizer = make_tokenizer()
-    result = export(
-        original, tmp_path / "out", tokenizer=tokenizer, sequence_length=13, context_length=20, quiet=True,
-        validate=False,
-    )  # fmt: skip
-    swift = blocks_of(make_card([card_package(result.path)], repo_id=None))["swift"]
-    check_swift(result.path, swift)
-    config = original.config
-    assert "if tokens.count > 13 { tokens = Array(tokens.prefix(13 - 1)) + tokens.suffix(1) }" in swift
-    assert f"let ends: Set<Int> = [2], padding = {config.pad_token_id}\n" in swift
-    start = [config.decoder_start_token_id]
-    forced = getattr(config, "forced_bos_token_id", None) or original.generation_config.forced_bos_token_id
-    assert re.search(r"seen: tokens.count, after: \[([\d, ]+)\]", swift)[1].split(", ") == list(
-        map(str, start + ([] if forced is None else [forced]))
-    )
-
-
-def test_the_swift_of_captions(tmp_path):
-    processor = ViTImageProcessor(size={"height": 24, "width": 24})
-    result = export(
-        make_captioner(), tmp_path / "out", tokenizer=make_tokenizer(), processor=processor, context_length=20,
-        quiet=True, validate=False,
-    )  # fmt: skip
-    swift = blocks_of(make_card([card_package(result.path)], repo_id=None))["swift"]
-    check_swift(result.path, swift)
-    assert "cgImage: image, pixelsWide: 24, pixelsHigh: 24" in swift
-    assert "seen: 10, after: [0]" in swift

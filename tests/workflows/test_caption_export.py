@@ -5,6 +5,7 @@ import pytest
 import torch
 from encoder_decoders import make_captioner
 from PIL import Image
+from swift_checks import check_writer, swift_of
 from tiny_models import make_tokenizer, psnr
 from transformers import AutoImageProcessor, AutoTokenizer, ViTImageProcessor
 
@@ -66,6 +67,13 @@ def test_captions_are_scored_beside_the_originals(exported, tmp_path):
     preprocessor = load_preprocessor(result.path, Manifest.read(result.path))
     report = evaluator.compare(original, model, preprocessor, examples, sequence_length=1, runtime="portable")
     assert (report.primary_metric, report.rows, report.agreement, report.drop) == ("exact_match", 3, 1, 0)
+
+
+def test_the_swift_of_the_card_fits_the_programs(exported):
+    swift = swift_of(exported[1].path)
+    check_writer(exported[1].path, swift)
+    assert "cgImage: image, pixelsWide: 24, pixelsHigh: 24" in swift
+    assert "seen: 10, after: [0]" in swift
 
 
 def test_logits_and_what_is_refused(exported):

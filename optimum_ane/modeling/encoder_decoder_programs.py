@@ -76,6 +76,7 @@ class EncoderDecoderPrograms:
         self._step = decoder if is_single else _function(decoder, INFER)
         self._begin = None if is_single else _function(decoder, BEGIN)
         _check(self._step, self._begin)
+        _check_outputs(self._encoder, self._step)
         self.context_length = self._step.inputs["causal_mask"].shape[3]
         self.inputs = self._encoder.inputs
 
@@ -188,6 +189,34 @@ def _check(step: Session, begin: Session | None) -> None:
     masks = [step.inputs[name].shape for name in ("causal_mask", "encoder_mask")]
     if any(len(shape) != 4 or shape[:3] != (1, 1, 1) or shape[3] < 1 for shape in masks):
         raise PackageError(f"the masks of function {step.function_name} have the shapes {masks[0]} and {masks[1]}")
+    given = {name: step.inputs[name].shape for name in ("input_ids", "position")}
+    if given != {"input_ids": (1, 1), "position": (1,)}:
+        raise PackageError(f"function {step.function_name} takes {given}; a decoder of sources reads one token")
+    own_cache, source = ((step.states.get(name) or step.inputs.get(name)) for name in (STATE, SOURCE_STATE))
+    for cache, mask in ((own_cache, masks[0]), (source, masks[1])):
+        if cache is not None and (len(cache.shape) != 4 or cache.shape[2] != mask[3]):
+            raise PackageError(
+                f"function {step.function_name} keeps {cache.name} {cache.shape}, and its mask is of {mask[3]} rows"
+            )
+
+
+def _check_outputs(encoder: Session, step: Session) -> None:
+    """Refuses programs that do not give what the others take.
+
+    Raises:
+        PackageError: The message names what is missing.
+    """
+    needed = [(encoder, HIDDEN_STATES), (step, "logits")]
+    if not step.states:
+        needed.append((step, NEW_ROWS))
+    if SOURCE_STATE in step.inputs:
+        needed.append((encoder, SOURCE_STATE))
+    for session, name in needed:
+        if name not in session.outputs:
+            raise PackageError(
+                f"function {session.function_name} gives {', '.join(session.outputs)}, and the model class needs "
+                f"{name}; export or download the package again"
+            )
 
 
 def _of_shape(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

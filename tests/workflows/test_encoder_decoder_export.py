@@ -1,5 +1,6 @@
 """Encoder-decoder models: exported, loaded, and asked to write, beside transformers."""
 
+import copy
 import io
 import json
 
@@ -17,6 +18,7 @@ from optimum_ane.exporters.cached_decoder.inputs import causal_mask
 from optimum_ane.modeling.encoder_decoder_programs import EncoderDecoderPrograms
 from optimum_ane.package.form import ExportForm
 from optimum_ane.package.manifest import Manifest
+from optimum_ane.runtimes import TensorSpec
 from optimum_ane.targets.coreml.conversion import GRAPH_CONVERSIONS
 from optimum_ane.workflows import graph
 from optimum_ane.workflows.generate import Sampling, generate
@@ -173,6 +175,28 @@ def test_one_program_is_not_enough(model):
         EncoderDecoderPrograms({"encoder": model.sessions["encoder"]})
     with pytest.raises(PackageError, match="no function 'infer'"):
         EncoderDecoderPrograms(dict.fromkeys(("encoder", "decoder"), _Other(model.sessions["decoder"])))
+
+
+@pytest.mark.parametrize(
+    ("where", "changed", "message"),
+    [
+        ("outputs", {"logits": None}, "needs logits"),
+        ("inputs", {"input_ids": (1, 2)}, "reads one token"),
+        ("inputs", {"causal_mask": (1, 1, 1, 7)}, "its mask is of 7 rows"),
+        ("inputs", {"encoder_mask": (1, 32)}, "masks of function infer"),
+        ("inputs", {"surprise": (1,)}, "takes .*surprise"),
+    ],
+)
+def test_a_decoder_that_is_none_is_refused(model, where, changed, message):
+    decoder = copy.copy(model.sessions["decoder"])
+    specs = dict(getattr(decoder, where))
+    for name, shape in changed.items():
+        specs[name] = TensorSpec(name, shape or (), "float16")
+        if shape is None:
+            del specs[name]
+    setattr(decoder, where, specs)
+    with pytest.raises(PackageError, match=message):
+        EncoderDecoderPrograms({"encoder": model.sessions["encoder"], "decoder": decoder})
 
 
 class _Other:

@@ -46,7 +46,7 @@ def make_encoder_decoder(name, seed=0, **settings):
     their width.
     """
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(name.split(":")[0], vocab_size=WORDS, **SETTINGS[name] | settings)
+    config = AutoConfig.for_model(name.split(":")[0], **{"vocab_size": WORDS} | SETTINGS[name] | settings)
     model = AutoModelForSeq2SeqLM.from_config(config).eval().requires_grad_(False)
     for path, parameter in model.named_parameters():
         if parameter.ndim == 1:

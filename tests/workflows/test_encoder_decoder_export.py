@@ -295,6 +295,18 @@ def test_a_position_that_a_trace_has_frozen_is_seen(tmp_path, monkeypatch):
         export(make_encoder_decoder("bart", encoder_layers=1, decoder_layers=1), tmp_path / "out", **FORM)
 
 
+def test_a_large_table_is_in_the_file_once(tmp_path):
+    original = make_encoder_decoder("bart", vocab_size=20_001, encoder_layers=1, decoder_layers=1)
+    export(original, tmp_path / "out", validate=False, **FORM)
+    file = tmp_path / "out/decoder.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
+    table = 2 * original.get_input_embeddings().weight.numel()
+    assert 1 < file.stat().st_size / table < 1.1
+    # Words of both pieces, their first and last.
+    begun, ids = torch.tensor([[2, 10_000, 10_001, 20_000]]), torch.tensor([[0, 10_001, 20_000, 2]])
+    logits = ANEModelForSeq2SeqLM.from_pretrained(tmp_path / "out")(ids, decoder_input_ids=begun).logits
+    assert psnr(original(ids, decoder_input_ids=begun).logits, logits) > 58
+
+
 @pytest.mark.parametrize("num_beams", [None, 3])
 def test_the_command_writes_a_text_of_a_text(package, model, original, num_beams):
     stream, notes = io.StringIO(), io.StringIO()

@@ -1,6 +1,7 @@
 """`ANEModelForSpeechSeq2Seq` beside transformers' Whisper: the same calls, the same texts."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,17 +12,18 @@ from whisper_models import RATE, make_extractor, make_sound
 
 from optimum_ane import ANEModelForCTC, ANEModelForSpeechSeq2Seq
 from optimum_ane.errors import InputError, PackageError
+from optimum_ane.exporters import encoder_decoder
 from optimum_ane.exporters.whisper import SpeechToTextANEConfig
 from optimum_ane.package.manifest import Manifest
 from optimum_ane.validation.psnr import psnr
 from optimum_ane.workflows.stages import torch_session
 
 
-@pytest.fixture(scope="module")
-def models(whisper_package):
+def in_pytorch(whisper_package, **form):
     """The original, and the model class over the same modules in PyTorch: what differs is not rounding."""
     original, package, _ = whisper_package
     manifest = Manifest.read(package)
+    manifest = replace(manifest, form=replace(manifest.form, **form))
     ane_config = SpeechToTextANEConfig(original.config, manifest.form.task)
     ane_config.complete(manifest.form, make_extractor())
     programs = ane_config.programs(manifest.form)
@@ -30,6 +32,11 @@ def models(whisper_package):
     model = ANEModelForSpeechSeq2Seq(sessions, original.config, manifest)
     model.generation_config = original.generation_config
     return original, model
+
+
+@pytest.fixture(scope="module")
+def models(whisper_package):
+    return in_pytorch(whisper_package)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +109,18 @@ def test_times_of_words(models, extractor):
     assert torch.equal(actual["token_timestamps"], expected["token_timestamps"])
     assert len(set(actual["token_timestamps"][0].tolist())) > 3
     expected, actual = both(models, heard, **options, num_beams=2)
+    assert torch.equal(actual["token_timestamps"], expected["token_timestamps"])
+
+
+@pytest.mark.parametrize("most", [encoder_decoder.MOST_PASSED_BYTES, 1000], ids=["kept", "projected at each step"])
+def test_caches_that_are_passed_in(whisper_package, extractor, monkeypatch, most):
+    monkeypatch.setattr(encoder_decoder, "MOST_PASSED_BYTES", most)
+    models = in_pytorch(whisper_package, kv_cache="io")
+    assert ("cross_cache" in models[1].sessions["decoder"].inputs) == (most > 1000)
+    heard = hear(extractor, make_sound(1.9), make_sound(1.2, seed=1))
+    options = {"language": "en", "return_token_timestamps": True, "max_new_tokens": 12, "num_beams": 2}
+    expected, actual = both(models, heard, **options)
+    assert actual["sequences"].tolist() == expected["sequences"].tolist()
     assert torch.equal(actual["token_timestamps"], expected["token_timestamps"])
 
 

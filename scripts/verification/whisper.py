@@ -36,7 +36,7 @@ _TINY: dict[str, dict[str, Any]] = {
     "three heads, 128 mels": {"heads": 3, "layers": 3, "mels": 128},
     "English": {"heads": 2, "layers": 2},
 }
-_STEPS, _ROUNDS = 24, 5
+_STEPS, _ROUNDS = 24, 9
 
 
 def measure(folder: Path) -> Iterator[Row]:

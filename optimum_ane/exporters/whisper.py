@@ -135,25 +135,8 @@ class SpeechToTextANEConfig(EncoderDecoderANEConfig):
         return (ALIGNMENT,)
 
     def alignment_heads(self, model: PreTrainedModel) -> list[tuple[int, int]]:
-        """See `EncoderDecoderANEConfig.alignment_heads`.
-
-        Those of `generation_config.json`; without, all heads of the upper half of the layers, as `Whisper.__init__`
-        of github.com/openai/whisper has it.
-
-        Raises:
-            UnsupportedModelError: There are no such heads.
-        """
-        stated = getattr(model.generation_config, "alignment_heads", None)
-        layers, heads = self._config.decoder_layers, self._config.decoder_attention_heads
-        if not stated:
-            return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
-        found = [(int(layer), int(head)) for layer, head in stated]
-        if any(not (0 <= layer < layers and 0 <= head < heads) for layer, head in found):
-            raise UnsupportedModelError(
-                f"alignment_heads of generation_config.json names heads that a decoder of {layers} layers with "
-                f"{heads} heads does not have; correct it, or leave it out"
-            )
-        return found
+        """See `EncoderDecoderANEConfig.alignment_heads`."""
+        return alignment_heads(self._config, model.generation_config)
 
     def programs(self, form: ExportForm) -> tuple[ProgramSpec, ...]:
         """See `ANEConfig.programs`."""
@@ -171,3 +154,29 @@ class SpeechToTextANEConfig(EncoderDecoderANEConfig):
         if [value.name for value in function.inputs] == [AUDIO]:
             return self.side.function_inputs(function, seed)
         return super().function_inputs(function, seed)
+
+
+def alignment_heads(config: Any, generation_config: Any) -> list[tuple[int, int]]:
+    """Layer and head of the attentions to the sound that follow the words.
+
+    Those of `generation_config.json`; without, all heads of the upper half of the layers, as `Whisper.__init__` of
+    github.com/openai/whisper has it.
+
+    Args:
+        config: The model's.
+        generation_config: Its generation's.
+
+    Raises:
+        UnsupportedModelError: There are no such heads.
+    """
+    stated = getattr(generation_config, "alignment_heads", None)
+    layers, heads = config.decoder_layers, config.decoder_attention_heads
+    if not stated:
+        return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+    found = [(int(layer), int(head)) for layer, head in stated]
+    if any(not (0 <= layer < layers and 0 <= head < heads) for layer, head in found):
+        raise UnsupportedModelError(
+            f"alignment_heads of generation_config.json names heads that a decoder of {layers} layers with {heads} "
+            "heads does not have; correct it, or leave it out"
+        )
+    return found

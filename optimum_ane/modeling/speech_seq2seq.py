@@ -15,7 +15,7 @@ from transformers.models.whisper.generation_whisper import WhisperGenerationMixi
 
 from optimum_ane.errors import InputError, PackageError, UnsupportedModelError
 from optimum_ane.exporters.cached_decoder.crossed import ALIGNMENT
-from optimum_ane.exporters.whisper import AUDIO, FEATURES, MEL
+from optimum_ane.exporters.whisper import AUDIO, FEATURES, MEL, alignment_heads
 from optimum_ane.modeling.client_sessions import native_sessions
 from optimum_ane.modeling.decoder_cache import ANECache, CachedRow
 from optimum_ane.modeling.encoder_decoder import ANEEncoderDecoderModel, EncodedRows
@@ -207,13 +207,12 @@ class ANEModelForSpeechSeq2Seq(ANEEncoderDecoderModel, WhisperGenerationMixin):
         return logits, weights
 
     def _alignment_heads(self) -> list[tuple[int, int]]:
-        heads = [(int(layer), int(head)) for layer, head in getattr(self.generation_config, "alignment_heads", ())]
-        if not self._programs.gives(ALIGNMENT) or not heads:
+        if not self._programs.gives(ALIGNMENT):
             raise UnsupportedModelError(
                 "this package gives no weights of alignment heads, which times of words are made of; ask for those of "
                 "segments, return_timestamps=True"
             )
-        return heads
+        return alignment_heads(self.config, self.generation_config)
 
     def _by_layer(
         self, heads: list[tuple[int, int]], weights: np.ndarray | None, device: torch.device
@@ -257,7 +256,9 @@ class ANEModelForSpeechSeq2Seq(ANEEncoderDecoderModel, WhisperGenerationMixin):
         if input_features is None:
             input_features = given
         if kwargs.get("return_token_timestamps"):
-            self._alignment_heads()
+            # Where none are stated, Whisper's generation is told which the package has.
+            own: Any = self.generation_config
+            own.alignment_heads = [list(head) for head in self._alignment_heads()]
         self._heard = []
         try:
             return super().generate(input_features, generation_config, logits_processor, stopping_criteria, **kwargs)

@@ -124,6 +124,19 @@ def test_caches_that_are_passed_in(whisper_package, extractor, monkeypatch, most
     assert torch.equal(actual["token_timestamps"], expected["token_timestamps"])
 
 
+def test_times_of_words_without_a_list_of_heads(whisper_package, extractor, monkeypatch):
+    """All heads of the upper half of the layers take their place, as OpenAI has it."""
+    original = whisper_package[0]
+    monkeypatch.setattr(original, "generation_config", copy.deepcopy(original.generation_config))
+    del original.generation_config.alignment_heads
+    _, model = in_pytorch(whisper_package)
+    model.generation_config = copy.deepcopy(original.generation_config)
+    original.generation_config.alignment_heads = [[1, 0], [1, 1], [1, 2]]
+    options = {"language": "en", "return_token_timestamps": True, "max_new_tokens": 12}
+    expected, actual = both((original, model), hear(extractor, make_sound(1.9)), **options)
+    assert torch.equal(actual["token_timestamps"], expected["token_timestamps"])
+
+
 def test_weights_of_the_alignment_heads(models, package, extractor):
     original, model = models[0], package
     original.set_attn_implementation("eager")

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import (
-    GenerationConfig,
-    GenerationMixin,
-    LogitsProcessorList,
-    PretrainedConfig,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import GenerationConfig, LogitsProcessorList, PretrainedConfig, StoppingCriteriaList
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from optimum_ane.errors import InputError, UnsupportedModelError
@@ -26,6 +17,7 @@ from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.client_sessions import native_sessions
 from optimum_ane.modeling.decoder_cache import ANECache, CachedRow
 from optimum_ane.modeling.decoder_programs import CachedTokens, DecoderPrograms
+from optimum_ane.modeling.generation import ANEGenerationMixin, ContextEnd
 from optimum_ane.modeling.generation_files import load_generation_config
 from optimum_ane.modeling.input_checks import check_ids, check_mask
 from optimum_ane.modeling.text import ANETextModel
@@ -44,7 +36,7 @@ class _WholeRows(ANETextModel):
     task = "text-generation"
 
 
-class ANEModelForCausalLM(ANEModel, GenerationMixin):
+class ANEModelForCausalLM(ANEModel, ANEGenerationMixin):
     """A language model: `forward` gives a score for each word to follow at each position, `generate` writes.
 
     Rows of a batch run one after another, each with a cache of its own; padding on the left is in no cache.
@@ -53,7 +45,6 @@ class ANEModelForCausalLM(ANEModel, GenerationMixin):
     task = "text-generation"
     main_input_name = "input_ids"
     input_modalities = ("text",)
-    _is_stateful = False
 
     def __init__(self, sessions: Mapping[str, Session], config: PretrainedConfig, manifest: Manifest) -> None:
         sessions = native_sessions(sessions, manifest.form.layout, config)
@@ -214,21 +205,15 @@ class ANEModelForCausalLM(ANEModel, GenerationMixin):
             raise UnsupportedModelError(_NO_CACHE)
         given = inputs if inputs is not None else kwargs.get("input_ids")
         mask = kwargs.get("attention_mask")
-        end = _ContextEnd(self._programs.context_length, _most_padding(mask))
+        end = ContextEnd(self._programs.context_length, _most_padding(mask))
         if given is not None:
             self._check_prompts(given, mask)
             cache = kwargs.get("past_key_values")
             if isinstance(cache, ANECache) and (mask is None or mask.shape == given.shape):
                 cache.keep_common(given, mask)
-        criteria = StoppingCriteriaList([*(stopping_criteria or []), end])
-        written = super().generate(inputs, generation_config, logits_processor, criteria, **kwargs)
-        if end.was_reached:
-            warnings.warn(
-                f"generation stopped at the end of the context, {self._programs.context_length} tokens; export with "
-                "a larger --context-length for longer texts",
-                stacklevel=2,
-            )
-        return written
+        return self._generate_within(
+            self._programs.context_length, end, inputs, generation_config, logits_processor, stopping_criteria, kwargs
+        )
 
     def _check_prompts(self, given: Tensor, mask: Tensor | None) -> None:
         assert self._programs is not None
@@ -240,54 +225,9 @@ class ANEModelForCausalLM(ANEModel, GenerationMixin):
                 f"{self._programs.context_length}; shorten it, or export with a larger --context-length"
             )
 
-    def _prepare_cache_for_generation(  # type: ignore[override]
-        self,
-        generation_config: GenerationConfig,
-        model_kwargs: dict[str, Any],
-        generation_mode: Any,
-        batch_size: int,
-        max_cache_length: int,
-    ) -> None:
-        """Puts our cache where `generate` would put one of transformers'."""
-        given = model_kwargs.get("past_key_values")
-        if given is not None and not isinstance(given, ANECache):
-            raise InputError(f"past_key_values is a {type(given).__name__}; this model takes what it returned itself")
-        if generation_config.cache_implementation is not None:
-            raise InputError(
-                f"cache_implementation={generation_config.cache_implementation!r}: the cache is the package's own; "
-                "leave it out"
-            )
-        if generation_config.use_cache is not False and given is None:
-            model_kwargs["past_key_values"] = ANECache()
-
-    @contextmanager
-    def _optimize_model_for_decode(self) -> Iterator[None]:
-        yield
-
-    @classmethod
-    def is_remote_code(cls) -> bool:
-        """Whether the class comes from a model's repository; it does not."""
-        return False
-
     def can_generate(self) -> bool:
         """Whether the model writes texts: packages with a cache do."""
         return self._programs is not None
-
-
-class _ContextEnd(StoppingCriteria):
-    """Stops a text when the context is full."""
-
-    def __init__(self, context_length: int, padding: Tensor | None) -> None:
-        self._context_length, self._padding = context_length, padding
-        self.was_reached = False
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        lengths = torch.full((len(input_ids),), input_ids.shape[1], device=input_ids.device)
-        if self._padding is not None:
-            lengths = lengths - self._padding.repeat_interleave(len(input_ids) // len(self._padding)).to(lengths)
-        is_full = lengths >= self._context_length
-        self.was_reached |= bool(is_full.any())
-        return is_full
 
 
 def _most_padding(mask: Tensor | None) -> Tensor | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,20 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import (
-    GenerationConfig,
-    GenerationMixin,
-    LogitsProcessorList,
-    PretrainedConfig,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import GenerationConfig, LogitsProcessorList, PretrainedConfig, StoppingCriteriaList
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from optimum_ane.errors import InputError, UnsupportedModelError
 from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.decoder_cache import ANECache, CachedRow
 from optimum_ane.modeling.encoder_decoder_programs import CachedText, EncodedSource, EncoderDecoderPrograms
+from optimum_ane.modeling.generation import ANEGenerationMixin, ContextEnd
 from optimum_ane.modeling.generation_files import load_generation_config
 from optimum_ane.modeling.input_checks import check_ids
 from optimum_ane.package.manifest import Manifest
@@ -76,13 +68,11 @@ class PackagedEncoder:
         return encoded.to_tuple() if kwargs.get("return_dict") is False else encoded
 
 
-class ANEEncoderDecoderModel(ANEModel, GenerationMixin):
+class ANEEncoderDecoderModel(ANEModel, ANEGenerationMixin):
     """Writes texts of sources: subclasses say how sources become inputs of the encoder's program.
 
     Rows of a batch run one after another, each with caches of its own; those of one source are made once.
     """
-
-    _is_stateful = False
 
     left_out_of_encoder: ClassVar[frozenset[str]] = frozenset()
     """What `generate` may ask the encoder for where it does not need it: it goes without."""
@@ -110,11 +100,6 @@ class ANEEncoderDecoderModel(ANEModel, GenerationMixin):
     def can_generate(self) -> bool:
         """Whether the model writes texts; it does."""
         return True
-
-    @classmethod
-    def is_remote_code(cls) -> bool:
-        """Whether the class comes from a model's repository; it does not."""
-        return False
 
     def encode(self, *inputs: Any, **arguments: Any) -> EncodedRows:
         """Encodes a batch of sources."""
@@ -216,50 +201,8 @@ class ANEEncoderDecoderModel(ANEModel, GenerationMixin):
         Raises:
             InputError: A source or a text that is given to begin with does not fit into the package.
         """
-        end = _ContextEnd(self.context_length)
-        criteria = StoppingCriteriaList([*(stopping_criteria or []), end])
-        written = super().generate(inputs, generation_config, logits_processor, criteria, **kwargs)
-        if end.was_reached:
-            warnings.warn(
-                f"generation stopped at the end of the context, {self.context_length} tokens; export with a larger "
-                "--context-length for longer texts",
-                stacklevel=2,
-            )
-        return written
-
-    def _prepare_cache_for_generation(  # type: ignore[override]
-        self,
-        generation_config: GenerationConfig,
-        model_kwargs: dict[str, Any],
-        generation_mode: Any,
-        batch_size: int,
-        max_cache_length: int,
-    ) -> None:
-        """Puts our cache where `generate` would put one of transformers'."""
-        given = model_kwargs.get("past_key_values")
-        if given is not None and not isinstance(given, ANECache):
-            raise InputError(f"past_key_values is a {type(given).__name__}; this model takes what it returned itself")
-        if generation_config.cache_implementation is not None:
-            raise InputError(
-                f"cache_implementation={generation_config.cache_implementation!r}: the cache is the package's own; "
-                "leave it out"
-            )
-        if generation_config.use_cache is not False and given is None:
-            model_kwargs["past_key_values"] = ANECache()
-
-    @contextmanager
-    def _optimize_model_for_decode(self) -> Iterator[None]:
-        yield
-
-
-class _ContextEnd(StoppingCriteria):
-    """Stops a text when the context is full: the token behind the last that can be read is the last one written."""
-
-    def __init__(self, context_length: int) -> None:
-        self._context_length = context_length
-        self.was_reached = False
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        is_full = input_ids.shape[1] > self._context_length
-        self.was_reached |= is_full
-        return torch.full((len(input_ids),), is_full, device=input_ids.device, dtype=torch.bool)
+        # The token behind the last that can be read is the last one written.
+        end = ContextEnd(self.context_length + 1)
+        return self._generate_within(
+            self.context_length, end, inputs, generation_config, logits_processor, stopping_criteria, kwargs
+        )

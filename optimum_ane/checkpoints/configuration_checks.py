@@ -52,6 +52,20 @@ def check_entries(model: str, entries: Mapping[str, Any]) -> None:
         _refuse(model, "chunk_size_feed_forward", f"is {chunk!r:.60}", "it is a whole number, 0 for no chunks")
     _check_padding(model, entries)
     _check_labels(model, entries)
+    _check_parts(model, entries)
+
+
+def _check_parts(model: str, entries: Mapping[str, Any]) -> None:
+    """Refuses as many layers or labels of a part, the decoder say, as of the whole: it is made like one."""
+    left = [value for value in entries.values() if isinstance(value, dict)]
+    while left:
+        part = left.pop()
+        left += [value for value in part.values() if isinstance(value, dict)]
+        for name in _LAYERS:
+            if _is_number(part.get(name)) and not 0 <= part[name] <= MAX_LAYERS:
+                _refuse(model, name, f"is {part[name]!r:.60}", f"it is {MAX_LAYERS:,} or less")
+        if _is_number(part.get("num_labels")) and part["num_labels"] > MAX_LABELS:
+            _refuse(model, "num_labels", f"is {part['num_labels']!r:.60}", f"it is {MAX_LABELS:,} or less")
 
 
 def _check_padding(model: str, entries: Mapping[str, Any]) -> None:

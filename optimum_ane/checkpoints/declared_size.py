@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
-_LAYERS = re.compile(r"(^|_)(layers?|blocks|depths?|hidden_groups|stages|n_layer)$")
+_LAYERS = re.compile(r"(^|_)(layers?|blocks|per_block|depths?|hidden_groups|stages|flows|experts|n_layer)$")
 """Entries that count what a model has several of, each with a tensor of its own."""
 
 _FEW_LAYERS = 200
@@ -59,7 +59,7 @@ def check_declared_layers(model: str, config: PretrainedConfig, weight_bytes: in
         ):
             continue
         # A tensor is described by 40 bytes and more, in the header of safetensors as in a pickle or a GGUF file.
-        if sum(counts) > max(weight_bytes // 40, _FEW_LAYERS):
+        if sum(max(0, each) for each in counts) > max(weight_bytes // 40, _FEW_LAYERS):
             raise CheckpointError(
                 f"{model}: {name} in config.json is {value!r:.60}, and the {weight_bytes:,} bytes of its weights hold "
                 "no tensor for each; the configuration is of another model, or hostile: download the checkpoint again"

@@ -74,10 +74,11 @@ def answers_checked(name: str, kind: type[ANEError], most_bytes: Mapping[str, in
             if header in response.headers:
                 check_etag(name, response.headers[header], kind)
         limit = (most_bytes or {}).get(response.url.path.rpartition("/")[2])
-        size = response.headers.get("X-Linked-Size") or response.headers.get("Content-Length") or "0"
-        if limit is not None and size.isdecimal() and int(size[:20]) > limit:
+        stated = [response.headers.get(header, "") for header in ("X-Linked-Size", "Content-Length")]
+        size = max((int(each[:20]) for each in stated if each.isdecimal()), default=0)
+        if limit is not None and size > limit:
             file = response.url.path.rpartition("/")[2]
-            raise kind(f"{name}: {file} has {int(size[:20]):,} bytes, and such a file has {limit:,} at most")
+            raise kind(f"{name}: {file} has {size:,} bytes, and such a file has {limit:,} at most")
 
     session = get_session()
     hooks = session.event_hooks

@@ -132,7 +132,11 @@ def _add_validation(parser: ArgumentParser) -> None:
         action="store_true",
         help="print the largest value behind each layer of a language model, which float16 must hold",
     )
-    group.add_argument("--no-validate", action="store_true", help="do not compare with the original")
+    group.add_argument(
+        "--no-validate",
+        action="store_true",
+        help="do not compare with the original, nor measure whether what it computes fits float16",
+    )
 
 
 def _add_hub(parser: ArgumentParser) -> None:

@@ -21,8 +21,9 @@ Files are WAV, FLAC, Ogg, MP3, AIFF, AU, CAF or W64, of any rate and number of c
 brought to the model's rate, with a note on stderr. Others are converted first: ffmpeg -i a.m4a -ac 1 -ar 16000 a.wav
 Sounds longer than the package are read in windows that overlap.
 
-The text of one file goes to stdout; of several, a line each: the file, a tab, the text. That is the form in which
-`ane evaluate` reads transcripts, so that these, mended by ear, make a test set of your own recordings.
+The text of one file goes to stdout; of several, a line each: the file, a tab, the text. Run in the folder of the
+files, as below, that is a transcripts.tsv as `ane evaluate` reads it, so that these lines, mended by ear, make a test
+set of your own recordings.
 
 examples:
   optimum-cli ane transcribe whisper/ talk.wav

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +114,10 @@ def open_sound(data: bytes, name: str, rate: int, row: int | None = None, column
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             _check_form(file, error)
+            _check_whole(file, error)
             own_rate, channels = file.samplerate, file.channels
-            samples = _read_mono(file, error)
+            most = min(MAX_SAMPLES, MAX_SAMPLES * own_rate // rate)
+            samples = _read_mono(file, most, error)
     except DatasetError:
         raise
     except Exception as cause:  # libsndfile's errors, and what its wrapper makes of damaged headers
@@ -141,7 +144,12 @@ def resample(samples: np.ndarray, own_rate: int, rate: int) -> np.ndarray:
     from scipy.signal import resample_poly
 
     shared = math.gcd(own_rate, rate)
-    return resample_poly(samples, rate // shared, own_rate // shared).astype(np.float32)
+    return resample_poly(samples, rate // shared, own_rate // shared).astype(np.float32, copy=False)
+
+
+_SHOULD_BE = re.compile(r":\s*(?P<promised>\d+) \(should be (?P<there>\d+)\)")
+_STREAMED = 0x7FFF0000
+"""Bytes. Headers that were written before the length was known hold this or more."""
 
 
 def _check_form(file: soundfile.SoundFile, error: _MakeError) -> None:
@@ -152,7 +160,21 @@ def _check_form(file: soundfile.SoundFile, error: _MakeError) -> None:
         raise error(f"{file.channels} channels; up to {MAX_CHANNELS} are read", "mix it down")
 
 
-def _read_mono(file: soundfile.SoundFile, error: _MakeError) -> np.ndarray:
+def _check_whole(file: soundfile.SoundFile, error: _MakeError) -> None:
+    """Refuses what is shorter than its header says, which libsndfile reads to its end without a word.
+
+    It writes down both numbers, `data : 32000 (should be 7956)`. Sounds that are streamed promise none, or the most.
+    """
+    for found in _SHOULD_BE.finditer(file.extra_info):
+        promised, there = int(found["promised"]), int(found["there"])
+        if 0 < there < promised < _STREAMED:
+            raise error(
+                f"the file is cut off: {there:,} bytes of sound are there, and its header says {promised:,}",
+                "copy or download it again",
+            )
+
+
+def _read_mono(file: soundfile.SoundFile, most: int, error: _MakeError) -> np.ndarray:
     """The mean of all channels, block by block: a header may promise any length."""
     blocks: list[np.ndarray] = []
     count = 0
@@ -161,6 +183,6 @@ def _read_mono(file: soundfile.SoundFile, error: _MakeError) -> np.ndarray:
         if not len(block):
             return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
         count += len(block)
-        if count > MAX_SAMPLES:
-            raise error(f"the sound has more than {MAX_SAMPLES:,} samples, which is the limit", "cut it")
+        if count > most:
+            raise error(f"the sound has more than {most:,} samples, which is the limit at its rate", "cut it")
         blocks.append(block.mean(axis=1))

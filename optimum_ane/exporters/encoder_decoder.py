@@ -82,7 +82,7 @@ class EncoderDecoderANEConfig(StockANEConfig):
     @property
     def vocab_size(self) -> int:
         """Words that the decoder writes."""
-        return int(self.decoder_config.vocab_size)
+        return decoder_vocabulary(self._config)
 
     @property
     def decoder_config(self) -> PretrainedConfig:
@@ -271,6 +271,13 @@ class TextToTextANEConfig(EncoderDecoderANEConfig):
     def make_side(config: PretrainedConfig, task: str) -> EncoderSide:
         """See `EncoderDecoderANEConfig.make_side`."""
         return TextSide(config, task)
+
+
+def decoder_vocabulary(config: PretrainedConfig) -> int:
+    """Words that the decoder of an encoder-decoder model writes; Marian may have others than its encoder reads."""
+    decoder = getattr(config, "decoder", None)
+    own = getattr(config, "decoder_vocab_size", None)
+    return int(own or (decoder if hasattr(decoder, "vocab_size") else config.get_text_config()).vocab_size)
 
 
 def _bytes(spec: ValueSpec) -> int:

@@ -15,6 +15,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from optimum_ane.errors import InputError, UnsupportedModelError
+from optimum_ane.exporters.encoder_decoder import decoder_vocabulary
 from optimum_ane.modeling.base import ANEModel
 from optimum_ane.modeling.decoder_cache import ANECache, CachedRow
 from optimum_ane.modeling.encoder_decoder_programs import CachedText, EncodedSource, EncoderDecoderPrograms
@@ -147,10 +148,8 @@ class ANEEncoderDecoderModel(ANEModel, ANEGenerationMixin):
         return torch.from_numpy(np.stack(logits)).to(ids.device)
 
     @property
-    def _vocab_size(self) -> int | None:
-        decoder = getattr(self.config, "decoder", None)
-        config = decoder if hasattr(decoder, "vocab_size") else self.config.get_text_config()
-        return getattr(config, "vocab_size", None)
+    def _vocab_size(self) -> int:
+        return decoder_vocabulary(self.config)
 
     def _begin(self, encoder_outputs: Any, attention_mask: Tensor | None, rows: int, cache: ANECache) -> None:
         """Keeps the source of each row; the beams of one have the same, which is read once."""

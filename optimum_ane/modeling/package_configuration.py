@@ -71,8 +71,14 @@ def load_feature_extractor(directory: Path) -> FeatureExtractionMixin:
     """
     from transformers import AutoFeatureExtractor
 
+    from optimum_ane.checkpoints.hub_files import read_json_object
+    from optimum_ane.checkpoints.processor import check_extents
+
     try:
+        check_extents(str(directory), read_json_object(directory / "preprocessor_config.json"), PackageError)
         return AutoFeatureExtractor.from_pretrained(directory, trust_remote_code=False)
+    except PackageError:
+        raise
     except Exception as error:  # extractors raise whatever an entry sets off
         raise PackageError(
             f"{directory} holds no feature extractor that transformers reads ({_reason(error)}); export or download "

@@ -14,6 +14,10 @@ from scipy.optimize import linear_sum_assignment
 MOST_OTHERS = 0.1
 """Of the queries that may be others, where they stand in another order."""
 
+_SAME = 0.01
+"""A query that moved is the one at its new place where the squared difference to that one is so much smaller than to
+the one at its own place."""
+
 
 def match_queries(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) -> np.ndarray:
     """Finds for each query of an answer the one of another answer that it is.
@@ -23,9 +27,9 @@ def match_queries(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarra
         candidate: The same fields of the other answer, of the same shapes.
 
     Returns:
-        int64 (Q,), the places in the candidate. They are in order where no other way brings the whole closer: the sum
-        of squared differences is least, each field in parts of its largest value. In order too where the candidate
-        has NaN or infinity, which nothing is close to.
+        int64 (Q,), the places in the candidate, so that the sum of squared differences is least, each field in parts
+        of its largest value. In order where most queries that would move are not found at their new places either;
+        and where the candidate has NaN or infinity, which nothing is close to.
     """
     count = len(reference[0])
     in_order = np.arange(count)
@@ -38,8 +42,10 @@ def match_queries(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarra
         for column in range(expected.shape[1]):  # never (Q, Q, C) at once
             distances += (theirs[:, None, column] - ours[None, :, column]) ** 2
     _, places = linear_sum_assignment(distances)
-    is_closer = distances[in_order, places].sum() < distances[in_order, in_order].sum()
-    return places.astype(np.int64) if is_closer else in_order
+    moved = places != in_order
+    # Two wrong queries fit each other a little better crosswise as a rule, which is no other order.
+    is_same = distances[in_order, places] < _SAME * distances[in_order, in_order]
+    return places.astype(np.int64) if 2 * is_same[moved].sum() > moved.sum() else in_order
 
 
 def closest_queries(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

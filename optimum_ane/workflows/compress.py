@@ -20,6 +20,7 @@ from optimum_ane.errors import CheckpointError, CompressionError, UnsupportedMod
 from optimum_ane.evaluation.accuracy import NEEDS_ORIGINAL, AccuracyLimits
 from optimum_ane.evaluation.evaluator import get_evaluator
 from optimum_ane.exporters.config import ane_config_of
+from optimum_ane.modeling.generation_files import load_generation_config
 from optimum_ane.modeling.package_configuration import (
     load_config,
     load_feature_extractor,
@@ -175,6 +176,7 @@ def _draft(source: Path, output: Path, manifest: Manifest, original: Original) -
         open_checkpoint=lambda: original.open(manifest),
         report=ExportReport(machine=machine_kind(), versions=tool_versions()),
         tokenizer=load_tokenizer(source) if has_tokenizer else None,
+        generation_config=load_generation_config(source),
     )
 
 

@@ -77,7 +77,8 @@ class Sampling:
         if self.num_beams is not None:
             chosen["num_beams"] = self.num_beams
         if self.greedy:
-            return chosen | {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+            without: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+            return {"num_beams": 1} | chosen | without
         drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
         given = {name: value for name, value in drawn.items() if value is not None}
         return chosen | given | ({"do_sample": True} if given or self.seed is not None else {})
@@ -162,7 +163,8 @@ class LanguageModel:
             attention_mask=torch.ones_like(ids),
             past_key_values=self._cache,
             streamer=streamer,
-            **sampling.arguments(),
+            # A streamer cannot take back what it has shown, whatever the checkpoint's own configuration asks for.
+            **{"num_beams": 1} | sampling.arguments(),
         )
         new = written[0, ids.shape[1] :]
         times = streamer.times
@@ -278,21 +280,31 @@ def _languages(tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> dict[s
                 f"--source-language is {sampling.source_language!r}, and {type(tokenizer).__name__} knows no "
                 "languages; leave it out"
             )
+        _language_id(tokenizer, sampling.source_language, "source")  # mBART takes any, as the unknown word
         try:
             tokenizer.src_lang = sampling.source_language
         except (KeyError, ValueError) as error:
             raise InputError(f"--source-language: the tokenizer knows no {sampling.source_language!r}") from error
-    language = sampling.target_language
-    if language is None:
+    if sampling.target_language is None:
         return {}
-    # M2M-100 writes its languages between underscores.
-    for name in (language, f"__{language}__"):
-        found = tokenizer.convert_tokens_to_ids(name)
-        if isinstance(found, int) and found != tokenizer.unk_token_id:
-            return {"forced_bos_token_id": found}
-    raise InputError(
-        f"--target-language: {language!r} is no token of this package's tokenizer; mBART's are de_DE, say"
-    )
+    return {"forced_bos_token_id": _language_id(tokenizer, sampling.target_language, "target")}
+
+
+def _language_id(tokenizer: PreTrainedTokenizerBase, language: str, which: str) -> int:
+    """The id of a language's token, which is none of the words: `de` is one, and M2M-100's language `__de__`.
+
+    Raises:
+        InputError: The tokenizer has no such token; the message names some that it has.
+    """
+    known: dict[str, int] = dict(tokenizer.get_added_vocab())
+    for table in ("lang_code_to_id", "lang_token_to_id"):
+        known |= getattr(tokenizer, table, None) or {}
+    for name in (f"__{language}__", language):
+        if name in known and known[name] != tokenizer.unk_token_id:
+            return known[name]
+    codes = sorted(name for name in known if not name.startswith(("<", "[")))
+    there = f"; it has {', '.join(codes[:8])}{' …' if len(codes) > 8 else ''}" if codes else ", which has none"
+    raise InputError(f"--{which}-language: {language!r} is no language of this package's tokenizer{there}")
 
 
 def generate(

@@ -271,7 +271,8 @@ def print_transcripts(
         for notice in transcript.notices:
             say(f"{transcript.file}: {notice}", file=notes)
         if not as_json:
-            say(transcript.text if count == 1 else f"{transcript.file}\t{transcript.text}", file=stream, flush=True)
+            line = " ".join(transcript.text.split())  # a text of several lines would be several rows
+            say(line if count == 1 else f"{transcript.file}\t{line}", file=stream, flush=True)
             for passage in transcript.passages:
                 say(passage, file=stream, flush=True)
         place = "" if count == 1 else f"{done} of {count}: "

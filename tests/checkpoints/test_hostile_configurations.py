@@ -136,11 +136,20 @@ def test_a_small_file_is_no_large_model(checkpoint, name, value, says, kind):
     assert "the configuration is of another model, or hostile" in message
 
 
+@pytest.mark.parametrize("part", [{"num_hidden_layers": 10**7}, {"num_labels": 10**7}, {"a": {"n_layers": 10**7}}])
+def test_parts_are_looked_at_before_they_are_made(checkpoint, part):
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"decoder": part}))
+    assert "in config.json is 10000000; it is" in refused(checkpoint)
+
+
 def test_layers_of_parts_are_counted_too():
     config = AutoConfig.for_model("swin", depths=[2, 2, 10**9])
     with pytest.raises(CheckpointError, match=r"model: depths in config\.json is \[2, 2, 1000000000\], and"):
         check_declared_layers("model", config, 84_000)
     check_declared_layers("model", AutoConfig.for_model("swin", depths=[2, 2, 6]), 84_000)
+    with pytest.raises(CheckpointError, match="depths in config"):
+        check_declared_layers("model", AutoConfig.for_model("swin", depths=[10**6, -(10**6)]), 84_000)
     inside = AutoConfig.for_model("clip", vision_config={"num_hidden_layers": 10**6})
     with pytest.raises(CheckpointError, match=r"num_hidden_layers in config\.json is 1000000"):
         check_declared_layers("model", inside, 84_000)

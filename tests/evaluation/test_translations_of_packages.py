@@ -10,9 +10,12 @@ from swift_checks import check_writer, swift_of
 from tiny_models import WORDS, make_tokenizer
 
 from optimum_ane import export
+from optimum_ane.compression.recipes import get_recipe
+from optimum_ane.evaluation.accuracy import AccuracyLimits
 from optimum_ane.evaluation.datasets import DatasetSpec
 from optimum_ane.hub.card import make_card
 from optimum_ane.hub.card_package import read_card_package
+from optimum_ane.workflows.compress import compress_package
 from optimum_ane.workflows.evaluate import evaluate_package
 
 
@@ -53,3 +56,15 @@ def test_the_swift_of_the_card_fits_the_programs(made):
     begins = [config["decoder_start_token_id"], config.get("forced_bos_token_id")]
     stated = re.search(r"seen: tokens.count, after: \[([\d, ]+)\]", swift)[1]
     assert stated == ", ".join(str(token) for token in begins if token is not None)
+
+
+def test_a_package_that_is_compressed_writes_as_its_generation_config_says(made):
+    folder, _ = made
+    spec = DatasetSpec(str(folder / "pairs.jsonl"))
+    limits = AccuracyLimits(max_accuracy_drop=100)
+    compressed = compress_package(
+        folder / "out", get_recipe("int8"), folder / "int8", dataset=spec, limits=limits, psnr_threshold=20, quiet=True
+    )
+    report = evaluate_package(folder / "int8", spec)
+    assert report.package.metrics == compressed.accuracy.package.metrics
+    assert report.agreement == compressed.accuracy.agreement

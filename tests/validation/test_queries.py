@@ -42,12 +42,23 @@ def test_where_the_order_is_kept_every_query_counts():
 
 def test_where_it_turns_a_tenth_may_be_others_and_no_more():
     (logits, boxes), (others, other_boxes) = detections(), detections(1)
-    turned = [1, 0, *range(2, QUERIES)]
+    turned = [1, 2, 3, 4, 0, *range(5, QUERIES)]  # more than are others
     logits_of_package, boxes_of_package = logits[:, turned].clone(), boxes[:, turned].clone()
     for count, is_same in ((1, True), (2, True), (3, False)):
         logits_of_package[0, -count], boxes_of_package[0, -count] = others[0, -count], other_boxes[0, -count]
         ratios = compared((logits, boxes), (logits_of_package, boxes_of_package))
         assert (min(ratios.values()) == np.inf) == is_same, count
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 10])
+def test_wrong_queries_among_others_in_order_are_no_other_order(count):
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        logits, boxes = torch.randn(1, 100, 5, generator=generator), torch.rand(1, 100, 4, generator=generator)
+        wrong_logits, wrong_boxes = logits.clone(), boxes.clone()
+        wrong_logits[0, :count] = torch.randn(count, 5, generator=generator)
+        wrong_boxes[0, :count] = torch.rand(count, 4, generator=generator)
+        assert min(compared((logits, boxes), (wrong_logits, wrong_boxes)).values()) < 40
 
 
 def test_boxes_go_with_their_scores():

@@ -6,14 +6,14 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from optimum_ane.errors import PackageError
 from optimum_ane.package.deployment_targets import systems_of
 from optimum_ane.package.form import CUSTOM, GENERATION
-from optimum_ane.package.layout import ANE_CONFIG, EXPORT_REPORT
+from optimum_ane.package.layout import ANE_CONFIG, EXPORT_REPORT, GENERATION_CONFIG
 from optimum_ane.package.manifest import FunctionEntry, Manifest
 from optimum_ane.tasks import TASKS, Task, task_row
 
@@ -31,12 +31,14 @@ class CardPackage:
         manifest: `ane_config.json`.
         report: `export_report.json`.
         model_config: `config.json`.
+        generation_config: `generation_config.json`, of packages that write.
     """
 
     path: str
     manifest: Manifest
     report: Mapping[str, Any]
     model_config: Mapping[str, Any]
+    generation_config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def source_id(self) -> str | None:
@@ -205,7 +207,16 @@ def read_card_package(path: str, directory: Path) -> CardPackage:
         PackageError: One of them is damaged.
     """
     report, model_config = (_read_json(directory / name) for name in (EXPORT_REPORT, MODEL_CONFIG))
-    return CardPackage(path, Manifest.read(directory), report, model_config)
+    return CardPackage(path, Manifest.read(directory), report, model_config, read_generation_config(directory))
+
+
+def read_generation_config(directory: Path) -> dict[str, Any]:
+    """Reads how a package writes by default; empty of one that does not say.
+
+    Raises:
+        PackageError: The file is damaged.
+    """
+    return _read_json(directory / GENERATION_CONFIG)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -228,9 +228,12 @@ def _is_image(package: CardPackage) -> bool:
 
 
 def _prompt(package: CardPackage) -> str:
-    """What every text begins with: the start token, and the one that is forced behind it, of languages say."""
+    """What every text begins with: the start token, and the one that is forced behind it, of languages say.
+
+    As `generate` has it, what the configuration of generation says comes first.
+    """
     decoder = package.model_config.get("decoder")
-    places = (package.model_config, decoder if isinstance(decoder, dict) else {})
+    places = (package.generation_config, package.model_config, decoder if isinstance(decoder, dict) else {})
     found: list[int] = []
     for names in (("decoder_start_token_id", "bos_token_id"), ("forced_bos_token_id",)):
         values = [place.get(name) for name in names for place in places]

@@ -9,7 +9,7 @@ from typing import Any
 from optimum_ane.analysis.html_report import render_html
 from optimum_ane.analysis.inspection import Inspection
 from optimum_ane.hub.card import make_card
-from optimum_ane.hub.card_package import CardPackage
+from optimum_ane.hub.card_package import CardPackage, read_generation_config
 from optimum_ane.hub.picture import make_picture
 from optimum_ane.package.layout import CARD, HTML_REPORT, PICTURE
 from optimum_ane.package.manifest import Manifest
@@ -34,7 +34,7 @@ def write_card_and_report(
         model_config: What `config.json` says.
         inspection: What is predicted of the program.
     """
-    package = CardPackage(name, manifest, report.to_dict(), model_config)
+    package = CardPackage(name, manifest, report.to_dict(), model_config, read_generation_config(directory))
     (directory / CARD).write_text(make_card([package], repo_id=None), encoding="utf-8", newline="\n")
     picture = make_picture([package])
     if picture is not None:

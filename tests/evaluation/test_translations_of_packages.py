@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -56,6 +57,14 @@ def test_the_swift_of_the_card_fits_the_programs(made):
     begins = [config["decoder_start_token_id"], config.get("forced_bos_token_id")]
     stated = re.search(r"seen: tokens.count, after: \[([\d, ]+)\]", swift)[1]
     assert stated == ", ".join(str(token) for token in begins if token is not None)
+
+
+def test_what_texts_begin_with_is_that_of_generate(made, tmp_path):
+    """transformers writes the token that is forced first into generation_config.json alone."""
+    package = shutil.copytree(made[0] / "out", tmp_path / "out")
+    path = package / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"decoder_start_token_id": 3, "forced_bos_token_id": 7}))
+    assert "seen: tokens.count, after: [3, 7])" in swift_of(package)
 
 
 def test_a_package_that_is_compressed_writes_as_its_generation_config_says(made):

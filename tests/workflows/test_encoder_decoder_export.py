@@ -8,6 +8,7 @@ import pytest
 import torch
 from encoder_decoders import make_encoder_decoder, source_rows
 from tiny_models import make_tokenizer, psnr
+from transformers import MarianConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from optimum_ane import ANEModelForSeq2SeqLM, export
@@ -15,6 +16,7 @@ from optimum_ane.errors import InputError, PackageError, ShapeError, Unsupported
 from optimum_ane.exporters.cached_decoder.crossed import CrossedDecoder, SourceReader, TokenCache
 from optimum_ane.exporters.cached_decoder.crossed_attention import MaskedAttentions
 from optimum_ane.exporters.cached_decoder.inputs import causal_mask
+from optimum_ane.exporters.encoder_decoder import decoder_vocabulary
 from optimum_ane.modeling.encoder_decoder_programs import EncoderDecoderPrograms
 from optimum_ane.package.form import ExportForm
 from optimum_ane.package.manifest import Manifest
@@ -322,11 +324,11 @@ def test_the_command_writes_a_text_of_a_text(package, model, original, num_beams
 
 
 def test_the_command_forces_a_language(package, original):
-    sampling = Sampling(max_new_tokens=6, target_language="[SEP]")
+    sampling = Sampling(max_new_tokens=6, target_language="<mask>")
     (told,) = generate(package.path, text="a plot", sampling=sampling, stream=io.StringIO(), notes=io.StringIO())
     tokenizer = make_tokenizer()
     ids = tokenizer("a plot", return_tensors="pt")["input_ids"]
-    written = original.generate(ids, max_new_tokens=6, forced_bos_token_id=tokenizer.sep_token_id)
+    written = original.generate(ids, max_new_tokens=6, forced_bos_token_id=tokenizer.mask_token_id)
     assert told.text == tokenizer.decode(written[0], skip_special_tokens=True)
     # A word of the vocabulary is no language, however it is spelled.
     for given in ({"target_language": "film"}, {"target_language": "xx_YY"}, {"source_language": "film"}):
@@ -341,3 +343,9 @@ def test_the_command_refuses_what_is_of_conversations(package):
         Sampling(num_beams=0)
     with pytest.raises(PackageError, match="ANEModelForSeq2SeqLM"):
         generate(package.path, prompt="a film")
+
+
+def test_a_decoder_may_have_words_of_its_own():
+    config = MarianConfig(vocab_size=60, decoder_vocab_size=100, share_encoder_decoder_embeddings=False)
+    assert decoder_vocabulary(config) == 100
+    assert decoder_vocabulary(MarianConfig(vocab_size=60)) == 60

@@ -58,12 +58,13 @@ def made_once(tmp_path_factory, worker_id):
 
     def find(key, make):
         made = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
-        with FileLock(f"{made}.lock"):
-            if not (made / "whole").exists():
+        whole = made.with_suffix(".whole")
+        with FileLock(made.with_suffix(".lock")):
+            if not whole.exists():
                 shutil.rmtree(made, ignore_errors=True)  # of a worker that was stopped
                 made.mkdir()
                 make(made)
-                (made / "whole").touch()
+                whole.touch()
         return made
 
     return find

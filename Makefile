@@ -23,7 +23,7 @@ lint: install
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# Every measurement that the project promises, beside its limit. Half an hour; not a part of the tests.
+# Every measurement that the project promises, beside its limit. More than an hour; not a part of the tests.
 verify: install
 	$(BIN)/python scripts/verify.py $(ONLY)
 

@@ -1,6 +1,6 @@
 """Takes the measurements that the project promises, and prints each beside what was asked.
 
-    python scripts/verify.py                  # all of them: half an hour on two cores
+    python scripts/verify.py                  # all of them: more than an hour on two cores
     python scripts/verify.py imports lengths  # some
 
 Run it on a machine that does nothing else. What needs checkpoints or data that are not there is said to be missing.
